@@ -1,0 +1,208 @@
+/* The guard's watch: what somebody takes away of the networks is put back by `pyrun network reload`.
+ *
+ *   nftables notifications    our table deleted or flushed; a rule of ours gone from a foreign chain; a base chain of
+ *                             somebody's that may drop what we let through (Docker, ufw or firewalld starts)
+ *   link notifications        a bridge of ours deleted or set down, a gateway's address removed
+ *
+ * The loss is noticed 0.2 s later, once, however many messages told of it, and then at most once a second. What reload
+ * itself changes must not start another: while it runs nothing counts, unless it found nothing to do, for then the
+ * messages were of others. If it did heal something (RUN/networks/events grew) it looks again, later and later. */
+#define _GNU_SOURCE
+#include "guard.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SETTLE_MS = 200, BETWEEN_MS = 1000, PATIENCE_MS = 60000, QUEUE_BYTES = 4 << 20, BUFFER = 65536 };
+
+static const char OUR_TABLE[] = "pyrun", OUR_LINKS[] = "pyr", OUR_PORTS[] = "pyv", OUR_MARK[] = "pyrun";
+
+static int tables_fd = -1, links_fd = -1;
+static pid_t reloading;
+static int64_t due, ended, give_up, backoff;
+static int others; /* messages came while reload was running */
+static struct stat told_before;
+
+static void changed(void) {
+    if (reloading) {
+        others = 1;
+        return;
+    }
+    int64_t now = now_ms();
+    sooner(&due, now + SETTLE_MS > ended + BETWEEN_MS ? now + SETTLE_MS : ended + BETWEEN_MS);
+}
+
+/* ── netlink ────────────────────────────────────────────────────────────────────────────────────── */
+
+static int opened(int family, const unsigned *groups, size_t count) {
+    struct sockaddr_nl own = {.nl_family = AF_NETLINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, family), queue = QUEUE_BYTES;
+    if (fd < 0) return -1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &queue, sizeof queue);
+    if (bind(fd, (struct sockaddr *)&own, sizeof own) < 0) {
+        close(fd);
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++)
+        setsockopt(fd, 270 /* SOL_NETLINK */, NETLINK_ADD_MEMBERSHIP, &groups[i], sizeof groups[i]);
+    return fd;
+}
+
+struct attribute {
+    const char *data;
+    size_t length;
+};
+
+/* An attribute among those of a message of which *skip* bytes come first; data NULL: not there. */
+static struct attribute find(const struct nlmsghdr *message, size_t skip, int type) {
+    const char *at = (const char *)message + NLMSG_HDRLEN + skip, *end = (const char *)message + message->nlmsg_len;
+    while (at + NLA_HDRLEN <= end) {
+        const struct nlattr *attribute = (const struct nlattr *)(const void *)at;
+        if (attribute->nla_len < NLA_HDRLEN || at + attribute->nla_len > end) break;
+        if ((attribute->nla_type & NLA_TYPE_MASK) == type)
+            return (struct attribute){at + NLA_HDRLEN, attribute->nla_len - NLA_HDRLEN};
+        at += NLA_ALIGN(attribute->nla_len);
+    }
+    return (struct attribute){NULL, 0};
+}
+
+static int begins(struct attribute text, const char *with) {
+    return text.data && text.length >= strlen(with) && memcmp(text.data, with, strlen(with)) == 0;
+}
+
+static int is_text(struct attribute text, const char *wanted) {
+    return text.data && text.length == strlen(wanted) + 1 && memcmp(text.data, wanted, text.length) == 0;
+}
+
+static void table_message(const struct nlmsghdr *message) {
+    size_t skip = sizeof(struct nfgenmsg);
+    if (message->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES) return;
+    int ours = is_text(find(message, skip, NFTA_TABLE_NAME), OUR_TABLE); /* 1 in messages of every kind */
+    struct attribute mark = {NULL, 0};
+    switch (message->nlmsg_type & 0xff) {
+    case NFT_MSG_DELTABLE:
+    case NFT_MSG_DELCHAIN:
+    case NFT_MSG_DELSET:
+        if (ours) changed();
+        break;
+    case NFT_MSG_DELRULE:
+        mark = find(message, skip, NFTA_RULE_USERDATA);
+        if (ours || (mark.data && memmem(mark.data, mark.length, OUR_MARK, strlen(OUR_MARK)))) changed();
+        break;
+    case NFT_MSG_NEWCHAIN:
+        if (!ours && find(message, skip, NFTA_CHAIN_HOOK).data) changed();
+        break;
+    default:
+        break;
+    }
+}
+
+static int is_gateway(struct attribute address) {
+    char text[ADDRESS_SIZE];
+    if (!address.data || (address.length != 4 && address.length != 16)) return 0;
+    if (!inet_ntop(address.length == 4 ? AF_INET : AF_INET6, address.data, text, sizeof text)) return 0;
+    for (int i = 0; i < guard.count; i++)
+        if (strcmp(text, guard.networks[i].gateway) == 0 || strcmp(text, guard.networks[i].gateway6) == 0) return 1;
+    return 0;
+}
+
+static void link_message(const struct nlmsghdr *message) {
+    if (message->nlmsg_type == RTM_DELADDR) {
+        if (is_gateway(find(message, sizeof(struct ifaddrmsg), IFA_ADDRESS))) changed();
+        return;
+    }
+    if (message->nlmsg_type != RTM_DELLINK && message->nlmsg_type != RTM_NEWLINK) return;
+    const struct ifinfomsg *link = NLMSG_DATA(message);
+    struct attribute name = find(message, sizeof *link, IFLA_IFNAME);
+    if (!begins(name, OUR_LINKS) || begins(name, OUR_PORTS) || link->ifi_family == AF_BRIDGE) return;
+    /* a new one is down for a moment: only what was taken down says so in `change` */
+    if (message->nlmsg_type == RTM_DELLINK || (link->ifi_change & IFF_UP && !(link->ifi_flags & IFF_UP))) changed();
+}
+
+static void read_all(int fd, void (*handle)(const struct nlmsghdr *)) {
+    static char buffer[BUFFER] __attribute__((aligned(8)));
+    for (;;) {
+        ssize_t got = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
+        if (got < 0 && errno == ENOBUFS) changed(); /* too many at once: whatever it was */
+        else if (got <= 0) return;
+        for (char *at = buffer; got >= NLMSG_HDRLEN;) {
+            const struct nlmsghdr *message = (const struct nlmsghdr *)(void *)at;
+            if (message->nlmsg_len < NLMSG_HDRLEN || message->nlmsg_len > (size_t)got) break;
+            handle(message);
+            at += NLMSG_ALIGN(message->nlmsg_len);
+            got -= (ssize_t)NLMSG_ALIGN(message->nlmsg_len);
+        }
+    }
+}
+
+void watch_tables(void) { read_all(tables_fd, table_message); }
+void watch_links(void) { read_all(links_fd, link_message); }
+
+void watch_start(void) {
+    const unsigned tables[] = {NFNLGRP_NFTABLES}, links[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR};
+    tables_fd = opened(NETLINK_NETFILTER, tables, 1);
+    links_fd = opened(NETLINK_ROUTE, links, 3);
+    if (tables_fd >= 0) watch(tables_fd, TABLES, 0);
+    if (links_fd >= 0) watch(links_fd, LINKS, 0);
+}
+
+/* ── reload ─────────────────────────────────────────────────────────────────────────────────────── */
+
+static struct stat told(void) {
+    struct stat status = {0};
+    char path[4200];
+    if (run_path(path, sizeof path, "networks/", "events") < 0 || stat(path, &status) < 0)
+        memset(&status, 0, sizeof status);
+    return status;
+}
+
+static void reload(void) {
+    static const char *const argv[] = {"pyrun", "network", "reload", "--quiet", NULL};
+    told_before = told();
+    others = 0;
+    if ((reloading = start_program(argv, -1, "reload.errors")) < 0) reloading = 0;
+    give_up = now_ms() + PATIENCE_MS;
+}
+
+void watch_ended(pid_t pid) {
+    if (!pid || pid != reloading) return;
+    watch_tables(); /* what it did itself is in the queue */
+    watch_links();
+    struct stat after = told();
+    int healed = after.st_size != told_before.st_size || after.st_ino != told_before.st_ino;
+    reloading = 0;
+    ended = now_ms();
+    if (healed) {
+        backoff = !backoff ? BETWEEN_MS : backoff * 2 > PATIENCE_MS ? PATIENCE_MS : backoff * 2;
+        sooner(&due, ended + backoff);
+    } else {
+        backoff = 0;
+        if (others) changed();
+    }
+}
+
+int64_t watch_tick(void) {
+    int64_t now = now_ms();
+    if (reloading) {
+        if (now < give_up) return give_up;
+        kill(reloading, SIGKILL);
+        give_up = now + PATIENCE_MS;
+        return give_up;
+    }
+    if (!due || now < due) return due;
+    due = 0;
+    if (guard.count) reload();
+    return 0;
+}

@@ -1,0 +1,244 @@
+/* init's operations on the root of the container: how its paths are found, what it is made of, the pivot into it.
+ *
+ * One rule holds for every path of the container: it is resolved by openat2 below the root's descriptor, never outside
+ * (RESOLVE_IN_ROOT) and never through /proc's magic links; what is mounted is mounted by descriptor onto descriptor
+ * (move_mount). A link planted by the image, or swapped in by a second container that shares a volume, cannot lead
+ * anywhere else (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133 and their kin). */
+#define _GNU_SOURCE
+#include "init.h"
+#include "mount_calls.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+/* ── paths of the container ─────────────────────────────────────────────────────────────────────────── */
+
+static const char *below_root(struct plan *plan, const char *path) {
+    if (plan->root_fd < 0 && (plan->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) return NULL;
+    while (*path == '/') path++;
+    plan->detail = path;
+    return *path ? path : ".";
+}
+
+/* A descriptor of a path of the container, whatever links it goes through. */
+int open_in_root(struct plan *plan, const char *path, uint64_t flags) {
+    const char *inside = below_root(plan, path);
+    if (!inside) return -errno;
+    return open_below(plan->root_fd, inside, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+}
+
+static int make_target(struct plan *plan, const char *path, int is_directory);
+
+/* The place a link leads to that leads nowhere yet: /var/run of an image without /run. */
+static int make_dangling(struct plan *plan, int parent_fd, const char *path, const char *leaf, int is_directory) {
+    char destination[PATH_MAX], whole[2 * PATH_MAX];
+    ssize_t length = readlinkat(parent_fd, leaf, destination, sizeof destination - 1);
+    if (length <= 0) return length < 0 ? -errno : -ENOENT;
+    if (plan->links++ > 40) return -ELOOP;
+    plan->through_link = 1;
+    destination[length] = '\0';
+    const char *slash = strrchr(path, '/');
+    int directory = destination[0] == '/' || !slash ? 0 : (int)(slash - path);
+    snprintf(whole, sizeof whole, "%.*s/%s", directory, path, destination);
+    char *kept = strdup(whole); /* plan->detail may point into it */
+    return kept ? make_target(plan, kept, is_directory) : -ENOMEM;
+}
+
+/* Open a place, making it (a directory, or an empty file) where there is none. Each missing level is made below the
+ * descriptor of its parent, so that no level can be swapped for a link in between. */
+static int make_target(struct plan *plan, const char *path, int is_directory) {
+    const char *leaf, *inside = below_root(plan, path);
+    if (!inside) return -errno;
+    int fd = open_below(plan->root_fd, inside, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+    if (fd == -ELOOP) {
+        plan->through_link = 1;
+        fd = open_in_root(plan, path, O_PATH);
+    }
+    if (fd != -ENOENT) return fd;
+    int parent_fd = open_parent(plan, path, &leaf);
+    if (parent_fd < 0) return parent_fd;
+    int status = 0;
+    if (is_directory) {
+        status = failure(mkdirat(parent_fd, leaf, 0755));
+    } else {
+        int file_fd = openat(parent_fd, leaf, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0644);
+        if (file_fd < 0) status = -errno;
+        else close(file_fd);
+    }
+    if (status == 0) plan->made = 1;
+    if (status == 0 || status == -EEXIST) fd = open_in_root(plan, path, O_PATH);
+    if (status == -EEXIST && fd == -ENOENT) fd = make_dangling(plan, parent_fd, path, leaf, is_directory);
+    close(parent_fd);
+    return status < 0 && status != -EEXIST ? status : fd;
+}
+
+/* The parent directory of a path, opened, and its last name. The parent is made if it is missing. */
+int open_parent(struct plan *plan, const char *path, const char **leaf) {
+    char *copy = strdup(path); /* kept: leaf and plan->detail point into it */
+    if (!copy) return -ENOMEM;
+    char *end = copy + strlen(copy);
+    while (end > copy && end[-1] == '/') *--end = '\0';
+    char *slash = strrchr(copy, '/');
+    *leaf = slash ? slash + 1 : copy;
+    if (slash) *slash = '\0';
+    if (!**leaf || strcmp(*leaf, ".") == 0 || strcmp(*leaf, "..") == 0) return -EINVAL;
+    return make_target(plan, slash ? copy : "/", 1);
+}
+
+/* The place something is to be mounted on. plan->through_link: a link led there; plan->made: it was not there. */
+int open_target(struct plan *plan, const char *path, int is_directory) {
+    plan->through_link = plan->made = 0;
+    return make_target(plan, path, is_directory);
+}
+
+/* ── the root ───────────────────────────────────────────────────────────────────────────────────────── */
+
+int op_propagation(struct plan *plan) {
+    struct mount_attr_v0 attributes = {0, 0, (uint64_t)number_argument(plan), 0};
+    return failure(syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attributes, sizeof attributes));
+}
+
+/* The mount a directory is on, wherever that begins: found by going up until the kernel takes it for one. */
+int op_root_parent(struct plan *plan) {
+    const char *directory = text_argument(plan);
+    uint64_t propagation = (uint64_t)number_argument(plan);
+    plan->detail = directory;
+    int fd = failure(open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC)), status = fd;
+    for (int levels = 0; fd >= 0 && levels < PATH_MAX; levels++) {
+        status = set_attributes(fd, 0, 0, propagation, 0);
+        if (status != -EINVAL) break;
+        int up_fd = failure(openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        close(fd);
+        status = fd = up_fd;
+    }
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+/* A mount of its own for an existing directory: pivot_root wants one. Of a directory that the root of a user namespace
+ * cannot reach, the planner has passed the tree; it then goes onto /, since it has to go somewhere. */
+int op_root_bind(struct plan *plan) {
+    const char *directory = text_argument(plan);
+    int passed_fd = (int)optional_argument(plan, -1);
+    plan->detail = directory;
+    int mount_fd = clone_tree(AT_FDCWD, directory, AT_RECURSIVE);
+    if (passed_fd >= 0 && mount_fd >= 0) close(passed_fd);
+    if (passed_fd >= 0 && mount_fd < 0) mount_fd = passed_fd;
+    if (mount_fd < 0) return mount_fd;
+    int status = move_detached(mount_fd, AT_FDCWD, directory, MOVE_TO_SYMLINKS);
+    if (status == -EACCES) status = move_detached(mount_fd, AT_FDCWD, "/", 0);
+    plan->root_fd = mount_fd;
+    return status;
+}
+
+/* Before "lowerdir+" (Linux 6.7) the lowers are one string; the old mount call takes a page of it, fsconfig 256 bytes.
+ */
+static int overlay_the_old_way(const char *mountpoint, const char *upper, const char *work, const char *options,
+                               char **lowers) {
+    char data[4096];
+    size_t used = (size_t)snprintf(data, sizeof data, "upperdir=%s,workdir=%s%s,lowerdir=", upper, work, options);
+    for (int i = 0; lowers[i] && used < sizeof data; i++)
+        used += (size_t)snprintf(data + used, sizeof data - used, "%s%s", i ? ":" : "", lowers[i]);
+    if (used >= sizeof data) return -E2BIG;
+    if (mount("overlay", mountpoint, "overlay", 0, data) < 0) return -errno;
+    return failure(open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+/* mount(2) says ENOENT for any of its paths; this finds out which. */
+static const char *missing_directory(const char *upper, const char *work, char **lowers) {
+    if (access(upper, F_OK) < 0) return upper;
+    if (access(work, F_OK) < 0) return work;
+    for (int i = 0; lowers[i]; i++)
+        if (access(lowers[i], F_OK) < 0) return lowers[i];
+    return "";
+}
+
+static int overlay(const char *upper, const char *work, int how, char **lowers) {
+    int fs_fd = failure(syscall(SYS_fsopen, "overlay", FS_CLOEXEC));
+    if (fs_fd < 0) return fs_fd;
+    int status = configure_text(fs_fd, "source", "overlay");
+    for (int i = 0; status == 0 && lowers[i]; i++) status = configure_text(fs_fd, "lowerdir+", lowers[i]);
+    if (status == 0) status = configure_text(fs_fd, "upperdir", upper);
+    if (status == 0) status = configure_text(fs_fd, "workdir", work);
+    if (status == 0 && how & OVERLAY_VOLATILE) status = configure_flag(fs_fd, "volatile");
+    if (status == 0 && how & OVERLAY_USER) status = configure_flag(fs_fd, "userxattr");
+    if (status == 0) status = configure_end(fs_fd, CONFIGURE_CREATE);
+    if (status == 0) status = failure(syscall(SYS_fsmount, fs_fd, FS_CLOEXEC, 0));
+    close(fs_fd);
+    return status;
+}
+
+int op_root_overlay(struct plan *plan) {
+    const char *mountpoint = text_argument(plan), *upper = text_argument(plan), *work = text_argument(plan);
+    int how = (int)number_argument(plan);
+    char options[32];
+    char **lowers = list_argument(plan, plan->arguments);
+    if (plan->bad) return -EBADMSG;
+    plan->detail = mountpoint;
+    snprintf(options, sizeof options, "%s%s", how & OVERLAY_VOLATILE ? ",volatile" : "",
+             how & OVERLAY_USER ? ",userxattr" : "");
+    int mount_fd = overlay(upper, work, how, lowers), status = 0;
+    if (mount_fd == -EINVAL || mount_fd == -ENOSYS)
+        mount_fd = overlay_the_old_way(mountpoint, upper, work, options, lowers);
+    else if (mount_fd >= 0) status = move_detached(mount_fd, AT_FDCWD, mountpoint, MOVE_TO_SYMLINKS);
+    if (mount_fd == -ENOENT) plan->detail = missing_directory(upper, work, lowers);
+    if (mount_fd < 0) return mount_fd;
+    plan->root_fd = mount_fd;
+    return status;
+}
+
+/* pivot_root(".", "."): the old root ends up mounted over the new one, and is taken away from there. The kernel wants
+ * the new root to be a mount point (op_root_*), and neither it nor its parent shared (op_propagation, op_root_parent).
+ * Where the host's mounts are still shared, taking them away here would take them away there. */
+int op_pivot(struct plan *plan) {
+    int shared = (int)optional_argument(plan, 0), status = 0;
+    int old_fd = shared ? failure(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)) : -1;
+    if (fchdir(plan->root_fd) < 0) return -errno;
+    if (syscall(SYS_pivot_root, ".", ".") < 0) return -errno;
+    if (shared) status = set_attributes(old_fd, 0, 0, MS_SLAVE, AT_RECURSIVE), close(old_fd);
+    if (status < 0) return status;
+    if (umount2(".", MNT_DETACH) < 0) return -errno;
+    close(plan->root_fd);
+    plan->root_fd = -1;
+    return failure(chdir("/"));
+}
+
+/* A proc or sysfs of the host's that stays reachable would let the container mount one of its own without the masks
+ * that are on it: the kernel asks whether a full one can be seen. */
+static int take_away(const char *path) {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0) return errno == ENOENT ? 0 : -errno; /* it went with one above it */
+    int status = set_attributes(fd, 0, 0, MS_SLAVE, AT_RECURSIVE);
+    if (status == 0) status = failure(umount2(path, MNT_DETACH));
+    if (status == -EINVAL || status == -EPERM) status = failure(mount("tmpfs", path, "tmpfs", MS_RDONLY, "size=0"));
+    close(fd);
+    return status;
+}
+
+/* --no-pivot, for a host whose root is its initramfs: the root moves over /, and chroot makes it the root. */
+int op_root_move(struct plan *plan) {
+    char **hidden = list_argument(plan, plan->arguments);
+    if (plan->bad) return -EBADMSG;
+    for (int i = 0; hidden[i]; i++) {
+        plan->detail = hidden[i];
+        int status = take_away(hidden[i]);
+        if (status < 0) return status;
+    }
+    plan->detail = "/";
+    int status = move_detached(plan->root_fd, AT_FDCWD, "/", 0);
+    if (status < 0) return status;
+    if (fchdir(plan->root_fd) < 0 || chroot(".") < 0) return -errno;
+    close(plan->root_fd);
+    plan->root_fd = -1;
+    return failure(chdir("/"));
+}
+
+int op_root_readonly(struct plan *plan) {
+    (void)plan;
+    struct mount_attr_v0 attributes = {ATTRIBUTE_RDONLY, 0, 0, 0};
+    return failure(syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes));
+}

@@ -1,0 +1,280 @@
+/* Removing directories that may be hostile, huge, or busy for a moment.
+ *
+ * A tree may be deeper than there are descriptors or stack, and somebody may move its directories while it is being
+ * removed, so neither recursion nor ".." will do. Instead it is made flat:
+ *
+ *     top/a/b/c  ──►  a is not empty: it becomes top/.pyrun-remove.0     (one rename, within the same directory tree)
+ *                     b, found in it, becomes           top/.pyrun-remove.1, then 0 is empty and goes
+ *                     c, found in that,                 top/.pyrun-remove.2, then 1 goes ...
+ *
+ * Three descriptors, and each directory is renamed once at most. After a crash the next attempt finds the same kind
+ * of tree. Every name is opened as one component that is no link and no mount point. */
+#define _GNU_SOURCE
+#include "undo.h"
+#include "complain.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PATIENCE_MS 2000 /* for what is busy because a process or a namespace is about to end */
+#define CGROUPS_DEEP 64
+
+#define RESOLVE_NO_XDEV 0x01 /* linux/openat2.h, which musl does not have */
+#define RESOLVE_NO_SYMLINKS 0x04
+#define RESOLVE_BENEATH 0x08
+
+struct entry { /* what getdents64 returns */
+    uint64_t inode;
+    int64_t next;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+/* ── helpers ────────────────────────────────────────────────────────────────────────────────────── */
+
+static int open_top(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int open_below(int directory_fd, const char *name) {
+    const struct {
+        uint64_t flags, mode, resolve;
+    } how = {O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0,
+             RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH};
+    int fd = (int)syscall(SYS_openat2, directory_fd, name, &how, sizeof how);
+    return fd < 0 ? -errno : fd;
+}
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Sleep a little, longer each time; 0 when patience is at its end. */
+static int patient(int64_t deadline_ms, int *pause_us) {
+    if (now_ms() >= deadline_ms) return 0;
+    nanosleep(&(struct timespec){.tv_nsec = *pause_us * 1000L}, NULL);
+    if (*pause_us < 20000) *pause_us *= 2;
+    return 1;
+}
+
+static int remove_busy(int directory_fd, const char *name, int64_t deadline_ms) {
+    int pause_us = 500;
+    while (unlinkat(directory_fd, name, AT_REMOVEDIR) < 0) {
+        if (errno == ENOENT) return 0;
+        if (errno != EBUSY) return -errno;
+        if (!patient(deadline_ms, &pause_us)) return -EBUSY;
+    }
+    return 0;
+}
+
+static int is_dots(const char *name) { return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2])); }
+
+int remove_directory(const char *path) { return remove_busy(AT_FDCWD, path, now_ms() + PATIENCE_MS); }
+
+/* ── a tree of files ────────────────────────────────────────────────────────────────────────────── */
+
+struct removal {
+    int top_fd;
+    uint64_t moved; /* directories moved to the top so far: numbers 0 to moved-1 */
+    int error;      /* the first one, negative; others are as likely its consequence */
+};
+
+#define MOVED ".pyrun-remove."
+
+static const char *moved_name(char *to, size_t size, uint64_t number) {
+    char *end = put_number(put_text(to, to + size, MOVED), to + size - 1, number, 1);
+    *end = 0;
+    return to;
+}
+
+/* Exactly such a name: one that only looks alike (a leading zero) would be skipped here and removed nowhere. */
+static int is_moved(const struct removal *removal, const char *name) {
+    char same[48];
+    int64_t number;
+    if (strncmp(name, MOVED, sizeof MOVED - 1) != 0 || parse_number(name + sizeof MOVED - 1, &number) < 0) return 0;
+    return (uint64_t)number < removal->moved && strcmp(moved_name(same, sizeof same, (uint64_t)number), name) == 0;
+}
+
+static void remember(struct removal *removal, int error) {
+    if (!removal->error) removal->error = -error;
+}
+
+/* A name can be taken by what an earlier attempt left: that one is dealt with under the same number. */
+static int move_up(struct removal *removal, int from_fd, const char *name) {
+    char target[48];
+    while (renameat(from_fd, name, removal->top_fd, moved_name(target, sizeof target, removal->moved++)) < 0) {
+        if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) continue;
+        int error = errno;
+        removal->moved--;
+        return -error;
+    }
+    return 0;
+}
+
+/* 1: gone from this directory; 0: it stays. */
+static int remove_entry(struct removal *removal, int directory_fd, const struct entry *entry) {
+    int error = EISDIR;
+    if (entry->type != DT_DIR) {
+        if (unlinkat(directory_fd, entry->name, 0) == 0 || errno == ENOENT) return 1;
+        error = errno;
+    }
+    if (error == EISDIR) { /* by type, or because the file system does not tell types */
+        if (unlinkat(directory_fd, entry->name, AT_REMOVEDIR) == 0 || errno == ENOENT) return 1;
+        error = errno;
+    }
+    if (error == ENOTEMPTY || error == EEXIST) {
+        error = -move_up(removal, directory_fd, entry->name);
+        if (!error) return 1;
+    }
+    remember(removal, error);
+    return 0;
+}
+
+/* Empty one directory. Reading while removing may skip names: until a pass finds nothing more to remove. */
+static void sweep(struct removal *removal, int directory_fd, int is_top) {
+    static _Alignas(struct entry) char buffer[4096];
+    int removed;
+    do {
+        long got;
+        removed = 0;
+        lseek(directory_fd, 0, SEEK_SET);
+        while ((got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
+            for (long at = 0; at < got;) {
+                const struct entry *entry = (const struct entry *)(buffer + at);
+                at += entry->length;
+                if (is_dots(entry->name) || (is_top && is_moved(removal, entry->name))) continue;
+                removed += remove_entry(removal, directory_fd, entry);
+            }
+        if (got < 0) remember(removal, errno);
+    } while (removed);
+}
+
+static void remove_moved(struct removal *removal, const char *name) {
+    int fd = open_below(removal->top_fd, name), flags = AT_REMOVEDIR;
+    if (fd == -ENOENT) return;
+    if (fd == -ENOTDIR || fd == -ELOOP) flags = 0; /* somebody's file or link of that name */
+    else if (fd < 0) {
+        remember(removal, -fd);
+        return;
+    } else {
+        sweep(removal, fd, 0);
+        close(fd);
+    }
+    if (unlinkat(removal->top_fd, name, flags) < 0 && errno != ENOENT) remember(removal, errno);
+}
+
+/* Everything below and the directory itself. A mount point inside stays, with what leads to it. */
+int remove_tree(const char *path) {
+    char name[48];
+    struct removal removal = {.top_fd = open_top(path)};
+    if (removal.top_fd < 0) return removal.top_fd == -ENOENT ? 0 : removal.top_fd;
+    sweep(&removal, removal.top_fd, 1);
+    for (uint64_t number = 0; number < removal.moved; number++)
+        remove_moved(&removal, moved_name(name, sizeof name, number));
+    if (removal.moved) sweep(&removal, removal.top_fd, 1);
+    close(removal.top_fd);
+    int error = remove_directory(path);
+    return removal.error ? removal.error : error;
+}
+
+/* ── cgroups ────────────────────────────────────────────────────────────────────────────────────── */
+
+/* Their files cannot be removed and need not be: only directories count. By recursion: the kernel and the length of a
+ * path keep cgroups shallow. */
+struct visit {
+    int64_t deadline_ms;
+    int found, error;                            /* processes killed in this round; the first error, negative */
+    void (*before)(struct visit *visit, int fd); /* going down, may be none */
+    void (*after)(struct visit *visit, int parent_fd, const char *name); /* coming back, may be none */
+};
+
+static void below(struct visit *visit, int directory_fd, int depth) {
+    _Alignas(struct entry) char buffer[1024];
+    long got;
+    if (depth > CGROUPS_DEEP) visit->error = -ELOOP;
+    while (!visit->error && (got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
+        for (long at = 0; at < got;) {
+            const struct entry *entry = (const struct entry *)(buffer + at);
+            at += entry->length;
+            if (entry->type != DT_DIR || is_dots(entry->name)) continue;
+            int fd = open_below(directory_fd, entry->name);
+            if (fd < 0) continue; /* gone meanwhile */
+            if (visit->before) visit->before(visit, fd);
+            below(visit, fd, depth + 1);
+            close(fd);
+            if (visit->after) visit->after(visit, directory_fd, entry->name);
+        }
+}
+
+static void remove_one(struct visit *visit, int parent_fd, const char *name) {
+    int error = remove_busy(parent_fd, name, visit->deadline_ms);
+    if (!visit->error) visit->error = error;
+}
+
+int remove_cgroups(const char *path) {
+    struct visit visit = {.deadline_ms = now_ms() + PATIENCE_MS, .after = remove_one};
+    if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
+    int fd = open_top(path);
+    if (fd < 0) return fd == -ENOENT ? 0 : fd;
+    below(&visit, fd, 0);
+    close(fd);
+    return remove_busy(AT_FDCWD, path, visit.deadline_ms);
+}
+
+static void write_word(int directory_fd, const char *name, const char *word) {
+    int fd = openat(directory_fd, name, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (write(fd, word, strlen(word)) < 0) errno = 0; /* whether it helped is seen by what is left */
+    close(fd);
+}
+
+/* One round through one cgroup: SIGKILL to what cgroup.procs lists. A frozen v1 cgroup would not notice: thaw it. */
+static void kill_listed(struct visit *visit, int directory_fd) {
+    char text[4096]; /* a longer list is cut, at worst inside a number: only what ends in a newline counts */
+    write_word(directory_fd, "freezer.state", "THAWED");
+    int fd = openat(directory_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return; /* removed meanwhile */
+    ssize_t got = read(fd, text, sizeof text);
+    close(fd);
+    long pid = 0;
+    for (ssize_t i = 0; i < got; i++) {
+        if (text[i] >= '0' && text[i] <= '9') pid = pid * 10 + (text[i] - '0');
+        if (text[i] != '\n') continue;
+        if (pid > 0 && pid != getpid()) { /* 0: a process of a pid namespace we do not see */
+            kill((pid_t)pid, SIGKILL);
+            visit->found++;
+        }
+        pid = 0;
+    }
+}
+
+/* cgroup.kill (v2 since 5.14) takes the whole subtree and frozen processes; elsewhere one by one, in rounds from the
+ * top until none is left: processes fork, and a cgroup below a frozen one is frozen too. */
+int kill_cgroups(const char *path) {
+    struct visit visit = {.deadline_ms = now_ms() + PATIENCE_MS, .before = kill_listed};
+    int pause_us = 500, fd = open_top(path);
+    if (fd < 0) return fd == -ENOENT || fd == -ENOTDIR ? 0 : fd;
+    write_word(fd, "cgroup.kill", "1");
+    do {
+        visit.found = 0;
+        lseek(fd, 0, SEEK_SET);
+        kill_listed(&visit, fd);
+        below(&visit, fd, 0);
+    } while (visit.found && !visit.error && patient(visit.deadline_ms, &pause_us));
+    close(fd);
+    return visit.error ? visit.error : visit.found ? -EBUSY : 0;
+}

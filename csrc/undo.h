@@ -1,0 +1,12 @@
+/* Taking back what a container's start did. See undo.c. */
+#ifndef PYRUN_UNDO_H
+#define PYRUN_UNDO_H
+
+int undo_run(int fd); /* execute the list in this file; returns how many operations failed */
+
+int remove_tree(const char *path);    /* 0 or -errno; see remove.c */
+int remove_cgroups(const char *path); /* the cgroup and those below it */
+int kill_cgroups(const char *path);
+int remove_directory(const char *path);
+
+#endif

@@ -1,0 +1,111 @@
+"""Making cgroups and writing limits: what the planner's operations do.
+
+A write that the kernel refuses is looked at in failures.py, which may find another way; so the common case is an
+open, a write and a close. Not here: which directories (layout.py) and which values (limits_*.py).
+Source: cgroup-v2.rst (controlling controllers), cgroup-v1/cpusets.rst.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun.errors import StageFailed
+from pyrun.store import paths
+
+# Against others who tidy away the parent between its making and ours.
+ATTEMPTS = 20
+
+
+def make(directory: str, mount: str, names: str) -> None:
+    """Make a cgroup and its parents; v2 hands the controllers down, v1's cpuset starts empty and is filled.
+
+    One that exists is taken, unless somebody lives in it. Raises StageFailed, Conflict.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            if not _make(directory, mount, names):
+                from .failures import refuse_inhabited
+
+                refuse_inhabited(directory, names)
+            return
+        except FileNotFoundError as error:
+            # a parent that was empty has just been tidied away by somebody
+            if attempt == ATTEMPTS - 1:
+                raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+        except OSError as error:
+            raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+
+
+def ensure(directory: str, mount: str, names: str) -> None:
+    """Make a cgroup that may be there, with somebody in it: systemd's. Raises StageFailed."""
+    try:
+        _make(directory, mount, names)
+    except OSError as error:
+        raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+
+
+def _make(directory: str, mount: str, names: str) -> bool:
+    """Whether it was made; False: it was there."""
+    parent, made = directory.rpartition("/")[0], True
+    try:
+        posix.mkdir(directory, 0o755)
+    except FileNotFoundError:
+        if len(parent) <= len(mount):
+            raise
+        _make(parent, mount, names)
+        posix.mkdir(directory, 0o755)
+    except FileExistsError:
+        made = False
+    if names == "unified":
+        hand_down(parent)
+    if "cpuset" in names.split(","):
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if made or not paths.read(f"{directory}/{file}").strip():
+                put(f"{directory}/{file}", _inherited(parent, mount, file))
+    return made
+
+
+def _inherited(directory: str, mount: str, file: str) -> bytes:
+    """What a cpuset hands to one below it; whoever made it a moment ago may not have filled it yet."""
+    value = paths.read(f"{directory}/{file}")
+    if not value.strip() and len(directory) > len(mount):
+        value = _inherited(directory.rpartition("/")[0], mount, file)
+        put(f"{directory}/{file}", value)
+    return value
+
+
+def hand_down(parent: str) -> None:
+    """Enable every controller a cgroup has for its children. EBUSY: processes in it; then limits fail by name."""
+    try:
+        wanted = paths.read(f"{parent}/cgroup.controllers").split()
+        missing = set(wanted) - set(paths.read(f"{parent}/cgroup.subtree_control").split())
+        if missing:
+            put(f"{parent}/cgroup.subtree_control", b" ".join([b"+" + name for name in sorted(missing)]))
+    except OSError:
+        return
+
+
+def write(path: str, value: str, field: str = "") -> None:
+    """Write a limit. field: below linux.resources, for the error. path may end in ?, or in FILE|FILE (limits_*.py)."""
+    try:
+        put(path, value.encode())
+    except OSError as error:
+        from .failures import second_way
+
+        second_way(path, value, field, error.errno or 0)
+
+
+def put(path: str, data: bytes) -> None:
+    """One write. A ? at the end of *path* is not part of it. Raises OSError."""
+    fd = posix.open(path.rstrip("?"), posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        posix.write(fd, data)
+    finally:
+        posix.close(fd)
+
+
+def give(directory: str, uid: int) -> None:
+    """Let *uid* manage what is below this cgroup (v2); its limits stay ours."""
+    from .rootless import chown
+
+    chown(directory, uid)

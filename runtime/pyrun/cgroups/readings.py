@@ -1,0 +1,106 @@
+"""Reading cgroup files for statistics: what is absent is nothing, `max` is the largest number there is.
+
+Source: cgroup-v1/*.rst, cgroup-v2.rst (interface file conventions).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pyrun.store import paths
+
+UNLIMITED = (1 << 64) - 1
+exists = paths.exists
+
+
+def text(path: str) -> str:
+    """The whole file, or ""."""
+    try:
+        return paths.read(path).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def word(path: str) -> str:
+    """The file without its newline."""
+    return text(path).strip()
+
+
+def number(path: str) -> int:
+    """The file's one number; 0 if there is none."""
+    found = word(path)
+    if found == "max":
+        return UNLIMITED
+    return int(found) if found.removeprefix("-").isdecimal() else 0
+
+
+def keyed(path: str) -> dict[str, int]:
+    """A file of lines `key number`."""
+    found = {}
+    for line in text(path).splitlines():
+        key, _, value = line.partition(" ")
+        if value.isdecimal():
+            found[key] = int(value)
+    return found
+
+
+def some(entries: dict[str, Any]) -> dict[str, Any]:
+    """Without what is 0 or empty: runc leaves that out of its JSON."""
+    return {key: value for key, value in entries.items() if value not in (0, "", [], {})}
+
+
+def listed(ranges: str) -> list[int]:
+    """`0-2,7` -> 0, 1, 2, 7."""
+    found: list[int] = []
+    for part in ranges.split(",") if ranges else []:
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def pids(directory: str) -> dict[str, int]:
+    """current, and limit unless there is none."""
+    limit = number(f"{directory}/pids.max") if directory else 0
+    current = number(f"{directory}/pids.current") if directory else 0
+    if directory and not exists(f"{directory}/pids.current"):  # the controller is not ours: count
+        current = len(text(f"{directory}/cgroup.procs").split())
+    return some({"current": current, "limit": 0 if limit == UNLIMITED else limit})
+
+
+def blkio_entries(path: str) -> list[dict[str, Any]]:
+    """`8:0 Read 12` a line, or `8:0 12`; totals are left out."""
+    found = []
+    for line in text(path).splitlines():
+        fields = line.replace(":", " ").split()
+        if len(fields) not in (3, 4) or fields[0] == "Total":
+            continue
+        entry: dict[str, Any] = {"major": int(fields[0]), "minor": int(fields[1]), "value": int(fields[-1])}
+        found.append(some(entry | ({"op": fields[2]} if len(fields) == 4 else {})))
+    return found
+
+
+def huge_page_sizes(directory: str = "/sys/kernel/mm/hugepages") -> list[str]:
+    """2MB, 1GB ..., as the controller's files are named."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    found = []
+    for name in sorted(names):
+        kilobytes = name.removeprefix("hugepages-").removesuffix("kB")
+        if kilobytes.isdecimal():
+            size = int(kilobytes)
+            found.append(
+                f"{size >> 20}GB"
+                if size >= 1 << 20
+                else f"{size >> 10}MB"
+                if size >= 1 << 10
+                else f"{size}KB"
+            )
+    return found
+
+
+def ticks_per_second() -> int:
+    """The unit of cpuacct.stat (USER_HZ)."""
+    return os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,176 @@
+"""The entry: find the verb, parse its options, call the engine, word the outcome.
+
+Errors are one line, `pyrun: message`, and perhaps a second, `hint: remedy`; a traceback only with --debug.
+The interpreter is never finalized: that would cost a millisecond and a half and do nothing for anybody.
+Exit statuses as Docker's: 125 pyrun failed, 126 and 127 the command could not be started, else the command's;
+for verbs that start nothing, 1.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from pyrun import notice
+from pyrun.errors import CommandError, PyrunError, UsageError
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.launch import Launch
+
+_STARTING = ("run", "exec")
+
+
+def main(argv: list[str]) -> None:
+    """Run one command line and leave the process with its exit status. Does not return."""
+    words = argv[1:]
+    if posix.environ.get(b"PYRUN_COMMAND", b"").rpartition(b"/")[2] == b"pyrun-oci":
+        from . import oci
+
+        oci.main(words)
+    debug = _take(words, "--debug")
+    notice.install(_to_stderr)
+    try:
+        status = _dispatch(words)
+    except PyrunError as error:
+        if debug:
+            _traceback()
+        _to_stderr(f"pyrun: {_line(error.message)}")
+        if error.hint:
+            _to_stderr(f"hint: {_line(error.hint)}")
+        starting = bool(words) and words[0] in (*_STARTING, "container")
+        status = error.status if starting or isinstance(error, UsageError | CommandError) else 1
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    except Exception as error:  # noqa: BLE001  (the last resort: one line, not a traceback)
+        if debug:
+            _traceback()
+        else:
+            _to_stderr(f"pyrun: {_line(_unexpected(error))}")
+            _to_stderr(
+                "hint: this may be a bug in pyrun; run the command again with --debug and report what it prints"
+            )
+        status = 125
+    leave(status)
+
+
+def leave(status: int) -> None:
+    """End at once, with what was printed flushed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:  # the reader is gone; nobody is left to tell
+            status = status or 1
+    posix._exit(status)
+
+
+def _take(words: list[str], option: str) -> bool:
+    """Whether a global option stands before the verb; it is taken out."""
+    for index, word in enumerate(words):
+        if word == option:
+            del words[index]
+            return True
+        if word[:1] != "-":
+            break
+    return False
+
+
+def _to_stderr(text: str) -> None:
+    data = (text + "\n").encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[posix.write(2, data) :]
+    except OSError:
+        return
+
+
+def _line(text: str) -> str:
+    """What a user or an image named goes to the terminal as one line, and without a meaning to the terminal."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def _traceback() -> None:
+    import traceback
+
+    _to_stderr(traceback.format_exc().rstrip())
+
+
+def _unexpected(error: Exception) -> str:
+    """An error nobody foresaw, as one line; those of the system keep their path."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"unexpected {type(error).__name__}: {error}".split("\n")[0]
+
+
+def _dispatch(words: list[str]) -> int:
+    """Exit status of the command line without `pyrun` and --debug."""
+    from . import options, tables
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _help(words[1:] if words[:1] == ["help"] else [])
+    if words[0] in ("-v", "--version"):
+        words = ["version"]
+    verb, rest = options.find_verb(words)
+    if _wants_help(rest):
+        return _help([verb])
+    parsed, arguments = options.parse(tables.VERBS[verb], rest)
+    if parsed.get("help"):
+        return _help([verb])
+    if verb == "run":
+        return _run(parsed, arguments)
+    if verb == "exec":
+        from pyrun.engine.exec_ import exec_
+
+        return exec_(parsed, arguments[0], arguments[1:])
+    import gc
+
+    from . import verbs
+
+    gc.enable()  # the bundle switched it off
+    return verbs.call(verb, parsed, arguments)
+
+
+def _wants_help(rest: list[str]) -> bool:
+    """--help before the first argument (what follows IMAGE belongs to the command)."""
+    for word in rest:
+        if word == "--help":
+            return True
+        if word == "--" or word[:1] != "-":
+            return False
+    return False
+
+
+def _help(words: list[str]) -> int:
+    from . import help as help_
+
+    return help_.show(words)
+
+
+def _run(parsed: dict[str, object], arguments: list[str]) -> int:
+    bundle = bool(parsed.get("bundle"))
+    if not arguments and not bundle:
+        raise UsageError("no image given", "pyrun run [OPTIONS] IMAGE [COMMAND]; see pyrun run --help")
+    if bundle:
+        from pyrun.engine import bundle as bundles
+
+        if parsed.get("dry_run"):
+            return _show(bundles.plan_only(parsed, arguments), parsed)
+        bundles.run(parsed, arguments)
+    from pyrun.engine import run
+
+    if parsed.get("dry_run"):
+        return _show(run.plan_only(parsed, arguments[0], arguments[1:]), parsed)
+    sys.stdout.write(run.run(parsed, arguments[0], arguments[1:]) + "\n")
+    return 0
+
+
+def _show(plan: Launch, parsed: dict[str, object]) -> int:
+    from pyrun.plan.explain import document
+
+    sys.stdout.write(document(plan, str(parsed.get("explain") or "text")) + "\n")
+    return 0

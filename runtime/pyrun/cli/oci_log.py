@@ -1,0 +1,98 @@
+"""The log as runc writes it, so that containerd, podman and cri-o can read it: logrus's JSON and text lines.
+
+    {"level":"error","msg":"container does not exist","time":"2026-11-24T12:15:54Z"}       --log-format json
+    time="2026-11-24T12:15:54Z" level=error msg="container does not exist"                 text
+    WARN[0000] nobody has read what was sent to NOTIFY_SOCKET                              on a terminal
+
+Without --log it goes to standard error. With it, an error is told on standard error too, as it is: containerd shows
+that to the user when it finds nothing in the log. Source: logrus's formatters, runc's behaviour.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from pyrun import STARTED_NS
+from pyrun.jsonlite import dumps
+
+Options = dict[str, object]
+
+_COLOURS = {"debug": 37, "warning": 33, "error": 31}
+_PLAIN = "-._/@^+"
+
+
+def write(options: Options, level: str, message: str) -> None:
+    """One line, where it belongs. Debug lines only with --debug."""
+    if level == "debug" and not options["debug"]:
+        return
+    fd = int(str(options["log_fd"]))
+    if options["log_format"] == "json":
+        line = json_line(level, message)
+    elif fd < 0 and posix.isatty(2) and not posix.environ.get(b"NO_COLOR"):
+        line = terminal_line(level, message)
+    else:
+        line = text_line(level, message)
+    _all(2 if fd < 0 else fd, line + "\n")
+    if fd >= 0 and level == "error":
+        _all(2, message.rstrip("\n") + "\n")
+
+
+def json_line(level: str, message: str) -> str:
+    """An object with the keys in alphabetical order."""
+    return dumps({"level": level, "msg": _decent(message), "time": now()})
+
+
+def text_line(level: str, message: str) -> str:
+    """key=value pairs, quoted where a space or another sign asks for it."""
+    return f'time="{now()}" level={level} msg={_value(message)}'
+
+
+def terminal_line(level: str, message: str) -> str:
+    """For people: level and seconds since the start in front."""
+    seconds = (time.monotonic_ns() - STARTED_NS) // 1_000_000_000
+    shown = "".join([c if c.isprintable() or c == "\n" else _quoted(c)[1:-1] for c in message])
+    return f"\x1b[{_COLOURS.get(level, 36)}m{level[:4].upper()}\x1b[0m[{seconds:04d}] {shown:<44} "
+
+
+def now() -> str:
+    """RFC 3339 in local time, `Z` for UTC."""
+    moment = time.localtime()
+    zone = time.strftime("%z", moment)
+    zone = "Z" if zone in ("+0000", "") else f"{zone[:3]}:{zone[3:]}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment) + zone
+
+
+def _value(text: str) -> str:
+    plain = text and all((c.isascii() and c.isalnum()) or c in _PLAIN for c in text)
+    return text if plain else _quoted(text)
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b",
+            "\f": "\\f", "\v": "\\v"}  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    """Go's strconv.Quote."""
+    return '"' + "".join([_ESCAPES.get(c) or (c if c.isprintable() else _escaped(c)) for c in text]) + '"'
+
+
+def _escaped(sign: str) -> str:
+    code = ord(sign)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _decent(text: str) -> str:
+    """JSON readers refuse lone surrogates."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _all(fd: int, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except OSError:  # the reader is gone; there is nobody left to tell
+        return

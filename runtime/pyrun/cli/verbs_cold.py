@@ -1,0 +1,190 @@
+"""The verbs about images and the machine: those where a few milliseconds more do not count.
+
+As in verbs.py: `cmd_<verb>(options, arguments) -> exit status`, the engine does, this prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyrun import notice
+from pyrun.cli import text
+from pyrun.errors import NotFound, PyrunError, UsageError
+
+Options = dict[str, object]
+Progress = Callable[[dict[str, Any]], None]
+
+
+def cmd_images(options: Options, arguments: list[str]) -> int:
+    """Local images, one line a name."""
+    from pyrun.engine import images
+
+    wanted = text.as_json(str(options["format"]))
+    rows = images.rows(arguments[0] if arguments else "")
+    whole = bool(options["no_trunc"])
+    ids = [f"sha256:{row['id']}" if whole else str(row["id"])[:12] for row in rows]
+    if options["quiet"]:
+        text.write("".join(f"{each}\n" for each in dict.fromkeys(ids)))
+        return 0
+    cells = [
+        [str(row["repository"]), str(row["tag"]), identifier, _ago(row["created"]), _size(row["size_bytes"])]
+        for row, identifier in zip(rows, ids, strict=True)
+    ]
+    if wanted:
+        keys = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+        text.write(text.json_lines([
+            {**dict(zip(keys, line, strict=True)), "CreatedAt": row["created"], "Digest": row["digest"] or "<none>",
+             "Platform": row["platform"]}
+            for row, line in zip(rows, cells, strict=True)
+        ]))  # fmt: skip
+    else:
+        text.show(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), cells)
+    return 0
+
+
+def cmd_rmi(options: Options, arguments: list[str]) -> int:
+    """Remove each image."""
+    from pyrun.engine import images
+
+    force = bool(options["force"])
+    status = 0
+    for name in arguments:
+        try:
+            text.write("".join(f"{line}\n" for line in images.remove([name], force=force)))
+        except PyrunError as error:
+            _complain(error)
+            status = status if force and isinstance(error, NotFound) else 1
+    return status
+
+
+def cmd_pull(options: Options, arguments: list[str]) -> int:
+    """Fetch or build an image; prints its name."""
+    from pyrun.engine import pull
+    from pyrun.store import references
+
+    with _progress(quiet=bool(options["quiet"])) as progress:
+        pull.pull(arguments[0], str(options["platform"]) or None, progress)
+    text.write(references.parse(arguments[0]).full + "\n")
+    return 0
+
+
+def cmd_load(options: Options, arguments: list[str]) -> int:
+    """Load images from an archive, a file or standard input."""
+    from pyrun.engine import load
+
+    source = str(options["input"]) or (arguments[0] if arguments else "")
+    if options["input"] and arguments:
+        raise UsageError(f"two files to load: {options['input']} and {arguments[0]}", "give one of them")
+    names = load.load(source or "-", str(options["tag"]))
+    text.write("".join(f"Loaded image: {name}\n" for name in names))
+    return 0
+
+
+def cmd_system_finish(options: Options, arguments: list[str]) -> int:
+    """For undo lists."""
+    del options
+    from pyrun.engine import finish
+
+    failed = finish.finish(arguments[0])
+    for line in failed:
+        text.complain(line)
+    return 1 if failed else 0
+
+
+def cmd_system_reconcile(options: Options, arguments: list[str]) -> int:
+    """Tell what was cleaned up; status 1 when something could not be."""
+    del arguments
+    from pyrun.engine import system
+
+    done, failed = system.reconcile_all()
+    if not options["quiet"]:
+        text.write("".join(f"{line}\n" for line in done) or "nothing to clean up\n")
+    for line in failed:
+        text.complain(line)
+    return 1 if failed else 0
+
+
+def cmd_info(options: Options, arguments: list[str]) -> int:
+    """What this machine offers."""
+    del arguments
+    from pyrun.engine import info
+
+    return _report(info.info(), str(options["format"]))
+
+
+def cmd_version(options: Options, arguments: list[str]) -> int:
+    """Versions."""
+    del arguments
+    from pyrun.engine import info
+
+    return _report(info.version(), str(options["format"]))
+
+
+def _report(facts: dict[str, Any], form: str) -> int:
+    """Nested facts as indented text or as JSON."""
+    if text.as_json(form, "text"):
+        text.write(json.dumps(facts, indent=2) + "\n")
+    else:
+        text.write("".join(f"{line}\n" for line in _lines(facts, "")))
+    return 0
+
+
+def _lines(facts: dict[str, Any], indent: str) -> Iterator[str]:
+    for key, value in facts.items():
+        label = f"{indent}{key.replace('_', ' ')}:"
+        if isinstance(value, dict):
+            yield label
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{label} {text.cell(value)}".rstrip()
+
+
+def _ago(created: object) -> str:
+    """`3 weeks ago` of an RFC 3339 time; images may be older than anything, or from nowhere."""
+    import time
+
+    from pyrun.engine import ps
+
+    moment = ps.unix_s(created)
+    return f"{ps.span(time.time() - moment)} ago" if moment > 0 else "N/A"
+
+
+def _size(size_bytes: object) -> str:
+    """`4.26MB`: decimal units, three figures, as Docker."""
+    size = float(size_bytes) if isinstance(size_bytes, int | float) else 0.0
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.3g}TB"
+
+
+def _complain(error: PyrunError) -> None:
+    text.complain(error.message + (f" ({error.hint})" if error.hint else ""))
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """Bars on a terminal, a line for every finished layer elsewhere, nothing when quiet."""
+    if quiet:
+        yield None
+        return
+    if text.is_terminal(2):
+        try:
+            from pyrun.cli import render
+        except ImportError:
+            yield _told
+            return
+        with render.Bars() as bars:
+            yield bars
+        return
+    yield _told
+
+
+def _told(event: dict[str, Any]) -> None:
+    """One event in words, if it is one of those that happen once a layer."""
+    if event.get("state") in ("done", "exists", "building"):
+        notice.say(f"{event.get('layer') or event.get('image')}: {event['state']}")

@@ -1,0 +1,122 @@
+"""The verbs of `pyrun network`: what they do is in engine/network*.py and engine/connect.py.
+
+As in verbs.py: `cmd_<verb>(options, arguments) -> exit status`, the engine does, this prints.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyrun.cli import text
+
+Options = dict[str, object]
+
+
+def cmd_network_create(options: Options, arguments: list[str]) -> int:
+    """Make a network and print its id."""
+    from pyrun.engine import network
+
+    text.write(network.create(arguments[0], options) + "\n")
+    return 0
+
+
+def cmd_network_adopt(options: Options, arguments: list[str]) -> int:
+    """Take over a bridge and print the network's name."""
+    from pyrun.engine import adopt
+
+    text.write(adopt.adopt(arguments[0], options) + "\n")
+    return 0
+
+
+def cmd_network_inspect(options: Options, arguments: list[str]) -> int:
+    """Everything about each network, as one JSON list."""
+    del options
+    from pyrun.engine import network_inspect
+
+    text.write(json.dumps([network_inspect.inspect(name) for name in arguments], indent=4) + "\n")
+    return 0
+
+
+def cmd_network_connect(options: Options, arguments: list[str]) -> int:
+    """Connect a running container to a network."""
+    from pyrun.engine import connect
+
+    connect.connect(arguments[0], arguments[1], options)
+    return 0
+
+
+def cmd_network_disconnect(options: Options, arguments: list[str]) -> int:
+    """Disconnect a running container from a network."""
+    from pyrun.engine import connect
+
+    connect.disconnect(arguments[0], arguments[1], force=bool(options["force"]))
+    return 0
+
+
+def cmd_network_policy(options: Options, arguments: list[str]) -> int:
+    """Show a container's egress policy, or give it another."""
+    del options
+    from pyrun.engine import policy
+
+    if len(arguments) == 1:
+        text.write(policy.show(arguments[0]) + "\n")
+    else:
+        policy.change(arguments[0], arguments[1])
+    return 0
+
+
+def cmd_network_reload(options: Options, arguments: list[str]) -> int:
+    """Restore what is missing of the networks."""
+    del arguments
+    from pyrun.engine import network
+
+    told = network.reload()
+    if not told and not options["quiet"]:
+        told = ["nothing was missing"]
+    text.write("".join(f"{line}\n" for line in told))
+    return 0
+
+
+def cmd_network_ls(options: Options, arguments: list[str]) -> int:
+    """Networks, ours and the two that need no bridge."""
+    del arguments
+    from pyrun.engine import network
+
+    wanted = text.as_json(str(options["format"]))
+    rows: list[dict[str, Any]] = list(network.ls())
+    if options["quiet"]:
+        text.write("".join(f"{row['name']}\n" for row in rows))
+    elif wanted:
+        text.write("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        keys = ("name", "driver", "subnet", "gateway", "bridge", "containers")
+        text.show(
+            tuple(key.upper() for key in keys),
+            [[text.cell(row.get(key, "")) for key in keys] for row in rows],
+        )
+    return 0
+
+
+def cmd_network_rm(options: Options, arguments: list[str]) -> int:
+    """Remove each network."""
+    from pyrun.cli.verbs import each
+    from pyrun.engine import network
+
+    force = bool(options["force"])
+    return each(arguments, lambda name: network.rm(name, force=force), forgive=force)
+
+
+def cmd_network_prune(options: Options, arguments: list[str]) -> int:
+    """Remove the networks nobody uses, and what was changed on the host for them."""
+    del options, arguments
+    from pyrun.engine import network, system
+
+    for row in network.prune():
+        restored = row.get("restored")
+        if isinstance(restored, list):
+            text.write("".join(f"restored: {what}\n" for what in restored))
+        else:
+            text.write(f"{row['name']}\n")
+    system.drop_empty_cgroups()
+    return 0

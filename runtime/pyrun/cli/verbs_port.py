@@ -1,0 +1,75 @@
+"""The verbs of `pyrun port`: what they do is in engine/port.py.
+
+As in verbs.py: `cmd_<verb>(options, arguments) -> exit status`, the engine does, this prints.
+"""
+
+from __future__ import annotations
+
+from pyrun.cli import text
+from pyrun.errors import UsageError
+
+Options = dict[str, object]
+_FORMS = ("docker", "table", "json")
+
+
+def cmd_port(options: Options, arguments: list[str]) -> int:
+    """Published ports as Docker lists them, or with from where each is reachable."""
+    from pyrun.engine import port
+    from pyrun.network.ports import place
+
+    form = str(options["format"])
+    if form not in _FORMS:
+        raise UsageError(f"unknown --format '{form}'", "docker, table or json")
+    published = port.ls(*arguments)
+    if form == "docker":
+        begin = [f"{each[2]}/{each[3]} -> " if len(arguments) == 1 else "" for each in published]
+        text.write("".join(f"{head}{place(each)}\n" for head, each in zip(begin, published, strict=True)))
+        return 0
+    rows = port.reach(published)
+    if form == "json":
+        text.write(text.json_lines([_keys(row) for row in rows]))
+    else:
+        headers = ("PORT", "PUBLISHED", "FROM THIS HOST", "FROM THE LAN", "FROM CONTAINERS", "FIREWALL")
+        text.show(headers, [_cells(row, place(each)) for row, each in zip(rows, published, strict=True)])
+    return 0
+
+
+def _keys(row: Options) -> Options:
+    return {
+        "ContainerPort": row["inside"],
+        "Protocol": row["protocol"],
+        "HostIp": row["host"],
+        "HostPort": row["port"],
+        "ReachableFrom": {"host": True, "lan": row["lan"], "containers": row["containers"]},
+        "Firewall": row["firewall"],
+    }
+
+
+def _cells(row: Options, published: str) -> list[str]:
+    lan = row["lan"]
+    assert isinstance(lan, list)
+    return [
+        f"{row['inside']}/{row['protocol']}", published, "yes", ", ".join(lan) or "no",
+        "yes" if row["containers"] else "no", str(row["firewall"] or "-"),
+    ]  # fmt: skip
+
+
+def cmd_port_add(options: Options, arguments: list[str]) -> int:
+    """Publish more of a running container; prints what was published, one line each."""
+    from pyrun.engine import port
+    from pyrun.network.ports import place
+
+    added = port.add(arguments[0], arguments[1:], through_firewall=bool(options["publish_through_firewall"]))
+    text.write("".join(f"{each[2]}/{each[3]} -> {place(each)}\n" for each in added))
+    return 0
+
+
+def cmd_port_rm(options: Options, arguments: list[str]) -> int:
+    """Publish less of a running container; prints what was withdrawn, one line each."""
+    del options
+    from pyrun.engine import port
+    from pyrun.network.ports import place
+
+    removed = port.rm(arguments[0], arguments[1:])
+    text.write("".join(f"{place(each)}/{each[3]}\n" for each in removed))
+    return 0

@@ -1,0 +1,35 @@
+"""-d: the start goes on in a forked child, which becomes the monitor; the parent waits until it is known to run."""
+
+from __future__ import annotations
+
+import posix
+
+
+def fork() -> int:
+    """Fork. In the child: a descriptor, to write a byte to once all is well. In the parent: -1, when it has come.
+
+    The pipe closes by itself at the child's exec of the monitor, or when it dies. A child that failed has told the
+    user why; the parent then ends with its exit status.
+    """
+    read_fd, write_fd = posix.pipe2(posix.O_CLOEXEC)
+    pid = posix.fork()
+    if pid == 0:
+        posix.close(read_fd)
+        posix.setsid()
+        return write_fd
+    posix.close(write_fd)
+    if posix.read(read_fd, 1):
+        posix.close(read_fd)
+        return -1
+    _, status = posix.waitpid(pid, 0)
+    code = posix.waitstatus_to_exitcode(status)
+    posix._exit(code if code >= 0 else 128 - code)
+
+
+def report(running_fd: int) -> None:
+    """All is well: tell the parent, and let go of the caller's terminal, pipes and directory."""
+    posix.write(running_fd, b"1")
+    null_fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+    for fd in range(3):
+        posix.dup2(null_fd, fd)
+    posix.chdir("/")

@@ -1,0 +1,295 @@
+"""`pyrun network connect | disconnect`: an interface more, or one less, for a container that runs.
+
+The same steps as at a start (network/endpoint.py), for one interface; what is to be undone at the container's end is
+written first (network/later.py). The default route follows: it goes by the network of the highest priority, then the
+first in the container's order.
+"""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from pyrun import undo
+from pyrun.engine import policy
+from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
+from pyrun.network import attach, claims, disconnecting, endpoint, messages, ports, requests, wiring
+from pyrun.network import later as later_changes
+from pyrun.plan.operations import Operation
+from pyrun.stages import network as stage
+from pyrun.store import paths, state
+
+Options = dict[str, object]
+_REPLACE = pack(
+    "=H", 0x505
+)  # request, acknowledge, create, replace: for the flags of a message that insists on "new"
+
+
+def connect(network: str, reference: str, options: Options) -> str:
+    """Connect the container; returns its id.
+
+    Raises: NotFound, Conflict (it is on that network, an address is held), UsageError, NetworkError, StageFailed.
+    """
+    identifier = state.resolve(reference)
+    _running(identifier, reference)
+    wanted = _wanted(network, options)
+    with later_changes.locked(identifier):
+        container = _running(identifier, reference)
+        wires = wires_of(container)
+        disconnecting.forget_unnoted(identifier, wires)
+        if any(wire["network"] == network for wire in wires):
+            raise Conflict(f"container {reference} is on network {network} already")
+        number, inside = _place(wires, wanted, identifier)
+        if _beside_a_card(wanted):
+            _connect_to_card(container, wanted, wires, inside)
+            return identifier
+        netfilter = messages.opened(messages.NETLINK_NETFILTER)
+        template, _ = stage.standing(network, netfilter, dry_run=False)
+        endpoint.check(wanted, template)
+        wire, lines = _claimed(container, wanted, template, number, inside)
+        link = attach.Attachment({network: template}, _pid(container), netfilter)
+        try:
+            _refuse_to_turn_ports(container, reference, wires, wire)
+            later_changes.append(identifier, lines)
+            policy.extend(identifier, [*wires, wire])
+            endpoint.perform(link, _connecting(wire, str(container["name"])))
+            _turn_default(link, wires, [*wires, wire])
+            later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
+        except BaseException:
+            undo.replay_lines(disconnecting.with_removal(lines, wire, template))
+            raise
+        finally:
+            link.close()
+            netfilter.close()
+    return identifier
+
+
+def _connecting(wire: endpoint.Wire, name: str) -> list[Operation]:
+    return [
+        Operation("NETNS_ENTER"),
+        *endpoint.operations(wire, name, None, None),
+        Operation("COMMIT", 1),
+        *endpoint.announcement(wire),
+        Operation("RESOLVER", wire["network"], wire["gateway"] or wire["gateway6"]),
+    ]
+
+
+def disconnect(network: str, reference: str, *, force: bool = False) -> str:
+    """Take the container off the network; returns its id.
+
+    Raises: NotFound, Conflict (published ports lead there), PyrunError.
+    """
+    identifier = state.resolve(reference)
+    _running(identifier, reference)
+    with later_changes.locked(identifier):
+        container = _running(identifier, reference)
+        wires = wires_of(container)
+        disconnecting.forget_unnoted(identifier, wires)
+        leaving = [wire for wire in wires if wire["network"] == network]
+        if not leaving:
+            if force:
+                return identifier
+            raise NotFound(f"container {reference} is not on network {network}")
+        _refuse_if_published(container, reference, leaving[0])
+        staying = [wire for wire in wires if wire["network"] != network]
+        _take_off(container, leaving[0])
+        _turn_default_of(container, wires, staying)
+        later_changes.change_record(identifier, lambda record: _note(record, staying))
+    return identifier
+
+
+def wires_of(container: dict[str, object]) -> list[endpoint.Wire]:
+    """The interfaces a container's record tells of, as network/endpoint.py made them."""
+    found = container.get("networks")
+    return [dict(wire) for wire in found] if isinstance(found, list) else []
+
+
+def _wanted(network: str, options: Options) -> endpoint.Wanted:
+    requests.check_name(network, "network connect")
+    if network in requests.RESERVED:
+        raise UsageError(f"network connect: {network} is no network one can be connected to")
+    words = [f"gw-priority={options['gw_priority'] or 0}"]
+    if options["ifname"]:
+        words.append(f"ifname={options['ifname']}")
+    spelled = {**options, "network": [f"{network}:{','.join(words)}"]}
+    return requests.parse(spelled, network)[2][0]
+
+
+def _running(identifier: str, reference: str) -> dict[str, object]:
+    container = state.load(identifier)
+    if state.status(container) == "exited":
+        raise Conflict(
+            f"container {reference} does not run", "networks are chosen at the start: pyrun run --network"
+        )
+    if container.get("mode") not in ("bridge", "none"):
+        raise Conflict(
+            f"container {reference} has --network={container.get('mode')}: the namespace is not its own"
+        )
+    return container
+
+
+def _pid(container: dict[str, object]) -> int:
+    return int(str(container["pid"]))
+
+
+def _place(wires: list[endpoint.Wire], wanted: endpoint.Wanted, identifier: str) -> tuple[int, str]:
+    """The number of the new link and its name inside: the first that are free."""
+    links = {str(wire["link"]) for wire in wires}
+    names = {str(wire["ifname"]) for wire in wires}
+    number = next(
+        (n for n in range(messages.MOST_LINKS) if messages.host_link(identifier, n) not in links), -1
+    )
+    if number < 0:
+        raise Conflict(f"the container has {len(wires)} networks, more than it may have")
+    inside = str(wanted["ifname"]) or next(f"eth{n}" for n in range(len(wires) + 1) if f"eth{n}" not in names)
+    if inside in names:
+        raise Conflict(f"--ifname {inside}: the container has an interface of that name")
+    return number, inside
+
+
+def _claimed(
+    container: dict[str, object],
+    wanted: endpoint.Wanted,
+    template: messages.Template,
+    number: int,
+    inside: str,
+) -> tuple[endpoint.Wire, list[str]]:
+    """The interface, its addresses claimed, and its undo lines."""
+    identifier, name = str(container["id"]), str(container["name"])
+    owner = claims.owner(identifier)
+    link = messages.host_link(identifier, number)
+    record = claims.write_record(
+        owner, endpoint.lines(wanted, name, str(container["hostname"]), link, inside, [])
+    )
+    taken: list[str] = []
+    try:
+        wire = endpoint.claim(wanted, template, identifier, number, inside, record, taken)
+    except FileNotFoundError:
+        raise NotFound(f"network {wanted['network']} was removed meanwhile") from None
+    except BaseException:
+        endpoint.release(taken, owner)
+        raise
+    finally:
+        claims.forget(record)
+    return wire, endpoint.undo(wire, template, owner)
+
+
+def _note(record: dict[str, object], wires: list[endpoint.Wire]) -> None:
+    first = endpoint.first_for(wires, "gateway") or (wires[0] if wires else {})
+    record["networks"] = wires
+    record["network"] = ",".join([str(wire["network"]) for wire in wires]) or "none"
+    record["address"], record["mac"] = first.get("address", ""), first.get("mac", "")
+
+
+def _refuse_to_turn_ports(
+    container: dict[str, object], reference: str, wires: list[endpoint.Wire], wire: endpoint.Wire
+) -> None:
+    """Published ports lead to the interface with the default route, by which is answered: both would have to move."""
+    for key in ("gateway", "gateway6"):
+        former = endpoint.first_for(wires, key)
+        if former is not None and endpoint.first_for([*wires, wire], key) is wire:
+            _refuse_if_published(container, reference, former)
+
+
+def _refuse_if_published(container: dict[str, object], reference: str, wire: endpoint.Wire) -> None:
+    for name in claims.names(f"{paths.run()}/ports"):
+        lines = claims.lines(f"{paths.run()}/ports/{name}")
+        ours = bool(lines) and lines[0].startswith(f"{container['id']} ")
+        if ours and any(f"to {wire[key]}" in lines for key in ("address", "address6") if wire[key]):
+            host, port, _, protocol = ports.parse(lines)[0]
+            raise Conflict(
+                f"published ports of {reference} lead to network {wire['network']} ({host}:{port}/{protocol})",
+                f"pyrun port rm {reference} {port}/{protocol}",
+            )
+
+
+def _beside_a_card(wanted: endpoint.Wanted) -> bool:
+    return wiring.beside_a_card({"endpoints": [wanted]})
+
+
+def _connect_to_card(
+    container: dict[str, object], wanted: endpoint.Wanted, wires: list[endpoint.Wire], inside: str
+) -> None:
+    """The same for a network whose driver is macvlan or ipvlan."""
+    from pyrun.network.drivers import connecting
+
+    identifier = str(container["id"])
+    wire, lines, todo = connecting.planned(container, wanted, wires, inside)
+    link = attach.Attachment({}, _pid(container), None)
+    try:
+        later_changes.append(identifier, lines)
+        endpoint.perform(link, todo)
+        later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
+    except BaseException:
+        undo.replay_lines(lines)
+        connecting.delete_inside(link, inside)
+        raise
+    finally:
+        link.close()
+
+
+def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
+    """Link, what it might send, and addresses: the undo lines of the interface, and the link deleted at once."""
+    if wire.get("driver"):
+        _take_off_card(container, wire)
+        return
+    network = str(wire["network"])
+    template = messages.load(network)
+    if template is None:
+        raise NotFound(f"network {network} is not built")
+    complaints = undo.replay_lines(
+        disconnecting.with_removal(disconnecting.undo_as_held(wire, template), wire, template)
+    )
+    if complaints:
+        raise PyrunError(f"network disconnect: {complaints[0]}")
+
+
+def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
+    from pyrun.network.drivers import connecting
+
+    link = attach.Attachment({}, _pid(container), None)
+    try:
+        connecting.delete_inside(link, str(wire["ifname"]))
+    finally:
+        link.close()
+    complaints = undo.replay_lines(connecting.removal(wire))
+    if complaints:
+        raise PyrunError(f"network disconnect: {complaints[0]}")
+
+
+def _turn_default_of(
+    container: dict[str, object], before: list[endpoint.Wire], after: list[endpoint.Wire]
+) -> None:
+    if not after:
+        return
+    templates = {str(wire["network"]): messages.load(str(wire["network"])) for wire in after}
+    known = {name: template for name, template in templates.items() if template}
+    if not known:  # all that stay are on cards of the host
+        from pyrun.network import records
+        from pyrun.network import templates as encoder
+
+        known[""] = encoder.parsed({**records.DEFAULTS, "name": ""})
+    link = attach.Attachment(known, _pid(container), None)
+    try:
+        attach.enter(link)
+        _turn_default(link, before, after)
+    finally:
+        link.close()
+
+
+def _turn_default(link: attach.Attachment, before: list[endpoint.Wire], after: list[endpoint.Wire]) -> None:
+    """Let the default routes go by the interface that is to have them now, if that is another one."""
+    assert link.inner is not None
+    for key, kind in (("gateway", attach.route), ("gateway6", attach.route6)):
+        former, now = endpoint.first_for(before, key), endpoint.first_for(after, key)
+        if now is None or (former and former["ifname"] == now["ifname"]):
+            continue
+        if now.get("driver"):
+            from pyrun.network.drivers import connecting
+
+            connecting.turn_default(link, now, key)
+            continue
+        link.index = attach.index_of(link, str(now["ifname"]))
+        kind(link, str(now[key]), str(now["ifname"]))
+        replaced = [message[:6] + _REPLACE + message[8:] for message in link.waiting]
+        link.waiting.clear()
+        messages.send(link.inner, replaced)

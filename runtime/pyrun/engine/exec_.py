@@ -1,0 +1,152 @@
+"""`pyrun exec`: one more process in a running container, under the container's own restrictions.
+
+What the command line and the image decide is here; how a process gets in, in entering.py.
+"""
+
+from __future__ import annotations
+
+from pyrun import boot, launch
+from pyrun.errors import Conflict, NotFound, UsageError
+from pyrun.jsonlite import loads
+from pyrun.spec import capabilities, users, values
+from pyrun.stages import cgroup, namespaces
+from pyrun.store import paths, state
+
+from . import background, entering, stdio
+
+Options = dict[str, object]
+
+
+def exec_(options: Options, reference: str, command: list[str]) -> int:
+    """Run *command* in the container. Returns 0 with -d; otherwise the monitor takes this process over."""
+    launch.need_root("exec")
+    stdio.check(options)
+    if options.get("workdir") and str(options["workdir"])[0] != "/":
+        raise UsageError(f"--workdir {options['workdir']!r} is not an absolute path", "for example -w /srv")
+    try:
+        container = state.load(state.resolve(reference))
+    except NotFound as error:
+        raise NotFound(error.message, error.hint, 1) from None
+    if state.status(container) != "running":
+        raise Conflict(f"container {reference} is not running", "`pyrun ps -a` tells what became of it", 1)
+    pid = container["pid"]
+    assert isinstance(pid, int)
+    pidfd = state.open_process(container)
+    if pidfd < 0:
+        raise NotFound(f"container {reference} has just ended", "", 1)
+    config = _config(options, container, command, pid)
+    job = _job(options, config, container)
+    entering.note_unit(job, container)
+    if options.get("detach"):
+        job["running_fd"] = background.fork()
+        if job["running_fd"] == -1:
+            return 0
+    _start(options, config, job, pidfd)
+    return 0
+
+
+def _stored_config(container: dict[str, object]) -> dict[str, object]:
+    directory = container.get("bundle") or f"{paths.root()}/containers/{container['id']}"
+    config = loads(paths.read(f"{directory}/config.json"))
+    assert isinstance(config, dict)
+    return config
+
+
+def _config(
+    options: Options, container: dict[str, object], command: list[str], pid: int
+) -> dict[str, object]:
+    """The container's own config, with the process that is wanted now."""
+    config = _stored_config(container)
+    own = config["process"]
+    assert isinstance(own, dict)
+    stored = own.get("env") or []
+    merged = {item.partition("=")[0]: item for item in stored}
+    if options.get("tty"):
+        merged.setdefault("TERM", "TERM=xterm")
+    user = own.get("user") or {}
+    given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
+    for path in options.get("env_file") or []:  # type: ignore[attr-defined]
+        given = values.environment_file(str(path)) + given
+    if options.get("user"):
+        found = users.resolve(str(options["user"]), [], [f"/proc/{pid}/root"])
+        user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
+        merged["HOME"] = f"HOME={found['home']}"
+        if boot.rootless_uid() >= 0:
+            from . import rootless
+
+            rootless.check_user(user)
+    for item in values.environment(given, "--env"):
+        merged[item.partition("=")[0]] = item
+    return {
+        **config,
+        "process": {
+            **own,
+            "terminal": bool(options.get("tty")),
+            "user": user,
+            "args": command,
+            "env": list(merged.values()),
+            "cwd": str(options.get("workdir") or own.get("cwd") or "/"),
+            "capabilities": _capabilities(options, own, user),
+            "rlimits": own.get("rlimits") or [],
+        },
+    }
+
+
+def _capabilities(options: Options, own: dict[str, object], user: dict[str, object]) -> dict[str, object]:
+    """The container's bounding set; held only by root, as for the first process. --privileged: all there are."""
+    stored = own.get("capabilities")
+    bounding = stored.get("bounding") or [] if isinstance(stored, dict) else []
+    if options.get("privileged"):
+        bounding = capabilities.names_of(capabilities.available())
+    active = bounding if not user.get("uid") else []
+    return {"bounding": bounding, "effective": active, "permitted": active, "inheritable": [], "ambient": []}
+
+
+def _job(options: Options, config: dict[str, object], container: dict[str, object]) -> dict[str, object]:
+    hierarchies = cgroup.layout()
+    section = config.get("linux") or {}
+    assert isinstance(section, dict)
+    place = str(section.get("cgroupsPath") or f"/pyrun/{container['id']}")
+    return {
+        "id": container["id"],
+        "pid": container["pid"],
+        "entering": True,
+        "hierarchies": hierarchies,
+        "cgroups": cgroup.directories(hierarchies, place)
+        if boot.rootless_uid() < 0
+        else _of_a_user(container),
+        "window": stdio.window() if options.get("tty") else None,
+        "no_seccomp": bool(options.get("privileged")),
+        "namespaces": namespaces.kinds(config),
+    }
+
+
+def _of_a_user(container: dict[str, object]) -> list[tuple[str, str]]:
+    """A user's container has a cgroup only if a limit was asked for, and then in the unified hierarchy."""
+    directories = container.get("cgroups")
+    return [("unified", str(each)) for each in (directories if isinstance(directories, list) else [])]
+
+
+def _start(options: Options, config: dict[str, object], job: dict[str, object], pidfd: int) -> None:
+    """Enter, judge what init reports, hand over to the monitor. Does not return."""
+    binary_fd = launch.seal()
+    streams = stdio.Stdio(tty=bool(options.get("tty")), interactive=bool(options.get("interactive")))
+    entered = entering.enter(config, job, binary_fd, pidfd, streams.child_fds())
+    streams.close_child_ends()
+    running_fd = job.get("running_fd")
+    if isinstance(running_fd, int):
+        background.report(running_fd)
+    tty_fd = entered.outcome.tty_fd
+    words = streams.monitor_settings(tty_fd, detach=isinstance(running_fd, int))
+    launch.become_monitor(
+        binary_fd,
+        [
+            f"id={job['id']}",
+            f"pid={entered.pid}",
+            f"pidfd={entered.pidfd}",
+            "status=exit",
+            "sigproxy=1",
+            *words,
+        ],
+        [entered.pidfd, *streams.monitor_fds(tty_fd)],
+    )

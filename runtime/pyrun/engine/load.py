@@ -1,0 +1,247 @@
+"""load: images out of a file: a docker-archive, an OCI layout (tar or directory), or a plain root file system.
+
+Which of them it is shows in the table of contents: `manifest.json` (Docker's, also beside an OCI layout),
+`oci-layout`, or neither. Digests are checked as for a pull.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, BinaryIO
+
+from pyrun.errors import ImageError, NotFound, UsageError
+from pyrun.notice import say
+from pyrun.registry import manifests
+from pyrun.store import archives, image_writer, layers, platforms, references
+from pyrun.store.archives import Archive, Directory, TarFile
+
+_NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_ROOT_CONFIG = {
+    "Cmd": ["/bin/sh"],
+    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+}
+
+
+def load(path: str = "", name: str = "") -> list[str]:
+    """Load every image of the file or directory *path* ("" or "-": standard input); returns their names.
+
+    name: what to call it, for an archive of one image; a plain root file system has to be given one.
+    An image without a name is returned as its id. Raises NotFound, ImageError, UsageError.
+    """
+    wanted = references.parse(name).full if name else ""
+    layers.sweep()
+    if os.path.isdir(path):
+        directory = Directory(path)
+        if not directory.has("oci-layout"):
+            raise ImageError(
+                f"{path} is a directory, but not an OCI layout", f"tar -C {path} -c . | pyrun load -t NAME"
+            )
+        return _load_layout(directory, wanted)
+    with _open(path) as file, layers.Staging() as staging:
+        what = path if path not in ("", "-") else "the archive on standard input"
+        try:
+            plain = archives.plain_file(file, what, staging)
+        except OSError as error:
+            raise ImageError(f"{what} cannot be read: {error.strerror}") from error
+        with plain:
+            archive = TarFile(plain, what)
+            if archive.has("manifest.json") and _is_docker(archive):
+                return _load_docker(archive, wanted)
+            if archive.has("oci-layout") and archive.has("index.json"):
+                return _load_layout(archive, wanted)
+            return _load_root(plain, what, wanted)
+
+
+def _open(path: str) -> BinaryIO:
+    if path in ("", "-"):
+        if sys.stdin.isatty():
+            raise UsageError("standard input is a terminal", "pyrun load -i FILE, or pyrun load <FILE")
+        return open(os.dup(0), "rb")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise NotFound(f"{path}: {error.strerror}") from None
+
+
+# ── docker-archive ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _json(archive: Archive, name: str) -> Any:
+    try:
+        return json.loads(archives.read(archive, name, manifests.MAX_BYTES))
+    except (ValueError, RecursionError):
+        raise ImageError(f"{archive.what}: {name} is not JSON") from None
+
+
+def _is_docker(archive: Archive) -> bool:
+    """A root file system may hold a file called manifest.json as well."""
+    try:
+        rows = _json(archive, "manifest.json")
+    except ImageError:
+        return False
+    return (
+        isinstance(rows, list)
+        and bool(rows)
+        and all(isinstance(row, dict) and "Config" in row for row in rows)
+    )
+
+
+def _load_docker(archive: Archive, wanted: str) -> list[str]:
+    rows = _json(archive, "manifest.json")
+    _one_for(wanted, len(rows), archive.what)
+    loaded = []
+    for row in rows:
+        config_name, files, tags = row["Config"], row.get("Layers"), row.get("RepoTags") or []
+        if not isinstance(config_name, str) or not _all_text(files) or not _all_text(tags):
+            raise ImageError(f"{archive.what}: manifest.json: Config, Layers or RepoTags has the wrong type")
+        config_text = archives.read(archive, config_name, image_writer.MAX_CONFIG_BYTES)
+        _check_count(len(files), config_text, archive.what)
+        names = [wanted] if wanted else [references.parse(tag).full for tag in tags]
+        loaded += _install(config_text, partial(_docker_layer, archive, files), names, archive.what)
+    return loaded
+
+
+def _docker_layer(archive: Archive, files: list[str], number: int) -> BinaryIO:
+    return archive.open(files[number])
+
+
+def _check_count(count: int, config_text: bytes, what: str) -> None:
+    wanted = len(image_writer.parse_config(config_text, what)["rootfs"]["diff_ids"])
+    if count != wanted:
+        raise ImageError(f"{what}: {count} layers, but {wanted} diff ids")
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _one_for(wanted: str, count: int, what: str) -> None:
+    if wanted and count != 1:
+        raise UsageError(f"--tag names one image, but {what} holds {count}", "leave it out")
+
+
+def _install(config_text: bytes, open_layer: image_writer.Open, names: list[str], what: str) -> list[str]:
+    """Install one image; returns the familiar names, or the id."""
+    manifests.check_platform(image_writer.parse_config(config_text, what), platforms.host(), what)
+    with layers.Staging() as staging:
+        image = image_writer.install(config_text, open_layer, names, staging)
+    if not names:
+        say(
+            f"an image without a name was loaded; use its id, or load it again with --tag NAME: {image['id'][:12]}"
+        )
+    return [references.familiar(name) for name in names] or [f"sha256:{image['id']}"]
+
+
+# ── OCI layout ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _load_layout(archive: Archive, wanted: str) -> list[str]:
+    document = manifests.read(archives.read(archive, "index.json", manifests.MAX_BYTES), "", archive.what)
+    if not isinstance(document, manifests.Index) or not document.manifests:
+        raise ImageError(f"{archive.what}: index.json lists no image")
+    entries = document.manifests
+    if len(entries) > 1 and all(entry.platform for entry in entries) and not any(map(_name, entries)):
+        entries = [
+            manifests.choose(document, platforms.host(), archive.what)
+        ]  # one image, one entry a platform
+    _one_for(wanted, len(entries), archive.what)
+    loaded = []
+    for entry in entries:
+        manifest = _manifest(archive, entry)
+        config_text = _blob(archive, manifest.config)
+        _check_count(len(manifest.layers), config_text, archive.what)
+        name = wanted or _name(entry)
+        open_layer = partial(_layout_layer, archive, manifest.layers)
+        loaded += _install(config_text, open_layer, [name] if name else [], archive.what)
+    return loaded
+
+
+def _layout_layer(archive: Archive, descriptors: list[manifests.Descriptor], number: int) -> Any:
+    return Checked(archive.open(_path(descriptors[number])), descriptors[number], archive.what)
+
+
+def _name(entry: manifests.Descriptor) -> str:
+    """The full reference an entry's annotations give, or "": a bare tag, as skopeo writes it, names nothing."""
+    for key in _NAME_KEYS:
+        text = entry.annotations.get(key)
+        if isinstance(text, str) and ("/" in text or ":" in text):
+            return references.parse(text).full
+    return ""
+
+
+def _manifest(archive: Archive, entry: manifests.Descriptor) -> manifests.Manifest:
+    for _ in range(3):
+        document = manifests.read(_blob(archive, entry), entry.media_type, archive.what)
+        if isinstance(document, manifests.Manifest):
+            return document
+        entry = manifests.choose(document, platforms.host(), archive.what)
+    raise ImageError(f"{archive.what}: an index within an index within an index")
+
+
+def _path(descriptor: manifests.Descriptor) -> str:
+    return f"blobs/sha256/{descriptor.digest[7:]}"
+
+
+def _blob(archive: Archive, descriptor: manifests.Descriptor) -> bytes:
+    return manifests.verify(
+        archives.read(archive, _path(descriptor), manifests.MAX_BYTES), descriptor.digest, archive.what
+    )
+
+
+class Checked:
+    """A file whose end is only reached if its content has the digest the manifest says."""
+
+    def __init__(self, file: BinaryIO, descriptor: manifests.Descriptor, what: str) -> None:
+        self._file = file
+        self._wanted = descriptor
+        self._what = what
+        self._hash = hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        """At most *count* bytes. Raises ImageError at the end of a content that is not the right one."""
+        data = self._file.read(count)
+        self._hash.update(data)
+        if not data and f"sha256:{self._hash.hexdigest()}" != self._wanted.digest:
+            raise ImageError(f"{self._what}: the blob {self._wanted.digest[7:19]} does not match its digest",
+                             "it was damaged, or tampered with")  # fmt: skip
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Checked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# ── a plain root file system ───────────────────────────────────────────────────────────────────────
+
+
+def _load_root(
+    file: Any, what: str, wanted: str
+) -> list[str]:  # a BinaryIO, which is not what file_digest asks for
+    if not wanted:
+        raise UsageError(
+            f"{what} is neither a docker-archive nor an OCI layout",
+            "a plain root file system needs --tag NAME",
+        )
+    file.seek(0)
+    diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    changed = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
+    config = {
+        "architecture": platforms.host().architecture,
+        "config": _ROOT_CONFIG,
+        "created": changed.isoformat().replace("+00:00", "Z"),
+        "os": "linux",
+        "rootfs": {"diff_ids": [diff_id], "type": "layers"},
+    }
+    file.seek(0)
+    return _install(json.dumps(config, sort_keys=True).encode(), lambda number: file, [wanted], what)

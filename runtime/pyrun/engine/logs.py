@@ -1,0 +1,186 @@
+"""`pyrun logs`: what a container has written, read back from the file its monitor keeps.
+
+The file has one line per line of output, `<RFC 3339 time> stdout|stderr F|P <text>`; P (partial) means that
+the text's next piece follows without a newline. Source: kubernetes' CRI logging format.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+from _collections_abc import Iterator  # `collections.abc` would load all of `collections`
+
+from pyrun.errors import NotFound, UsageError
+from pyrun.store import paths, state
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def logs(
+    reference: str, *, follow: bool = False, tail: str = "all", since: str = "", until: str = ""
+) -> Iterator[tuple[str, str, bytes]]:
+    """Pieces of output in order: (stdout or stderr, time or "" within a line, bytes with their newline).
+
+    tail: "all" or how many lines; since, until: RFC 3339 time, unix seconds, or an age as `1h30m`.
+    With *follow* it goes on until the container has ended.
+    Raises: NotFound (no such container, no log), UsageError (malformed value); all before the first piece.
+    """
+    wanted = _count(tail)
+    first, last = (moment("--since", since), moment("--until", until))
+    identifier = state.resolve(reference)
+    fd = _open(identifier, reference)
+    lines = _follow(fd, identifier) if follow else _available(fd, bytearray())
+    return _pieces(fd, lines, wanted, first, last)
+
+
+def _open(identifier: str, reference: str) -> int:
+    """The log; a container started a moment ago may have to open it first. Raises: NotFound."""
+    directory = f"{paths.root()}/containers/{identifier}"
+    for _ in range(1000):
+        try:
+            return posix.open(f"{directory}/log", posix.O_RDONLY | posix.O_CLOEXEC)
+        except FileNotFoundError:
+            if not state.supervised(identifier) or identifier not in posix.listdir(
+                f"{paths.root()}/containers"
+            ):
+                break
+            time.sleep(0.001)
+    raise NotFound(f"container {reference} has no log", "a bundle's output is not kept")
+
+
+def moment(option: str, text: str) -> str:
+    """A point in time in the log's own spelling, so that the two compare as text; "" for "".
+
+    Raises: UsageError.
+    """
+    if not text:
+        return ""
+    seconds = _age_s(text)
+    if seconds is not None:
+        return _spell(time.time() - seconds)
+    try:
+        return _spell(float(text))
+    except (ValueError, OverflowError):
+        pass
+    import datetime
+
+    try:
+        return _spell(datetime.datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"option {option}: '{text}' is no time",
+            "write 2026-01-31T10:00:00Z, unix seconds, or an age such as 10m",
+        ) from None
+
+
+def _pieces(
+    fd: int, lines: Iterator[bytes], wanted: int | None, first: str, last: str
+) -> Iterator[tuple[str, str, bytes]]:
+    """Take the lines apart; the time is given only where a line of output begins."""
+    within = {b"stdout": False, b"stderr": False}
+    try:
+        posix.lseek(fd, 0 if wanted is None else _tail_offset(fd, wanted), 0)
+        for line in lines:
+            fields = line.split(b" ", 3)
+            if len(fields) < 4 or fields[1] not in within:
+                continue  # a line cut by a crash
+            moment_text = fields[0].decode("ascii", "replace")
+            if last and moment_text > last:
+                return
+            if moment_text < first:
+                continue
+            whole = fields[2] == b"F"
+            text = fields[3] if whole else fields[3][:-1]
+            yield fields[1].decode(), "" if within[fields[1]] else moment_text, text
+            within[fields[1]] = not whole
+    finally:
+        posix.close(fd)
+
+
+def _available(fd: int, rest: bytearray) -> Iterator[bytes]:
+    """The whole lines from here to the end of the file; *rest* keeps the beginning of the next one."""
+    while chunk := posix.read(fd, 65536):
+        rest += chunk
+        lines = rest.splitlines(keepends=True) if b"\r" not in rest else _split(rest)
+        rest[:] = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        yield from map(bytes, lines)
+
+
+def _split(data: bytearray) -> list[bytearray]:
+    """Split after newlines only: a terminal's output has carriage returns within its lines."""
+    parts = data.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def _follow(fd: int, identifier: str) -> Iterator[bytes]:
+    """Lines as they come, until the container has ended and its last line was read."""
+    rest = bytearray()
+    pause_s = 0.01
+    running = True
+    while running:
+        try:
+            running = state.status(state.load(identifier)) != "exited"
+        except NotFound:  # removed (--rm); the open file still has it all
+            running = False
+        # Asked before the read: what was written before the end is then surely seen.
+        before = posix.lseek(fd, 0, 1)
+        yield from _available(fd, rest)
+        pause_s = 0.01 if posix.lseek(fd, 0, 1) > before else min(pause_s * 1.5, 0.2)
+        if running:
+            time.sleep(pause_s)
+
+
+def _tail_offset(fd: int, wanted: int) -> int:
+    """Where the last *wanted* lines of output begin; reads only as much from the end as it must."""
+    end = position = posix.lseek(fd, 0, 2)
+    size = 65536
+    while position > 0:
+        position = max(0, end - size)
+        starts = _starts(posix.pread(fd, end - position, position), whole=position == 0)
+        if len(starts) >= wanted:
+            return position + starts[-wanted] if wanted else end
+        size *= 4
+    return 0
+
+
+def _starts(data: bytes, *, whole: bool) -> list[int]:
+    """Where lines of output begin in *data*; if not *whole*, skip to the first F line's end."""
+    starts = []
+    begins = whole
+    offset = 0
+    for line in data.split(b"\n"):
+        if begins and line:
+            starts.append(offset)
+        fields = line.split(b" ", 3)
+        begins = len(fields) == 4 and fields[2] == b"F"
+        offset += len(line) + 1
+    return starts
+
+
+def _count(tail: str) -> int | None:
+    """The number of --tail; None is all."""
+    if tail == "all":
+        return None
+    digits = tail.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(f"option --tail needs a number or 'all', not '{tail}'")
+    return None if tail.startswith("-") else int(digits)
+
+
+def _age_s(text: str) -> float | None:
+    """Seconds of `1h30m`; None if it is no such age."""
+    total = 0.0
+    while text:
+        digits = len(text) - len(text.lstrip("0123456789."))
+        unit = "ms" if text[digits:].startswith("ms") else text[digits : digits + 1]
+        try:
+            total += float(text[:digits]) * _UNITS_S[unit]
+        except (ValueError, KeyError):
+            return None
+        text = text[digits + len(unit) :]
+    return total
+
+
+def _spell(unix_s: float) -> str:
+    """Unix seconds as the monitor writes times."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s)) + f".{int(unix_s % 1 * 1e9):09d}Z"

@@ -1,0 +1,184 @@
+"""`pyrun network create | ls | rm | prune | reload`: the networks and what pyrun changed on the host for them.
+
+`prune` is the way back: without any network left, links, firewall, sysctls and mounts are as before the first
+start. A network somebody flushed is healed by the next start; see network/bridge.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyrun import boot
+from pyrun.errors import Conflict, PyrunError, UsageError
+from pyrun.network import claims, leases, netns
+from pyrun.store import paths
+
+Row = dict[str, object]
+Options = dict[str, object]
+_BUILT_IN = ("bridge", "host", "none")
+_OF_A_USER = ("host", "none", "pasta", "slirp4netns")
+
+
+def ls() -> list[Row]:
+    """One row a network, by name: name id driver subnet subnet6 gateway bridge mtu internal containers.
+
+    containers: name -> address.
+
+    The three built-in ones are always there; "bridge" has no subnet before its first container.
+    """
+    built_in = _BUILT_IN if boot.rootless_uid() < 0 else _OF_A_USER
+    rows: dict[str, Row] = {name: _row(name, {"driver": name}) for name in built_in}
+    rows["none"]["driver"] = "null"
+    for network in _networks():
+        rows[str(network["name"])] = _row(str(network["name"]), network)
+    return [rows[name] for name in sorted(rows)]
+
+
+def create(name: str, options: Options) -> str:
+    """Make a network; returns its id. options: as the command line has them.
+
+    Raises: UsageError, Conflict (name, subnet), NetworkError.
+    """
+    from pyrun.network import bridge
+
+    if boot.rootless_uid() >= 0:
+        raise UsageError(
+            "network create: only root can make a network of the host", "--network=pasta needs none"
+        )
+    pairs = [str(text).partition("=") for text in options["opt"]]  # type: ignore[attr-defined]
+    given = {key: value for key, _, value in pairs}
+    same = ("driver", "subnets", "gateways", "ranges", "internal", "ipv6", "isolate", "icc")
+    wanted = {key: options[key] for key in same}
+    mtu = options["mtu"] or given.get("com.docker.network.driver.mtu") or 0
+    if not str(mtu).isdigit():
+        raise UsageError(f"--mtu {mtu}: a number of bytes")
+    labels = dict(str(text).partition("=")[::2] for text in options["label"])  # type: ignore[attr-defined]
+    more = {
+        "name": name,
+        "mtu": int(str(mtu)),
+        "labels": labels,
+        "options": given,
+        "parent": given.get("parent", ""),
+    }
+    return str(bridge.create({**wanted, **more})["id"])
+
+
+def reload() -> list[str]:
+    """Restore what others removed of the networks; a line for each thing. Raises: NetworkError."""
+    from pyrun.network import bridge, events, guard_start, shutting
+
+    sweep()
+    told = bridge.reload()
+    shutting.anew()
+    events.note(told)
+    guard_start.resume()
+    return told
+
+
+def rm(name: str, *, force: bool = False) -> str:
+    """Remove a network nobody uses; returns its name. force: no error if there is none.
+
+    Raises: NotFound, Conflict (in use, or not removable).
+    """
+    if name in (_BUILT_IN[1:] if boot.rootless_uid() < 0 else _OF_A_USER):
+        raise Conflict(f"network {name} is built in and cannot be removed")
+    from pyrun.network import bridge
+
+    if force and name not in [network["name"] for network in _networks()]:
+        return name
+    bridge.remove(name)
+    if not _built():
+        _restore_host()
+    return name
+
+
+def prune() -> list[Row]:
+    """Remove every network without containers; with the last one, restore the host. One row each.
+
+    The rows: name, bridge, subnet; and {"restored": what was put back} at the end when there is no network left.
+    """
+    sweep()
+    removed = []
+    for network in _networks():
+        from pyrun.network import bridge
+
+        try:
+            bridge.remove(str(network["name"]))
+        except Conflict:
+            continue
+        removed.append({key: network[key] for key in ("name", "bridge", "subnet")})
+    if not _built():
+        told = _restore_host()
+        if told:
+            removed.append({"restored": told})
+    return removed
+
+
+def sweep() -> list[str]:
+    """Free what starts claimed that died before their undo list existed; what was freed, a line each."""
+    base = f"{paths.run()}/networks"
+    freed = []
+    for name in _names():
+        freed += [f"address {address} of network {name}" for address in claims.sweep(f"{base}/{name}/leases")]
+    freed += [f"port {port}" for port in claims.sweep(f"{paths.run()}/ports")]
+    freed += [f"network namespace name {name}" for name in netns.sweep()]
+    claims.sweep_records()
+    return freed
+
+
+def _row(name: str, network: Row) -> Row:
+    row: Row = {key: network.get(key, "") for key in ("id", "driver", "subnet", "gateway", "bridge", "mtu")}
+    row["subnet6"], row["internal"] = network.get("subnet6", ""), bool(network.get("internal"))
+    # of two addresses the one of IPv4, which comes last
+    users = sorted(leases.held(name).items(), key=lambda lease: (":" not in lease[0], lease[0]))
+    return {
+        "name": name,
+        **row,
+        "containers": {claims.name_in(lines): address for address, lines in users},
+    }
+
+
+def _names() -> list[str]:
+    """The directories of networks; other things lie beside them."""
+    base = f"{paths.run()}/networks"
+    below = ("network.json", "leases")
+    return sorted(
+        name for name in claims.names(base) if any(paths.exists(f"{base}/{name}/{each}") for each in below)
+    )
+
+
+def _networks() -> list[Row]:
+    """Every network, built or only defined, without the libraries that make one."""
+    from pyrun import jsonlite
+
+    found: dict[str, Row] = {}
+    defined = [name for name in claims.names(f"{paths.root()}/networks") if name.endswith(".json")]
+    files = [f"{paths.root()}/networks/{name}" for name in defined]
+    for file in [*files, *[f"{paths.run()}/networks/{name}/network.json" for name in _names()]]:
+        try:
+            network = jsonlite.loads(paths.read(file))
+        except (OSError, ValueError):
+            continue
+        if isinstance(network, dict):
+            found[str(network["name"])] = network
+    return [found[name] for name in sorted(found)]
+
+
+def _built() -> list[str]:
+    return [name for name in _names() if paths.exists(f"{paths.run()}/networks/{name}/network.json")]
+
+
+def _restore_host() -> list[str]:
+    from pyrun.network import host
+
+    try:
+        with host.locked():
+            if _built():
+                return []
+            for name in ("events", "reload.errors", "resolver.errors"):
+                Path(paths.run(), "networks", name).unlink(missing_ok=True)
+            return host.restore()
+    except OSError as error:
+        raise PyrunError(
+            f"the host's settings cannot be restored: {error}", "see run/networks/before.json"
+        ) from None

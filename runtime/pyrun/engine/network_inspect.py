@@ -1,0 +1,97 @@
+"""`pyrun network inspect`: everything about a network, in the keys Docker has, and below "Pyrun" what only pyrun tells.
+
+Who is connected comes from the leases, what went through from the kernel's counters of the host's end of each link:
+what that end received is what the container sent.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pyrun.network import claims, counters, events, leases
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """One network. Raises: NotFound."""
+    if name in ("host", "none"):
+        return _built_in(name)
+    from pyrun.network import design, records
+
+    network = _found(name)
+    if network is None:
+        if name == design.DEFAULT:
+            return _built_in(name)
+        raise design.unknown(name)
+    network = {**records.DEFAULTS, **network}
+    return {
+        "Name": network["name"],
+        "Id": network["id"],
+        "Created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(network["created"])),
+        "Scope": "local",
+        "Driver": network["driver"],
+        "EnableIPv6": bool(network["subnets6"]),
+        "IPAM": {
+            "Driver": "default",
+            "Config": [_pool(each) for each in [*network["subnets4"], *network["subnets6"]]],
+        },
+        "Internal": network["internal"],
+        "Options": network["options"],
+        "Labels": network["labels"],
+        "Containers": _containers(network),
+        "Pyrun": _ours(network),
+    }
+
+
+def _ours(network: dict[str, Any]) -> dict[str, Any]:
+    """What Docker has no key for."""
+    return {
+        "Bridge": network["bridge"],
+        "Bridges": [network["bridge"], *network["shards"]],
+        "Built": network["index"] > 0,
+        "Mtu": network["mtu"],
+        "Icc": network["icc"],
+        "Isolate": network["isolate"],
+        "Adopted": network["adopted"],
+        "Parent": network["parent"],
+        "ResolverPort": network["dns_port"],
+        "Healed": events.recent(network["name"]),
+    }
+
+
+def _found(name: str) -> dict[str, Any] | None:
+    """By name, or by the beginning of an id that only one has."""
+    from pyrun.network import records
+
+    known = records.known()
+    for network in known:
+        if network["name"] == name:
+            return network
+    begin = [network for network in known if len(name) >= 4 and network["id"].startswith(name)]
+    return begin[0] if len(begin) == 1 else None
+
+
+def _built_in(name: str) -> dict[str, Any]:
+    driver = {"none": "null"}.get(name, name)
+    return {"Name": name, "Id": "", "Scope": "local", "Driver": driver, "Internal": False, "Containers": {}}
+
+
+def _pool(subnet: dict[str, Any]) -> dict[str, str]:
+    pool = {"Subnet": subnet["subnet"], "Gateway": subnet["gateway"], "IPRange": subnet["range"]}
+    return {key: value for key, value in pool.items() if value}
+
+
+def _containers(network: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for address, lines in sorted(leases.held(network["name"]).items()):
+        words = [line.split(" ", 1) for line in lines[1:] if " " in line]
+        told = {key: value for key, value in words if key != "alias"}
+        container = found.setdefault(lines[0].partition(" ")[0], {"Name": claims.name_in(lines)})
+        six = ":" in address
+        prefix = network["prefix6" if six else "prefix"]
+        container["IPv6Address" if six else "IPv4Address"] = f"{address}/{prefix}"
+        container.setdefault("MacAddress", told.get("mac") or leases.mac(address))
+        container["Interface"], container["HostInterface"] = told.get("ifname", ""), told.get("link", "")
+        container["Aliases"] = [value for key, value in words if key == "alias"]
+        container["Counters"] = counters.read(told.get("link", ""))
+    return found

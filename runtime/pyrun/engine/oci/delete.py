@@ -1,0 +1,114 @@
+"""`pyrun-oci delete`: the undo list of `create`, then the poststop hooks.
+
+Works on whatever state there is: a container whose `create` was killed half-way, whose process is frozen, whose cgroup
+somebody else removed. Source: runtime-spec runtime.md#delete, runc-delete(8).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+import time
+
+from pyrun import notice, undo
+from pyrun.errors import Conflict, NotFound, PyrunError
+from pyrun.stages import cgroup
+from pyrun.stages import hooks as stages
+from pyrun.store import bundles, paths
+
+from . import kill
+
+Options = dict[str, object]
+LOCK_LIMIT_S = 5.0
+
+
+def delete(options: Options, identifier: str) -> int:
+    """Returns 0 with nothing of the container left. --force: end it first, and no complaint if there is none."""
+    force = bool(options.get("force"))
+    root = bundles.root_of(options)
+    bundles.sweep(root)
+    try:
+        container = bundles.load(root, identifier)
+    except NotFound:
+        if force:
+            return 0
+        raise
+    status = bundles.status(container)
+    if status not in ("stopped", "created") and not force:
+        raise Conflict(f"cannot delete container {identifier} that is not stopped: {status}")
+    config = _config(container)
+    kill.end(container)
+    _undo(container)
+    if config:
+        from . import hooks
+
+        hooks.run(config, "poststop", stages.state(config, container, "stopped", 0), required=False)
+    return 0
+
+
+def _config(container: dict[str, object]) -> dict[str, object]:
+    """The config if there are poststop hooks in it: afterwards it is gone."""
+    try:
+        config = bundles.config(container)
+    except PyrunError:
+        return {}
+    return config if stages.of(config, "poststop") else {}
+
+
+def _undo(container: dict[str, object]) -> None:
+    if container.get("driver") == "systemd" and container.get("unit"):
+        from pyrun.cgroups import systemd
+
+        systemd.stop(container)
+    directory = str(container["directory"])
+    try:
+        lock_fd = posix.open(f"{directory}/undo", posix.O_RDONLY | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        lock_fd = _written_again(container)
+    else:
+        _wait_for_lock(lock_fd, str(container["id"]))
+        kill.end(bundles.again(container))  # a `create` that had no process yet when we looked
+    complaints = undo.replay(lock_fd)
+    posix.close(lock_fd)
+    for complaint in complaints:
+        notice.say(complaint)
+    if paths.exists(directory):
+        complaints = _without_list(container)
+    if paths.exists(directory):
+        raise PyrunError(
+            f"container {container['id']} cannot be removed: {'; '.join(complaints) or directory}"
+        )
+
+
+def _wait_for_lock(lock_fd: int, identifier: str) -> None:
+    """Until the planner or monitor that holds it has ended: init is dead, which is the end of both."""
+    deadline = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            return fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                hint = f"end that process; it has the lock of {identifier}/undo (lslocks)"
+                raise Conflict(
+                    "the container is in use by another pyrun-oci that does not end", hint
+                ) from None
+            time.sleep(0.005)
+
+
+def _written_again(container: dict[str, object]) -> int:
+    """An undo list in memory, for a container that has lost its own or whose own is torn: from its state."""
+    groups = [(str(names), str(where)) for names, where in container.get("cgroups") or []]  # type: ignore[attr-defined]
+    above = [where.rpartition("/")[0] for _, where in groups]
+    lines = cgroup.undo(groups, {"parents": [each for each in above if each.endswith(cgroup.DEFAULT_PARENT)]})
+    lines.append(f"rmtree\t{container['directory']}")
+    fd = posix.memfd_create("pyrun-undo")
+    posix.write(fd, "".join([line + "\n" for line in lines]).encode("utf-8", "surrogateescape"))
+    return fd
+
+
+def _without_list(container: dict[str, object]) -> list[str]:
+    fd = _written_again(container)
+    try:
+        return undo.replay(fd)
+    finally:
+        posix.close(fd)

@@ -1,0 +1,186 @@
+"""`pyrun-oci exec`: one more process in a container, from flags or from --process FILE.
+
+What the flags leave open comes from the config the container was created with. Source: runc-exec(8).
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun import launch
+from pyrun.engine import entering
+from pyrun.errors import Conflict, UsageError
+from pyrun.spec import capabilities
+from pyrun.stages import cgroup
+from pyrun.stages import hooks as stages
+from pyrun.store import bundles, state
+
+from . import delivery, prepare
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import Any
+
+Options = dict[str, object]
+ID_LIMIT = (1 << 32) - 2
+
+
+def exec_(options: Options, identifier: str, command: list[str]) -> int:
+    """With --detach returns 0 with the command executing; otherwise the monitor takes this process over."""
+    container = bundles.load(bundles.root_of(options), identifier)
+    status = bundles.status(container)
+    if status == "stopped":
+        raise Conflict("cannot exec in a stopped container")
+    if status == "paused" and not options.get("ignore_paused"):
+        raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
+    binary_fd = launch.seal()
+    pidfd = state.open_process(container)
+    if pidfd < 0:
+        raise Conflict("cannot exec in a stopped container")
+    config = bundles.config(container)
+    process = _process(options, config, command)
+    detached, terminal = bool(options.get("detach")), bool(process.get("terminal"))
+    delivery.check(options, terminal=terminal, detached=detached or bool(options.get("console_socket")))
+    job = _job(options, container, process)
+    entering.note_unit(job, container)
+    config["process"] = process
+    keep = [(number, number) for number in range(3)]
+    entered = entering.enter(
+        config,
+        job,
+        binary_fd,
+        pidfd,
+        keep,
+        lambda sync, number, entered: _listener(container, sync, number, entered),
+    )
+    tty_fd = entered.outcome.tty_fd
+    delivery.deliver(options, entered.pid, entered.pidfd, tty_fd)
+    if detached:
+        return 0
+    words = [f"id={identifier}", f"pid={entered.pid}", f"pidfd={entered.pidfd}", "status=exit", "sigproxy=1"]
+    if terminal and not options.get("console_socket"):
+        words += [f"tty={tty_fd}", "interactive=1"]
+        posix.set_inheritable(tty_fd, True)
+    launch.become_monitor(binary_fd, words, [entered.pidfd])
+    return 0
+
+
+def _listener(container: dict[str, Any], sync: socket, number: int, entered: entering.Entered) -> None:
+    """SCMP_ACT_NOTIFY: its agent gets one more listener."""
+    from . import seccomp_agent
+
+    config = bundles.config(container)
+    shown = stages.state(config, container, "running", int(container["pid"]))
+    seccomp_agent.forward(sync, number, (entered.pid, entered.pidfd), config, shown)
+
+
+def _process(options: Options, config: dict[str, object], command: list[str]) -> dict[str, Any]:
+    """The process to run: the file's, or the container's own with the flags over it."""
+    if options.get("process"):
+        from pyrun.spec import check, config_file
+
+        path = str(options["process"])
+        return check.process(config_file.read(path, f"--process {path}")[0], f"--process {path}")
+    if not command:
+        raise UsageError("exec args cannot be empty", "pyrun-oci exec ID COMMAND")
+    own: Any = config.get("process") or {}
+    process = {**own, "args": command, "terminal": bool(options.get("tty"))}
+    process["env"] = [*(own.get("env") or []), *_texts(options.get("env"))]
+    if options.get("cwd"):
+        process["cwd"] = str(options["cwd"])
+    for option, key in (("process_label", "selinuxLabel"), ("apparmor", "apparmorProfile")):
+        if options.get(option):
+            process[key] = str(options[option])
+    if options.get("no_new_privs") is not None:
+        process["noNewPrivileges"] = bool(options["no_new_privs"])
+    process["user"] = _user(options, own.get("user") or {})
+    if options.get("user"):
+        _check_mapped(config, process["user"])
+    extra = _texts(options.get("cap"))
+    if extra:
+        process["capabilities"] = _with(own.get("capabilities") or {}, extra)
+    return process
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _user(options: Options, own: dict[str, Any]) -> dict[str, Any]:
+    """--user UID[:GID] and --additional-gids: numbers, and nothing that only looks like one (CVE-2026-30892)."""
+    user = dict(own)
+    if options.get("user"):
+        text = str(options["user"])
+        parts = text.split(":", 1)
+        user["uid"] = _number(parts[0], f"--user {text}")
+        if len(parts) == 2:
+            user["gid"] = _number(parts[1], f"--user {text}")
+    groups = _texts(options.get("additional_gids"))
+    if groups:
+        added = [_number(text, f"--additional-gids {text}") for text in groups]
+        user["additionalGids"] = [*(user.get("additionalGids") or []), *added]
+    return user
+
+
+def _check_mapped(config: dict[str, Any], user: dict[str, Any]) -> None:
+    """--user in a user namespace that config.json maps. Raises UsageError."""
+    section = config.get("linux") or {}
+    mappings = {key: section.get(key) or [] for key in ("uidMappings", "gidMappings")}
+    if all(mappings.values()):
+        from pyrun.spec import check_ids
+
+        check_ids.mapped(user, mappings, "--user")
+
+
+def _number(text: str, option: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > ID_LIMIT:
+        raise UsageError(f"{option}: {text!r} is not a number from 0 to {ID_LIMIT}", "as UID[:GID]")
+    return int(text)
+
+
+def _with(own: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+    """--cap: in every set but the inheritable one, as runc since 1.1.2 (CVE-2022-29162)."""
+    capabilities.mask_of(extra)
+    sets = {name: list(own.get(name) or []) for name in ("bounding", "effective", "permitted", "ambient")}
+    for name in ("bounding", "effective", "permitted"):
+        sets[name] += [each for each in extra if each not in sets[name]]
+    return {**own, **sets}
+
+
+def _job(options: Options, container: dict[str, object], process: dict[str, Any]) -> dict[str, Any]:
+    groups = [tuple(group) for group in container.get("cgroups") or []]  # type: ignore[attr-defined]
+    size = process.get("consoleSize") or {}
+    window = (int(size.get("height") or 0), int(size.get("width") or 0))
+    if process.get("terminal") and window == (0, 0) and not options.get("console_socket"):
+        from pyrun.engine import stdio
+
+        window = stdio.window()
+    return {
+        "id": container["id"],
+        "pid": container["pid"],
+        "entering": True,
+        "oci": True,
+        "namespaces": container.get("namespaces") or [],
+        "hierarchies": cgroup.layout(),
+        "cgroups": _sub_cgroups(options, groups),
+        "window": window,
+        "preserve": prepare.preserved(options, process),
+        "no_new_keyring": bool(options.get("no_new_keyring")),
+    }
+
+
+def _sub_cgroups(options: Options, groups: list[Any]) -> list[Any]:
+    """--cgroup [CONTROLLERS:]PATH, below the container's own."""
+    for given in _texts(options.get("cgroup")):
+        names, colon, path = given.rpartition(":")
+        parts = path.strip("/").split("/") if path.strip("/") else []
+        if ".." in parts:
+            raise UsageError(f"--cgroup {given!r}: a path below the container's own cgroup, without ..")
+        wanted = names.split(",") if colon else []
+        meant = [not wanted or not set(wanted).isdisjoint(own.split(",")) for own, _ in groups]
+        groups = [
+            (own, "/".join([directory, *parts]) if chosen else directory)
+            for chosen, (own, directory) in zip(meant, groups, strict=True)
+        ]
+    return groups

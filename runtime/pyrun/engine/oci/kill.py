@@ -1,0 +1,100 @@
+"""`pyrun-oci kill`: one signal, to the first process or with --all to every process of the container.
+
+By pidfd, so that a later process of the same number is never meant. Source: runtime-spec runtime.md#kill, runc-kill(8).
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+import posix
+import select
+import time
+
+from pyrun import signals
+from pyrun.errors import Conflict, PyrunError, UsageError
+from pyrun.store import bundles, state
+
+Options = dict[str, object]
+SIGKILL_LIMIT_S = 10.0
+
+
+def kill(options: Options, identifier: str, signal_text: str) -> int:
+    """Returns 0 once the signal is sent. Raises Conflict for one that has stopped, in the words callers look for."""
+    container = bundles.load(bundles.root_of(options), identifier)
+    number = _number(signal_text or "SIGTERM")
+    pidfd = state.open_process(container)
+    everybody = bool(options.get("all"))
+    if pidfd < 0:
+        if everybody and send_to_all(container, number):
+            return 0
+        raise Conflict("container not running")
+    shared = "pid" not in _texts(container.get("namespaces"))
+    sent = 0
+    if everybody or (shared and number == signals.KILL):
+        sent = send_to_all(container, number)  # without a pid namespace the others would outlive the first
+    try:
+        _signal.pidfd_send_signal(pidfd, number)
+        if number == signals.KILL and bundles.status(container) == "paused":  # frozen by v1, it could not die
+            from pyrun.cgroups import freezer
+
+            freezer.thaw(container.get("cgroups"))
+    except ProcessLookupError:
+        if not sent:  # else it has just died of what all of them got
+            raise Conflict("container not running") from None
+    finally:
+        posix.close(pidfd)
+    return 0
+
+
+def _number(text: str) -> int:
+    """A signal, or 0 to ask whether the process is there. Raises UsageError in runc's words."""
+    try:
+        return 0 if text == "0" else signals.number(text)
+    except UsageError:
+        raise UsageError(f'unknown signal "{text}"') from None
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def send_to_all(container: dict[str, object], number: int) -> int:
+    """Signal every process in the container's cgroup but the first, which gets it by pidfd; how many there were."""
+    from pyrun.cgroups import processes
+
+    found = processes.pids(container.get("cgroups"))
+    for pid in found:
+        try:
+            if pid != container.get("pid"):
+                posix.kill(pid, number)
+        except ProcessLookupError:
+            continue
+    return len(found)
+
+
+def end(container: dict[str, object]) -> None:
+    """SIGKILL, and wait until the first process is gone; a frozen one is thawed. Raises PyrunError after 10 s."""
+    pidfd = state.open_process(container)
+    if pidfd < 0:
+        return
+    try:
+        _signal.pidfd_send_signal(pidfd, signals.KILL)
+        if bundles.status(container) == "paused":
+            from pyrun.cgroups import freezer
+
+            freezer.thaw(container.get("cgroups"))
+        _wait(container, pidfd)
+    except ProcessLookupError:
+        return
+    finally:
+        posix.close(pidfd)
+
+
+def _wait(container: dict[str, object], pidfd: int) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + SIGKILL_LIMIT_S
+    while time.monotonic() < deadline:
+        if poll.poll(100) or not state.process_alive(container):
+            return
+    raise PyrunError(f"container {container['id']} does not end", "its process waits inside the kernel")

@@ -1,0 +1,54 @@
+"""What lets start, state, kill and delete do without an interpreter: the file "quick", read by csrc/quick.c.
+
+It says what those commands would find out from state.json and config.json, and by letters which of them have nothing
+unusual to do. Whatever is not plain is left to the recipes beside this file.
+"""
+
+from __future__ import annotations
+
+from pyrun import launch
+from pyrun.jsonlite import indented
+from pyrun.stages import hooks
+from pyrun.store import paths
+
+from .state import describe
+
+
+def note(done: launch.Launch) -> None:
+    """Write it for a container whose process is there. The fields: csrc/quick.c."""
+    config, job = done.config, done.job
+    section = config.get("linux")
+    listening = isinstance(section, dict) and _notifies(section.get("seccomp"))
+    letters = "" if hooks.of(config, "poststart") or listening else "s"
+    letters += "" if hooks.of(config, "poststop") or job["driver"] == "systemd" else "d"
+    kinds = job["namespaces"]
+    letters += "p" if isinstance(kinds, list) and "pid" in kinds else ""
+    shown = indented(describe({**done.state, "pid": done.pid}, "running"))
+    head, _, rest = shown.partition(f'\n  "pid": {done.pid},')
+    middle, _, tail = rest.partition('"running"')
+    fields = (
+        str(done.pid),
+        str(launch.state_of_process(done.pid)),
+        letters,
+        _freezer(job["cgroups"]),
+        f'{head}\n  "pid": ',
+        f',{middle}"',
+        f'"{tail}',
+    )
+    text = "".join([field + "\0" for field in fields]).encode("utf-8", "surrogateescape")
+    if len(text) < 65536 and len(fields) == text.count(b"\0"):
+        paths.write(f"{job['run_dir']}/quick", text)
+
+
+def _notifies(seccomp: object) -> bool:
+    return isinstance(seccomp, dict) and bool(seccomp.get("listenerPath"))
+
+
+def _freezer(groups: object) -> str:
+    """The file that tells whether the container is paused: it begins with 0, or with THAWED, when it is not."""
+    for names, directory in groups if isinstance(groups, list) else []:
+        if names == "unified" and len(groups) == 1:  # type: ignore[arg-type]
+            return f"{directory}/cgroup.freeze"
+        if "freezer" in names.split(","):
+            return f"{directory}/freezer.state"
+    return ""

@@ -1,0 +1,115 @@
+"""`pyrun-oci run`: create and start in one; in the foreground the monitor waits, forwards signals, and deletes.
+
+Source: runc-run(8). With --keep, or when poststop hooks have to be called, deleting is not the monitor's undo list but
+`pyrun-oci delete`, by whoever wants it or by the monitor itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from pyrun import boot, launch
+from pyrun.errors import Conflict, PyrunError
+from pyrun.stages import hooks as stages
+from pyrun.store import bundles
+
+from . import create, delivery, hooks, prepare
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+Options = dict[str, object]
+
+
+def run(options: Options, identifier: str) -> int:
+    """With --detach returns 0 with the command running; otherwise the monitor takes this process over."""
+    binary_fd = launch.seal()
+    prepared = prepare.prepare(options, identifier, waits=False)
+    detached = bool(options.get("detach"))
+    terminal = prepare.has_terminal(prepared.config)
+    delivery.check(options, terminal=terminal, detached=detached)
+    if terminal and not detached:
+        prepared.job["window"] = _window(prepared)
+    create.hand_over(options, prepared)
+    prepared.hooks = _listening(prepared)
+    prepared.watched = not detached
+    outcome = create.start(prepared, binary_fd)
+    poststart(prepared)
+    if prepared.job.get("notify"):
+        _forward(prepared, detached=detached)
+    if detached:
+        return 0
+    launch.become_monitor(binary_fd, _settings(options, prepared, outcome.tty_fd), _inherited(prepared))
+    return 0
+
+
+def _listening(prepared: launch.Launch) -> Callable[[launch.Launch], None] | None:
+    """The hooks, and before them the container's notify socket, when systemd waits for it to be ready."""
+    if not prepared.job.get("notify"):
+        return prepared.hooks
+    from . import notify_socket
+
+    def listen(started: launch.Launch) -> None:
+        started.job["notify_socket"] = notify_socket.listen(str(started.job["run_dir"]))
+        if others:
+            others(started)
+
+    others = prepared.hooks
+    return listen
+
+
+def _forward(prepared: launch.Launch, *, detached: bool) -> None:
+    from . import notify_socket
+
+    socket: Any = prepared.job.get("notify_socket")
+    main_pid = (
+        prepared.pid if detached else posix.getpid()
+    )  # in the foreground this process becomes the monitor
+    notify_socket.forward(socket, notify_socket.host_socket(posix.environ), main_pid, prepared.pidfd)
+
+
+def _window(prepared: launch.Launch) -> object:
+    from pyrun.engine import stdio
+
+    size = prepared.job.get("window")
+    return size if size != (0, 0) else stdio.window()
+
+
+def poststart(prepared: launch.Launch) -> None:
+    """A poststart hook that fails ends the container, since 1.3. Source: runtime-spec runtime.md#lifecycle, 9."""
+    if not stages.of(prepared.config, "poststart"):
+        return
+    fcntl.flock(prepared.lock_fd, fcntl.LOCK_UN)  # `delete -f` works while a hook hangs
+    try:
+        hooks.run(
+            prepared.config,
+            "poststart",
+            stages.state(prepared.config, prepared.job, "running", prepared.pid),
+        )
+    except PyrunError:
+        launch.abandon(prepared)
+        raise
+    fcntl.flock(prepared.lock_fd, fcntl.LOCK_EX)
+    if posix.fstat(prepared.lock_fd).st_nlink == 0:
+        raise Conflict("the container was deleted while its poststart hooks ran")
+
+
+def _settings(options: Options, prepared: launch.Launch, tty_fd: int) -> list[str]:
+    """The monitor's words."""
+    words = [*launch.identity(prepared), "status=exit", "sigproxy=1"]
+    if tty_fd >= 0:
+        words += [f"tty={tty_fd}", "interactive=1"]
+        posix.set_inheritable(tty_fd, True)
+    if options.get("keep"):
+        return [word for word in words if not word.startswith("undo_fd=")]
+    if stages.of(prepared.config, "poststop") or prepared.job["driver"] == "systemd":
+        words.append(f"finish={boot.binary()}-oci")
+        words.append(f"root={bundles.root_of(options)}")
+    return words
+
+
+def _inherited(prepared: launch.Launch) -> list[int]:
+    return [prepared.pidfd, prepared.lock_fd]

@@ -1,0 +1,130 @@
+"""`pyrun-oci update`: new limits, from flags or from a document as in linux.resources.
+
+With --resources all other flags but those of Intel RDT are ignored, as runc does. The state's copy of config.json is
+brought up to date, so that the next update and `exec` know what is in force. Source: runc-update(8).
+"""
+
+from __future__ import annotations
+
+import posix
+from typing import Any
+
+from pyrun.cgroups import rdt
+from pyrun.cgroups import update as cgroups
+from pyrun.errors import Conflict, PyrunError, UsageError
+from pyrun.jsonlite import dumps
+from pyrun.spec import check, config_file, values
+from pyrun.store import bundles, paths
+
+from .pause import groups
+
+Options = dict[str, object]
+# flag -> (section, key); whole numbers, sizes with a unit, texts
+_NUMBERS = {
+    "cpu_period": ("cpu", "period"), "cpu_quota": ("cpu", "quota"), "cpu_burst": ("cpu", "burst"),
+    "cpu_share": ("cpu", "shares"), "cpu_rt_period": ("cpu", "realtimePeriod"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime"), "cpu_idle": ("cpu", "idle"),
+    "blkio_weight": ("blockIO", "weight"), "pids_limit": ("pids", "limit"),
+}  # fmt: skip
+_SIZES = {"memory": "limit", "memory_swap": "swap", "memory_reservation": "reservation"}
+_TEXTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
+_SCHEMATA = {"l3_cache_schema": "l3CacheSchema", "mem_bw_schema": "memBwSchema"}
+
+
+def update(options: Options, identifier: str) -> None:
+    """Change the limits of a container that has not stopped. Raises UsageError, Conflict, PyrunError."""
+    container = bundles.load(bundles.root_of(options), identifier)
+    given = _document(str(options["resources"])) if options.get("resources") else requested(options)
+    if bundles.status(container) == "stopped":
+        raise Conflict("container not running")
+    config: dict[str, Any] = bundles.config(container)
+    linux = config.setdefault("linux", {})
+    old = linux.get("resources") or {}
+    whole = cgroups.merged(old, given)
+    wanted = cgroups.to_write(given, whole)
+    _schemata(options, linux.get("intelRdt") or {}, identifier)
+    if wanted or given.get("devices"):
+        _change(container, old, whole, wanted, given)
+        linux["resources"] = whole
+    text = dumps(config).encode("utf-8", "surrogateescape")
+    paths.replace(f"{container['directory']}/config.json", text)
+
+
+def _change(
+    container: dict[str, Any],
+    old: dict[str, Any],
+    whole: dict[str, Any],
+    wanted: dict[str, Any],
+    given: dict[str, Any],
+) -> None:
+    found = groups(container)
+    if not found:
+        raise PyrunError("cannot update: the container has no cgroup", "it was created without one")
+    cgroups.check_usage(found, (wanted.get("memory") or {}) | _check_flag(whole))
+    if container.get("driver") == "systemd" and container.get("unit"):
+        v2 = [names for names, _ in found] == ["unified"]
+        cgroups.tell_systemd(
+            str(container["unit"]), whole, wanted, v2=v2, with_devices=bool(given.get("devices"))
+        )
+    cgroups.apply(found, wanted)
+    cgroups.apply_devices(found, old, whole, given)
+
+
+def _check_flag(whole: dict[str, Any]) -> dict[str, Any]:
+    return {"checkBeforeUpdate": (whole.get("memory") or {}).get("checkBeforeUpdate")}
+
+
+def _schemata(options: Options, section: dict[str, Any], identifier: str) -> None:
+    changes = {key: str(options[flag]) for flag, key in _SCHEMATA.items() if options.get(flag)}
+    rdt.update(section, identifier, changes)
+    section.update(changes)
+
+
+def requested(options: Options) -> dict[str, Any]:
+    """The flags as in linux.resources. "" is unset, and so is 0 for --blkio-weight; --kernel-memory has no effect."""
+    found: dict[str, Any] = {}
+    for flag, (section, key) in _NUMBERS.items():
+        text = _given(options, flag)
+        if text and not (flag == "blkio_weight" and text == "0"):
+            found.setdefault(section, {})[key] = _number(flag, text)
+    for flag, key in _SIZES.items():
+        if text := _given(options, flag):
+            found.setdefault("memory", {})[key] = (
+                -1 if text == "-1" else values.size_bytes(text, _option(flag))
+            )
+    for flag, (section, key) in _TEXTS.items():
+        if text := _given(options, flag):
+            found.setdefault(section, {})[key] = text
+    check.resources(found, "update: ")
+    return found
+
+
+def _given(options: Options, flag: str) -> str:
+    value = options.get(flag)
+    return "" if value is None else str(value)
+
+
+def _option(flag: str) -> str:
+    return "--" + flag.replace("_", "-")
+
+
+def _number(flag: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"invalid value for {_option(flag)}: {text!r:.60}", "a whole number") from None
+
+
+def _document(path: str) -> dict[str, Any]:
+    """--resources: a file, or - for standard input."""
+    name = f"--resources {path}"
+    if path == "-":
+        return check.resources(config_file.parse(_standard_input(), name), f"{name}: ")
+    return check.resources(config_file.read(path, name)[0], f"{name}: ")
+
+
+def _standard_input() -> bytes:
+    data = b""
+    while len(data) <= config_file.BYTES_MAX and (more := posix.read(0, 65536)):
+        data += more
+    return data

@@ -1,0 +1,228 @@
+"""`pyrun port | port add | port rm`: the published ports of a container, and a change of them while it runs.
+
+    add   undo lines ─► claims, sockets for the guard ─► elements of the firewall, one transaction ─► the record
+    rm    elements out, one transaction ─► flows that led here forgotten ─► the record ─► claims
+
+Killed anywhere in between, all of it is taken back at the container's end; and the next `add` or `rm` of the same port
+first takes back what was left half done: a claim of the container's that its record does not tell of.
+The steps of publishing are those of a start (network/publication.py). From where a port is reachable: network/reach.py.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+
+from pyrun import undo
+from pyrun.engine import port_words
+from pyrun.errors import Conflict, NotFound
+from pyrun.network import (
+    attach,
+    claims,
+    endpoint,
+    flows,
+    later,
+    messages,
+    ports,
+    publication,
+    publish,
+)
+from pyrun.network.endpoint import Wire
+from pyrun.plan.operations import Operation
+from pyrun.stages import network as stage
+from pyrun.store import state
+
+Container = dict[str, object]
+
+
+def ls(reference: str, private: str = "") -> list[ports.Port]:
+    """The published ports of a container, those of a port of its own ("80", "53/udp") alone if that is given.
+
+    Raises: NotFound.
+    """
+    container = state.load(state.resolve(reference))
+    published = sorted(
+        ports_of(container), key=lambda port: (port[2], port[3], ":" in port[0], port[0], port[1])
+    )
+    if not private:
+        return published
+    number, protocol = port_words.private(private)
+    found = [port for port in published if port[2:] == (number, protocol)]
+    if not found:
+        raise NotFound(f"container {reference} publishes no port {number}/{protocol} of its own")
+    return found
+
+
+def reach(published: list[ports.Port]) -> list[dict[str, object]]:
+    """From where each is reachable, see network/reach.py."""
+    from pyrun.network import reach as reaching
+
+    return reaching.rows(published)
+
+
+def add(reference: str, words: list[str], *, through_firewall: bool = False) -> list[ports.Port]:
+    """Publish more; words: as after -p. Returns what was published, with the ports chosen.
+
+    Raises: NotFound, UsageError, Conflict (taken, not running), NetworkError, StageFailed.
+    """
+    wanted = [port for word in words for port in publish.parsed(word)]
+    ports.check(wanted)
+    identifier = state.resolve(reference)
+    with later.locked(identifier):
+        container = _running(identifier, reference)
+        netfilter = messages.opened(messages.NETLINK_NETFILTER)
+        try:
+            wires, templates = _wires(container, reference, netfilter)
+            _finish_half_done(container, templates, netfilter, wanted)
+            return _publish(container, wires, templates, netfilter, wanted, through_firewall=through_firewall)
+        finally:
+            netfilter.close()
+
+
+def rm(reference: str, words: list[str]) -> list[ports.Port]:
+    """Publish these no longer; words: `8080`, `127.0.0.1:8080/udp`, `8000-8010`, `8080:80`. Returns what was withdrawn.
+
+    Raises: NotFound, UsageError, StageFailed.
+    """
+    identifier = state.resolve(reference)
+    with later.locked(identifier):
+        container = _running(identifier, reference)
+        published = ports_of(container)
+        leaving = [
+            port for word in words for port in port_words.chosen(word, published, reference, identifier)
+        ]
+        netfilter = messages.opened(messages.NETLINK_NETFILTER)
+        try:
+            _, templates = _wires(container, reference, netfilter)
+            _withdraw(container, next(iter(templates.values())), netfilter, list(dict.fromkeys(leaving)))
+        finally:
+            netfilter.close()
+    return leaving
+
+
+def ports_of(container: Container) -> list[ports.Port]:
+    """What a container's record tells of published ports."""
+    found = container.get("ports")
+    return [tuple(port) for port in found] if isinstance(found, list) else []
+
+
+def _running(identifier: str, reference: str) -> Container:
+    container = state.load(identifier)
+    if not state.process_alive(container):
+        raise Conflict(
+            f"container {reference} does not run", "its ports are chosen when it starts: pyrun run -p"
+        )
+    return container
+
+
+def _wires(
+    container: Container, reference: str, netfilter: socket
+) -> tuple[list[Wire], dict[str, messages.Template]]:
+    """Its interfaces, and the templates of the networks that published ports lead to; healed if need be."""
+    listed = container.get("networks")
+    wires = [dict(wire) for wire in listed] if isinstance(listed, list) else []
+    leading = [wire for key in ("gateway", "gateway6") if (wire := endpoint.first_for(wires, key))]
+    if not leading:
+        raise Conflict(
+            f"container {reference} is on no network that ports could be published from",
+            "`pyrun network connect` puts it on one",
+        )
+    names = dict.fromkeys(str(wire["network"]) for wire in leading)
+    return wires, {name: stage.standing(name, netfilter, dry_run=False)[0] for name in names}
+
+
+def _publish(
+    container: Container,
+    wires: list[Wire],
+    templates: dict[str, messages.Template],
+    netfilter: socket,
+    wanted: list[ports.Port],
+    *,
+    through_firewall: bool,
+) -> list[ports.Port]:
+    identifier, template = str(container["id"]), next(iter(templates.values()))
+    published = publication.settled(wanted, wires)
+    shut = publication.closed(published, netfilter, through_firewall=through_firewall)
+    owner, taken = claims.owner(identifier), list[str]()
+    lines = publication.withdrawal(template, published, publication.targets(wires), owner)
+    first = endpoint.first_for(wires, "gateway") or endpoint.first_for(wires, "gateway6")
+    assert first is not None
+    later.append(identifier, lines)
+    try:
+        publication.claim(
+            published, wires, str(container["name"]), owner, taken, through_firewall=through_firewall
+        )
+        _perform(container, templates, netfilter, publication.operations(wires, published, first, shut))
+        rows = [list(port) for port in published]
+        later.change_record(identifier, lambda record: record.update(ports=[*_listed(record), *rows]))
+        if not state.process_alive(container):  # its undo list may have been executed before ours was in it
+            raise NotFound(f"container {identifier[:12]} has ended")
+    except BaseException:
+        if taken:
+            undo.replay_lines(lines)
+        raise
+    return published
+
+
+def _listed(record: Container) -> list[object]:
+    found = record.get("ports")
+    return found if isinstance(found, list) else []
+
+
+def _perform(
+    container: Container,
+    templates: dict[str, messages.Template],
+    netfilter: socket,
+    todo: list[Operation],
+) -> None:
+    link = attach.Attachment(templates, int(str(container["pid"])), netfilter)
+    link.outer = messages.opened(messages.NETLINK_ROUTE)
+    try:
+        for operation in todo:
+            attach.perform(link, operation.kind, operation.args)
+    finally:
+        link.close()
+
+
+def _finish_half_done(
+    container: Container, templates: dict[str, messages.Template], netfilter: socket, wanted: list[ports.Port]
+) -> None:
+    """Take back what an `add` or `rm` that was killed left of these ports."""
+    known = {ports.path(port) for port in ports_of(container)}
+    left = [
+        port
+        for asked in wanted
+        for host in ([asked[0]] if asked[0] else [ports.ANY, ports.ANY6])
+        if asked[1] and not isinstance(asked[1], ports.HostRange)
+        for port in port_words.claimed(str(container["id"]), (host, asked[1], asked[2], asked[3]))
+        if ports.path(port) not in known
+    ]
+    if left:
+        _withdraw(container, next(iter(templates.values())), netfilter, left)
+
+
+def _withdraw(
+    container: Container, template: messages.Template, netfilter: socket, leaving: list[ports.Port]
+) -> None:
+    changes, forgotten, claimed = list[bytes](), list[bytes](), list[tuple[str, str]]()
+    for port in leaving:
+        path = ports.path(port)
+        lines = claims.lines(path)
+        if not lines or not lines[0].startswith(f"{container['id']} "):
+            continue  # not ours any more: killed between the claim and the record
+        claimed.append((path, lines[0]))
+        leads = {":" in line: line[3:] for line in lines if line.startswith("to ")}
+        if taken_back := publication.taking_back(template, port, leads):
+            changes += taken_back
+            forgotten.append(flows.published(template, port, publication.target(port, leads)))
+    if changes:
+        messages.transact(netfilter, template, changes)
+        messages.answers(netfilter, forgotten, len(forgotten))
+    gone = {ports.path(port) for port in leaving}
+    later.change_record(
+        str(container["id"]),
+        lambda record: record.update(
+            ports=[list(port) for port in ports_of(record) if ports.path(port) not in gone]
+        ),
+    )
+    for path, owner in claimed:
+        claims.release(path, owner)

@@ -1,0 +1,230 @@
+"""From options and an image to a `Launch`: everything decided, nothing done.
+
+What `run` is going to make is listed here for the undo list, in the order it is to be taken away again: first
+whatever still runs ends, then the network (while the container's name is still held), then cgroups, directory
+and name. For --dry-run the same functions run with `dry_run` set, and touch nothing.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from pyrun import boot, launch, notice
+from pyrun.network import publish, requests, resolver
+from pyrun.plan import plan as plans
+from pyrun.spec import capabilities, seccomp, values
+from pyrun.spec import config as configs
+from pyrun.stages import cgroup, namespaces, network, rootfs
+from pyrun.store import containers, paths
+
+from . import stdio
+
+Options = dict[str, object]
+
+
+def _texts(options: Options, name: str) -> list[str]:
+    given = options.get(name)
+    return [str(item) for item in given] if isinstance(given, list | tuple) else []
+
+
+def request(options: Options, image: dict[str, object], name: str, command: list[str]) -> dict[str, object]:
+    """What identifies the container, and what its network is to be."""
+    identifier = containers.new_id()
+    default = "bridge" if boot.rootless_uid() < 0 or options.get("network") else _users_network()
+    mode, target, endpoints = requests.parse(options, default)
+    default_name = posix.uname().nodename if mode == "host" else identifier[:12]
+    ports = publish.requested(options, image)
+    if ports and mode in ("host", "none"):
+        notice.say(f"--publish has no effect with --network={mode}")
+        ports = []
+    layers = image.get("layers")
+    joined = _joined(options, mode, target) if mode in requests.JOINED[:2] else {}
+    return {
+        "id": identifier,
+        "image": name,
+        "image_id": image.get("id", ""),
+        "hostname": str(options.get("hostname") or default_name),
+        "keep": f"{paths.root()}/containers/{identifier}",
+        "run_dir": f"{paths.run()}/containers/{identifier}",
+        "layers": list(reversed(layers)) if isinstance(layers, list) else [],
+        "mode": mode,
+        "target": target,
+        "endpoints": endpoints,
+        "ports": ports,
+        "through_firewall": bool(options.get("publish_through_firewall")),
+        **resolver.asked(options),
+        **joined,
+        "egress": options.get("egress"),
+        "net_rate": options.get("net_rate"),
+        "net_fault": options.get("net_fault"),
+        "dry_run": False,
+        "stop_signal": options.get("stop_signal") or _config_value(image, "StopSignal"),
+    }
+
+
+def _joined(options: Options, mode: str, target: str) -> dict[str, object]:
+    """Whose network namespace it is to be: its path; of a container, its name on the network and its files as well."""
+    from pyrun.network.drivers import joined
+
+    joined.refuse(options, mode, target)
+    path, container = joined.resolve(mode, target)
+    if container is None:
+        return {"netns": path, "shared_files": joined.shared_files(None, target)}
+    keep = f"{paths.root()}/containers/{container['id']}"
+    shared = joined.shared_files(container)
+    return {"netns": path, "files_of": keep, "hostname": container["hostname"], "shared_files": shared}
+
+
+def _mode(request: dict[str, object]) -> str:
+    return f"{request['mode']}:{request['target']}" if request["target"] else str(request["mode"])
+
+
+def _users_network() -> str:
+    from pyrun.network import user_mode
+
+    return user_mode.choose("")
+
+
+def _config_value(image: dict[str, object], name: str) -> object:
+    config = image.get("config")
+    return config.get(name) if isinstance(config, dict) else None
+
+
+def prepare(
+    options: Options, image: dict[str, object], command: list[str], request: dict[str, object]
+) -> launch.Launch:
+    """Decide everything: config, network, operations for inside and outside, the undo list."""
+    config = configs.build(options, image, command, request)
+    section = config["linux"]
+    assert isinstance(section, dict)
+    if options.get("privileged") and not request["dry_run"]:
+        section["devices"] = rootfs.host_devices()
+    network.check(request)
+    job = _job(options, request, config)
+    if boot.rootless_uid() >= 0:
+        from . import rootless
+
+        rootless.adapt(config, job)
+    program = _seccomp(options, config, job)
+    prepared = launch.Launch(config, job, plans.compose(config, job))
+    prepared.before = cgroup.before(config, job)
+    if program:
+        program_fd = posix.open(program, posix.O_RDONLY | posix.O_CLOEXEC)
+        prepared.keep_fds.append((program_fd, launch.CHILD_FD_SECCOMP))
+    # last, since it claims an address, a name and ports: whatever fails before has nothing to give back
+    prepared.network = network.plan(request)
+    last = containers.undo_lines(
+        str(request["id"]), str(request["keep"]), str(request["name"]), remove=bool(options.get("rm"))
+    )
+    if job.get("fuse"):
+        last = [f"umount\t{request['keep']}/rootfs", *last]
+    prepared.undo = launch.undo_list(prepared, last)
+    launch.mark("decided")
+    return prepared
+
+
+def _job(options: Options, request: dict[str, object], config: dict[str, object]) -> dict[str, object]:
+    """What the stages need to know beside the config."""
+    hierarchies = cgroup.layout()
+    section = config["linux"]
+    assert isinstance(section, dict)
+    return {
+        **request,
+        "namespaces": namespaces.kinds(config),
+        "hierarchies": hierarchies,
+        "cgroups": cgroup.directories(hierarchies, str(section["cgroupsPath"])),
+        "rm": options.get("rm"),
+        "reaper": options.get("init"),
+        "loopback": request["mode"] == "none",
+        "window": stdio.window() if options.get("tty") else None,
+    }
+
+
+def _seccomp(options: Options, config: dict[str, object], job: dict[str, object]) -> str:
+    """Docker's profile by default, the user's file, or none: the path of its compiled program.
+
+    Which one it is, is noted in the config's annotations (seccomp.PROFILE) or as linux.seccomp, for `exec` to find.
+    """
+    chosen = ""
+    for text in _texts(options, "security_opt"):
+        if text.startswith(("seccomp=", "seccomp:")):
+            chosen = text[8:]
+    annotations, section, process = config["annotations"], config["linux"], config["process"]
+    assert isinstance(annotations, dict) and isinstance(section, dict) and isinstance(process, dict)
+    if chosen == "unconfined" or (options.get("privileged") and not chosen):
+        return ""
+    if chosen in ("", "builtin"):
+        annotations[seccomp.PROFILE] = "default"
+    else:
+        from pyrun.spec.seccomp_profile import load_profile
+
+        section["seccomp"] = load_profile(chosen, capabilities.mask_of(process["capabilities"]["bounding"]))
+    if job["dry_run"]:
+        job["seccomp"] = (launch.CHILD_FD_SECCOMP, 0)
+        return ""
+    path, flags = seccomp.of_config(config) or ("", 0)
+    job["seccomp"] = (launch.CHILD_FD_SECCOMP, flags)
+    return path
+
+
+def files(options: Options, request: dict[str, object], wired: dict[str, object]) -> dict[str, bytes]:
+    """/etc/hosts, /etc/hostname and /etc/resolv.conf, as Docker writes them."""
+    if request.get("files_of"):
+        return {name: _read(f"{request['files_of']}/{name}") for name in ("hosts", "hostname", "resolv.conf")}
+    if request["mode"] == "host":
+        hosts = _read("/etc/hosts").decode("utf-8", "replace")
+        resolv = _read("/etc/resolv.conf").decode("utf-8", "replace")
+    else:
+        hosts = (
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
+            "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        )
+        lines = wired.get("resolv")
+        resolv = "".join([f"{line}\n" for line in (lines if isinstance(lines, list) else [])])
+    for text in _texts(options, "add_host"):
+        name, address = values.host_entry(text)
+        if address == "host-gateway":
+            address = str(wired.get("gateway") or "127.0.0.1")
+        hosts += f"{address.strip('[]')}\t{name}\n"
+    for wire in wired.get("wires") or [{"address": wired.get("address"), "address6": ""}]:  # type: ignore[attr-defined]
+        hosts += "".join(
+            [f"{wire[key]}\t{request['hostname']}\n" for key in ("address", "address6") if wire[key]]
+        )
+    return {
+        "hosts": hosts.encode(),
+        "hostname": f"{request['hostname']}\n".encode(),
+        "resolv.conf": resolv.encode(),
+    }
+
+
+def _read(path: str) -> bytes:
+    try:
+        return paths.read(path)
+    except OSError:
+        return b""
+
+
+def record(options: Options, request: dict[str, object], prepared: launch.Launch) -> dict[str, object]:
+    """container.json: what `ps` and the other verbs want to know."""
+    process = prepared.config["process"]
+    assert isinstance(process, dict)
+    wired = prepared.network or {}
+    return {
+        **{
+            key: request[key]
+            for key in ("id", "name", "image", "image_id", "hostname", "mode", "stop_signal")
+        },
+        "created": time.time(),
+        "args": process["args"],
+        "tty": bool(options.get("tty")),
+        "rm": bool(options.get("rm")),
+        "detach": bool(options.get("detach")),
+        "network": ",".join([str(each["network"]) for each in request["endpoints"]]) or _mode(request),  # type: ignore[attr-defined]
+        "networks": wired.get("wires") or [],
+        "ports": [list(entry) for entry in wired.get("ports") or request["ports"]],  # type: ignore[attr-defined]
+        "address": wired.get("address", ""),
+        "mac": wired.get("mac", ""),
+        "labels": dict(text.partition("=")[::2] for text in _texts(options, "label")),
+        "stop_timeout": options.get("stop_timeout"),
+    }

@@ -1,0 +1,200 @@
+"""`pyrun ps`: the containers as rows of plain values, newest first; `cli` turns them into a table or JSON."""
+
+from __future__ import annotations
+
+import time
+
+from pyrun.errors import NotFound, UsageError
+from pyrun.store import state
+
+_FILTERS = ("ancestor", "exited", "id", "label", "name", "network", "status")
+# (below how many hours, unit, hours of one unit): the first that fits names a long time.
+_SPANS = ((48, "hour", 1), (14 * 24, "day", 24), (60 * 24, "week", 7 * 24), (730 * 24, "month", 30 * 24))
+
+
+def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[dict[str, object]]:
+    """One dict a container: id, name, image, image_id, args, created (unix seconds), state, status, ports,
+    network, networks (see network/endpoint.py), address, labels, exit_status (None: unknown or still running),
+    pid (0 unless it runs).
+
+    everything: those that have ended too, which a filter on status or exited also asks for.
+    filters: `key=value`; values of one key are alternatives, different keys must all match.
+    Raises: UsageError (unknown filter).
+    """
+    wanted = _parse(filters or [])
+    now = time.time()
+    found = []
+    for identifier in state.all_ids():
+        try:
+            row = _row(state.load(identifier), now)
+        except NotFound:  # removed since the listing
+            continue
+        if not (everything or row["state"] == "running" or "status" in wanted or "exited" in wanted):
+            continue
+        if all(any(_matches(row, key, value) for value in values) for key, values in wanted.items()):
+            found.append(row)
+    return sorted(found, key=_created, reverse=True)
+
+
+def _created(row: dict[str, object]) -> float:
+    created = row["created"]
+    return created if isinstance(created, float) else 0.0
+
+
+def _row(container: dict[str, object], now: float) -> dict[str, object]:
+    """Everything `ps` shows of one container."""
+    identifier = str(container["id"])
+    word = state.status(container)
+    record = state.exit_record(identifier) if word == "exited" else None
+    ports, network = container.get("ports"), container.get("network")
+    return {
+        "id": identifier,
+        "name": str(container.get("name") or ""),
+        "image": str(container.get("image") or container.get("bundle") or ""),
+        "image_id": str(container.get("image_id") or ""),
+        "args": container.get("args") or [],
+        "created": unix_s(container.get("created")),
+        "state": word,
+        "status": _status(container, word, record, now),
+        "ports": port_texts(ports) if isinstance(ports, list) else [],
+        "network": str(network or ""),
+        "networks": container.get("networks") or [],
+        "address": str(container.get("address") or ""),
+        "labels": container.get("labels") or {},
+        "exit_status": record[0] if record else None,
+        "pid": container.get("pid", 0) if word == "running" else 0,
+    }
+
+
+def _status(
+    container: dict[str, object], word: str, record: tuple[int | None, float] | None, now: float
+) -> str:
+    """Docker's status column: `Up 3 minutes`, `Exited (0) 2 hours ago`, `Exited (unknown)`, `Created`."""
+    if word == "running":
+        return f"Up {span(state.seconds_up(container))}"
+    if word == "created":
+        return "Created"
+    if record is None:
+        return "Exited (unknown)"
+    status = "unknown" if record[0] is None else record[0]
+    return f"Exited ({status}) {span(now - record[1])} ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time in one round figure, worded and rounded as Docker does: `About an hour`, `3 days`."""
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return _counted(int(seconds), "second")
+    minutes = int(seconds / 60)
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else _counted(minutes, "minute")
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for limit, unit, unit_hours in _SPANS:
+        if hours < limit:
+            return _counted(hours // unit_hours, unit)
+    return _counted(hours // (365 * 24), "year")
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+
+
+def port_text(port: object) -> str:
+    """`0.0.0.0:8080->80/tcp` of (host address, host port, container port, protocol)."""
+    if not isinstance(port, list | tuple) or len(port) != 4:
+        return str(port)
+    address, host_port, container_port, protocol = port
+    shown = f"[{address}]" if ":" in str(address) else address or "0.0.0.0"
+    return f"{shown}:{host_port}->{container_port}/{protocol}"
+
+
+def port_texts(ports: list[object]) -> list[str]:
+    """The same for all, neighbours as one range: `0.0.0.0:8000-8010->8000-8010/tcp`."""
+    runs: list[list[tuple[str, int, int, str]]] = []
+    for port in ports:
+        if not isinstance(port, list | tuple) or len(port) != 4:
+            continue
+        host, number, inside, protocol = port
+        if runs and runs[-1][-1] == (host, number - 1, inside - 1, protocol):
+            runs[-1].append((host, number, inside, protocol))
+        else:
+            runs.append([(host, number, inside, protocol)])
+    return [_run_text(run) for run in runs]
+
+
+def _run_text(run: list[tuple[str, int, int, str]]) -> str:
+    first = port_text(run[0])
+    if len(run) == 1:
+        return first
+    place, _, rest = first.partition("->")
+    inside, _, protocol = rest.partition("/")
+    return f"{place}-{run[-1][1]}->{inside}-{run[-1][2]}/{protocol}"
+
+
+def unix_s(created: object) -> float:
+    """A time of creation as unix seconds, from a number or an RFC 3339 text; 0 if there is none."""
+    if isinstance(created, int | float):
+        return float(created)
+    if not isinstance(created, str) or not created:
+        return 0.0
+    import datetime
+
+    try:
+        return datetime.datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _parse(filters: list[str]) -> dict[str, list[str]]:
+    """Group `key=value` by key. Raises: UsageError."""
+    wanted: dict[str, list[str]] = {}
+    for text in filters:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _FILTERS:
+            raise UsageError(f"unknown filter '{text}'", f"write KEY=VALUE with one of {', '.join(_FILTERS)}")
+        if key == "status" and value not in ("created", "running", "exited"):
+            raise UsageError(f"filter status={value}: no such status", "it is created, running or exited")
+        wanted.setdefault(key, []).append(value)
+    return wanted
+
+
+def _matches(row: dict[str, object], key: str, value: str) -> bool:
+    """Whether *row* passes one filter."""
+    if key == "name":
+        return _name_matches(str(row["name"]), value)
+    if key == "ancestor":
+        return _image_matches(row, value)
+    if key == "label":
+        name, equals, wanted = value.partition("=")
+        labels = row["labels"] if isinstance(row["labels"], dict) else {}
+        return name in labels and (not equals or labels[name] == wanted)
+    if key == "exited":
+        return row["state"] == "exited" and str(row["exit_status"]) == value
+    if key == "network":
+        return value in str(row["network"]).split(",")
+    plain = {"id": str(row["id"])[: len(value)], "status": row["state"]}
+    return plain[key] == value
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    """Docker's rule: a regular expression found anywhere in the name."""
+    if pattern.replace("-", "").replace("_", "").isalnum():
+        return pattern in name
+    import re
+
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise UsageError(f"filter name={pattern}: {error}") from None
+
+
+def _image_matches(row: dict[str, object], value: str) -> bool:
+    """The image by id or by name, with or without tag and registry."""
+    image = str(row["image"])
+    names = {image, image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image}
+    names |= {name.removeprefix("docker.io/").removeprefix("library/") for name in names}
+    identifier = str(row["image_id"])
+    return value in names or (len(value) >= 4 and identifier.startswith(value.removeprefix("sha256:")))

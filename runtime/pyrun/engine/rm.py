@@ -1,0 +1,35 @@
+"""`pyrun rm`: what is left of a container, and its name."""
+
+from __future__ import annotations
+
+from pyrun import undo
+from pyrun.engine import kill, reconcile
+from pyrun.errors import Conflict, NotFound, PyrunError
+from pyrun.store import paths, state
+
+
+def remove(reference: str, *, force: bool = False) -> str:
+    """Remove a container that has ended; with *force* one that runs is killed first. Returns the id.
+
+    Raises: NotFound, Conflict (it runs), PyrunError (something cannot be deleted).
+    """
+    identifier = state.resolve(reference)
+    container = state.load(identifier)
+    word = state.status(container)
+    if word != "exited":
+        if not force:
+            raise Conflict(f"container {reference} is {word}", "stop it first, or use `pyrun rm -f`")
+        _end(identifier)
+    reconcile.wait_until_undone(identifier)
+    complaints = undo.replay_lines(undo.removal(identifier, str(container.get("name") or ""), paths.root()))
+    if complaints:
+        raise PyrunError(f"cannot remove container {reference}: {complaints[0]}")
+    return identifier
+
+
+def _end(identifier: str) -> None:
+    """SIGKILL; one that ends or vanishes by itself meanwhile is as good."""
+    try:
+        kill.kill(identifier, "KILL")
+    except (Conflict, NotFound):
+        return

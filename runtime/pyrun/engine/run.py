@@ -1,0 +1,156 @@
+"""`pyrun run`: the whole way from options to a running container, as a table of contents.
+
+Everything that can be wrong with what the user asked is found before the first thing is made. What is made is
+in the undo list before it is made. The last step replaces this process by the monitor, so a foreground run ends
+there; a detached one does the same in a forked child while the parent reports the id.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun import launch, notice
+from pyrun.errors import ImageError, UsageError
+from pyrun.spec import values
+from pyrun.store import containers, images, paths
+
+from . import background, explaining, prepare, reconcile, stdio
+
+Options = dict[str, object]
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+
+
+def run(options: Options, name: str, command: list[str]) -> str:
+    """Run *command* in a container of image *name*. Returns its id with -d; a foreground run does not return."""
+    launch.mark("imports")
+    launch.need_root("run")
+    check(options)
+    stdio.check(options)
+    reconcile.reconcile_quietly()
+    image = _image(options, name)
+    request = prepare.request(options, image, name, command)
+    # before anything is claimed: what is claimed is this process's, and the caller's may be killed by itself
+    running_fd = background.fork() if options.get("detach") else -1
+    if options.get("detach") and running_fd < 0:
+        return str(request["id"])
+    request["name"] = containers.reserve_name(str(options.get("name") or ""), str(request["id"]))
+    prepared = None
+    try:
+        prepared = prepare.prepare(options, image, command, request)
+        prepared.running_fd = running_fd
+        explaining.announce(options, prepared)
+        _start(options, request, prepared)
+    except BaseException:
+        if prepared is None or prepared.lock_fd < 0:  # no undo list knows of it yet
+            _give_back(request, prepared)
+        raise
+    raise AssertionError("the monitor has taken over")
+
+
+def _give_back(request: dict[str, object], prepared: launch.Launch | None) -> None:
+    """Name, address and ports of a start that ended before there was an undo list."""
+    if prepared is not None and prepared.network:
+        from pyrun.stages import network
+
+        network.release(prepared.network)
+    posix.unlink(f"{paths.root()}/names/{request['name']}")
+
+
+def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:
+    """What `run` would do, nothing touched and nothing pulled: for --dry-run."""
+    check(options)
+    image = images.find(name)
+    if image is None:
+        notice.say(f"image {name} is not here; a real run would get it first")
+        image = {"layers": [f"<a layer of {name}>"], "config": {"Cmd": ["<the command of the image>"]}}
+    request = prepare.request(options, image, name, command) | {"dry_run": True}
+    request["name"] = options.get("name") or containers.proposed_name(str(request["id"]), 0)
+    return prepare.prepare(options, image, command, request)
+
+
+def check(options: Options) -> None:
+    """Values that are wrong whatever the image: found before anything is pulled or made."""
+    if options.get("hostname"):
+        values.host_name(str(options["hostname"]))
+    if options.get("name"):
+        containers.check_name(str(options["name"]))
+    if options.get("platform"):
+        from pyrun.store import platforms
+
+        platforms.parse(str(options["platform"]))
+    for text in options.get("add_host") or []:  # type: ignore[attr-defined]
+        values.host_entry(str(text))
+    if options.get("pull") not in (None, "", "always", "missing", "never"):
+        raise UsageError(f"invalid --pull: {options['pull']!r}", "always, missing or never")
+    if options.get("explain") not in (None, "", "text", "json"):
+        raise UsageError(f"invalid --explain: {options['explain']!r}", "text or json")
+    if options.get("stop_signal"):
+        from pyrun.signals import number
+
+        number(str(options["stop_signal"]))
+
+
+def _image(options: Options, name: str) -> dict[str, object]:
+    policy = str(options.get("pull") or "missing")
+    image = images.find(name) if policy != "always" else None
+    if image is None:
+        from .pull import ensure
+
+        image = ensure(name, policy, str(options["platform"]) if options.get("platform") else None)
+    machine = posix.uname().machine
+    ours = _MACHINES.get(machine, machine)
+    if image.get("architecture") not in (None, "", ours):
+        raise ImageError(
+            f"image {name} is for {image['architecture']}, this machine is {ours}",
+            f"pull it for this machine: pyrun pull --platform linux/{ours} {name}",
+        )
+    if options.get("platform"):
+        _check_platform(str(options["platform"]), str(image.get("architecture") or ours), name)
+    return image
+
+
+def _check_platform(wanted: str, there: str, name: str) -> None:
+    """An image that is here already is no answer to a question for another platform."""
+    from pyrun.store import platforms
+
+    if platforms.parse(wanted).architecture != there:
+        raise ImageError(
+            f"--platform {wanted}: the image {name} here is for {there}", "this machine runs no other"
+        )
+
+
+def _make(keep: str, files: dict[str, bytes], record: dict[str, object], prepared: launch.Launch) -> None:
+    containers.make_directories(keep, files, record, prepared.config)
+    layers = prepared.job.get("layers")
+    if prepared.job.get("fuse") and isinstance(layers, list):
+        from pyrun.store import overlay_kind
+
+        overlay_kind.mount_fuse(f"{keep}/rootfs", f"{keep}/upper", f"{keep}/work", layers)
+
+
+def _start(options: Options, request: dict[str, object], prepared: launch.Launch) -> None:
+    """Make the directories, start, hand over to the monitor. Does not return."""
+    binary_fd = launch.seal()
+    keep = str(request["keep"])
+    streams = stdio.Stdio(tty=bool(options.get("tty")), interactive=bool(options.get("interactive")))
+    prepared.keep_fds += streams.child_fds()
+    files = prepare.files(options, request, prepared.network or {})
+    record = prepare.record(options, request, prepared)
+    prepared.make = lambda: _make(keep, files, record, prepared)
+    outcome = launch.start(prepared, binary_fd)
+    streams.close_child_ends()
+    detach = bool(options.get("detach"))
+    settings = [
+        *launch.identity(prepared),
+        f"log={keep}/log",
+        "status=exit",
+        *([] if options.get("rm") else [f"keep={keep}"]),
+        *streams.monitor_settings(outcome.tty_fd, detach=detach),
+        *explaining.timing(options),
+        *(["sigproxy=1"] if options.get("sig_proxy") is not False and not detach else []),
+    ]
+    if prepared.running_fd >= 0:
+        background.report(prepared.running_fd)
+    inherited = [prepared.pidfd, prepared.lock_fd, *streams.monitor_fds(outcome.tty_fd)]
+    launch.become_monitor(binary_fd, settings, inherited)

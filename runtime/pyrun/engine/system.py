@@ -1,0 +1,164 @@
+"""`pyrun system reconcile`: take away whatever crashed planners, monitors and reboots have left behind.
+
+Each step looks at one kind of leftover, decides from disk and /proc whether its owner is dead, and removes it with
+the undo program. Nothing that belongs to a living container or to a start in progress is touched: a start has its
+run directory (or at least its staging directory) before anything else exists. The quick half is reconcile.py.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from pyrun import boot, launch, undo
+from pyrun.engine import network, reconcile
+from pyrun.errors import PyrunError
+from pyrun.stages import cgroup
+from pyrun.store import layers, paths, state
+
+# A name is taken a moment before its container's run directory exists; a slow image or network lies between.
+_NAME_GRACE_S = 60.0
+
+# Longer than it takes from making a file to writing a line to it, even on a busy machine.
+_WRITING_S = 0.5
+
+
+def reconcile_all() -> tuple[list[str], list[str]]:
+    """Run every step: (what was removed, what could not be), one sentence each."""
+    launch.need_root("system reconcile")
+    done: list[str] = []
+    failed: list[str] = []
+    for step in (_containers, _staging, _remains, _names, _claims, _cgroups, _layers):
+        try:
+            step(done, failed)
+        except (PyrunError, OSError) as error:
+            failed.append(f"{step.__name__.strip('_')}: {error}")
+    return done, failed
+
+
+def undo_container(identifier: str, lock_fd: int) -> list[str]:
+    """Replay the undo list of a container whose monitor and process are dead; returns what could not be undone.
+
+    A container that is kept gets an exit record of status unknown. Closes *lock_fd*.
+    """
+    try:
+        complaints = undo.replay(lock_fd)
+    finally:
+        posix.close(lock_fd)
+    kept = f"{paths.root()}/containers/{identifier}"
+    if paths.exists(kept) and state.exit_record(identifier) is None:
+        paths.replace(f"{kept}/exit", f"unknown {time.time():.9f}\n".encode())
+    return complaints
+
+
+def drop_empty_cgroups() -> None:
+    """Remove the cgroup all containers are below, in each hierarchy, if no container is left."""
+    if boot.rootless_uid() >= 0 or _entries(f"{paths.run()}/containers"):
+        return
+    for _, directory in cgroup.directories(cgroup.layout(), "/pyrun"):
+        try:
+            posix.rmdir(directory)
+        except OSError:  # in use, or never made
+            continue
+
+
+def _containers(done: list[str], failed: list[str]) -> None:
+    """Containers that have neither monitor nor process."""
+    for identifier, lock_fd in reconcile.claim_dead():
+        complaints = undo_container(identifier, lock_fd)
+        failed += [f"container {identifier[:12]}: {complaint}" for complaint in complaints]
+        if not paths.exists(state.run_dir(identifier)):
+            done.append(f"container {identifier[:12]}: undid what it had left")
+
+
+def _staging(done: list[str], failed: list[str]) -> None:
+    """Run directories that were still being prepared when their planner died."""
+    for name in _entries(f"{paths.run()}/staging"):
+        pid = name.rpartition(".")[2]
+        if pid.isdigit() and state.start_time(int(pid)) == 0:
+            path = f"{paths.run()}/staging/{name}"
+            verb = "rmtree" if _is_directory(path) else "unlink"
+            _undo([f"{verb}\t{path}"], f"{name[:12]}: removed what was being prepared", done, failed)
+
+
+def _remains(done: list[str], failed: list[str]) -> None:
+    """Directories of --rm containers that a reboot ended, and such as never got their record."""
+    for identifier in _entries(f"{paths.root()}/containers"):
+        if paths.exists(state.run_dir(identifier)):
+            continue
+        container = state.load(identifier)
+        if container.get("rm") or not paths.exists(f"{paths.root()}/containers/{identifier}/container.json"):
+            lines = undo.removal(identifier, str(container.get("name") or ""), paths.root())
+            _undo(lines, f"container {identifier[:12]}: removed its directory", done, failed)
+
+
+def _names(done: list[str], failed: list[str]) -> None:
+    """Names of containers that exist nowhere."""
+    known = {*state.all_ids(), *(name.rpartition(".")[0] for name in _entries(f"{paths.run()}/staging"))}
+    for name in _entries(f"{paths.root()}/names"):
+        identifier = state.named_id(name)
+        path = f"{paths.root()}/names/{name}"
+        if identifier in known or not paths.exists(path) or _holder_alive(path):
+            continue
+        _undo([f"unlink-if\t{path}\t{identifier}"], f"name {name}: freed", done, failed)
+
+
+def _holder_alive(path: str) -> bool:
+    """Whether the start that took a name may still be under way: its second line names the planner, or it is new."""
+    content = paths.read(path)
+    if not content:  # made and not yet written, by one who is about to or who was killed in between
+        time.sleep(_WRITING_S)
+        content = paths.read(path)
+        if not content:
+            return False
+    words = content.partition(b"\n")[2].split()
+    if len(words) == 2 and words[0].isdigit():
+        return state.start_time(int(words[0])) == int(words[1])
+    return time.time() - posix.stat(path).st_mtime < _NAME_GRACE_S
+
+
+def _claims(done: list[str], failed: list[str]) -> None:
+    """Addresses, ports and namespace names whose owner died before its undo list existed."""
+    del failed
+    if paths.exists(f"{paths.run()}/networks"):
+        done += [f"{what}: freed" for what in network.sweep()]
+
+
+def _cgroups(done: list[str], failed: list[str]) -> None:
+    """Cgroups below /pyrun that belong to no container. They are root's: a user's end with the processes in them."""
+    if boot.rootless_uid() >= 0:
+        return
+    known = set(_entries(f"{paths.run()}/containers"))
+    for names, directory in cgroup.directories(cgroup.layout(), "/pyrun"):
+        for child in _entries(directory):
+            path = f"{directory}/{child}"
+            if child not in known and _is_directory(path):
+                _undo(cgroup.undo([(names, path)]), f"cgroup {path}: removed", done, failed)
+    drop_empty_cgroups()
+
+
+def _layers(done: list[str], failed: list[str]) -> None:
+    """Layers whose unpacking was cut off."""
+    del failed
+    done += [f"unfinished layer {path.rpartition('/')[2]}: removed" for path in layers.sweep()]
+
+
+def _undo(lines: list[str], sentence: str, done: list[str], failed: list[str]) -> None:
+    complaints = undo.replay_lines(lines)
+    failed += complaints
+    if not complaints:
+        done.append(sentence)
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return sorted(posix.listdir(directory))
+    except OSError:
+        return []
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return bool(posix.stat(path).st_mode & 0o040000)
+    except OSError:
+        return False

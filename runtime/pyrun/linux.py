@@ -1,0 +1,228 @@
+"""System calls that Python lacks, 1:1: named as in section 2 of the manual, same order of arguments.
+
+What is here: thin wrappers over the cffi shim (csrc/shim.c), which turn -errno into `OSError`. What is not:
+anything that decides, opens or closes on the caller's behalf. Descriptors returned are close-on-exec and
+belong to the caller.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from . import boot
+
+try:
+    if "_cffi_backend" not in sys.modules:
+        boot.extension("_cffi_backend", boot.SITE_DIR)
+    _shim = boot.extension("pyrun._shim", boot.PACKAGE_DIR)
+except ImportError:  # a layout we do not know (a distribution's package): the import system finds them
+    boot.site_packages()
+    from pyrun import _shim  # type: ignore[attr-defined, no-redef]
+
+lib = _shim.lib  # type: ignore[attr-defined]
+ffi = _shim.ffi  # type: ignore[attr-defined]
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+O_PATH = 0x200000
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_IDMAP = 0x100000
+
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+
+CLOSE_RANGE_CLOEXEC = 4
+MFD_CLOEXEC = 1
+SIGKILL = 9  # `signal` is a megabyte of Python for one number
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        raise OSError(-result, posix.strerror(-result), path)
+    return result
+
+
+def _c(text: str | None) -> object:
+    return ffi.NULL if text is None else text.encode("utf-8", "surrogateescape")
+
+
+def clone_exec(
+    flags: int,
+    cgroup_fd: int,
+    exe_fd: int,
+    name: str,
+    keep: list[tuple[int, int]],
+    user_fd: int = -1,
+    pid_fd: int = -1,
+) -> tuple[int, int]:
+    """Start the program behind *exe_fd* in new namespaces: (pid, pidfd).
+
+    keep: (our descriptor, the number it has in the child); all others must be close-on-exec.
+    cgroup_fd: a cgroup v2 directory to be born in, or -1. user_fd: a user namespace to be born in, which the new
+    namespaces then belong to, or -1; pid_fd: with it a pid namespace, or -1. Source: man 2 clone3 (CLONE_INTO_CGROUP,
+    CLONE_PIDFD), man 7 user_namespaces.
+    """
+    pairs = ffi.new("int[]", [number for pair in keep for number in pair] + [-1, -1])
+    pidfd = ffi.new("int *")
+    if user_fd < 0:
+        pid = lib.shim_clone_exec(flags, cgroup_fd, exe_fd, name.encode(), pairs, pidfd)
+    else:
+        inside = lib.shim_clone_exec_inside
+        pid = inside(user_fd, pid_fd, flags, cgroup_fd, exe_fd, name.encode(), pairs, pidfd)
+    return _check(pid), pidfd[0]
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """Join the namespace of *fd*, or those in *nstype* of the process of a pidfd."""
+    _check(lib.shim_setns(fd, nstype))
+
+
+def unshare(flags: int) -> None:
+    """New namespaces for this process."""
+    _check(lib.shim_unshare(flags))
+
+
+def pidfd_open(pid: int, flags: int = 0) -> int:
+    """A descriptor of a process. Raises OSError (ESRCH: gone)."""
+    return _check(lib.shim_pidfd_open(pid, flags))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Signal exactly that process, never a later one of the same pid. Raises OSError (ESRCH)."""
+    _check(lib.shim_pidfd_send_signal(pidfd, signal))
+
+
+def pidfd_getfd(pidfd: int, target_fd: int) -> int:
+    """A copy of another process's descriptor. Raises OSError (EBADF: it has none of that number; ESRCH: gone)."""
+    return _check(lib.shim_pidfd_getfd(pidfd, target_fd))
+
+
+def openat2(dir_fd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """Open *path* below *dir_fd* under the rules of *resolve* (RESOLVE_IN_ROOT ...)."""
+    return _check(lib.shim_openat2(dir_fd, _c(path), flags, mode, resolve), path)
+
+
+def open_tree(dir_fd: int, path: str, flags: int) -> int:
+    """A descriptor of a mount, or with OPEN_TREE_CLONE of a detached copy of it."""
+    return _check(lib.shim_open_tree(dir_fd, _c(path), flags), path)
+
+
+def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
+    """Attach or move a mount."""
+    _check(lib.shim_move_mount(from_fd, _c(from_path), to_fd, _c(to_path), flags), to_path)
+
+
+def mount_setattr(
+    dir_fd: int, path: str, flags: int, set_: int, clear: int = 0, propagation: int = 0, userns_fd: int = 0
+) -> None:
+    """Change attributes or the propagation of a mount (with AT_RECURSIVE of a tree)."""
+    _check(lib.shim_mount_setattr(dir_fd, _c(path), flags, set_, clear, propagation, userns_fd), path)
+
+
+def user_namespace(uid_map: str, gid_map: str) -> int:
+    """A descriptor of a new user namespace with these maps and nobody in it. Source: man 7 user_namespaces."""
+    return _check(lib.shim_user_namespace(_c(uid_map), _c(gid_map)))
+
+
+def fsopen(fstype: str, flags: int = 1) -> int:
+    """Begin to configure a file system; *flags* 1 is FSOPEN_CLOEXEC."""
+    return _check(lib.shim_fsopen(_c(fstype), flags), fstype)
+
+
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None, aux: int = 0) -> None:
+    """Set one parameter, or create the file system (FSCONFIG_CMD_CREATE)."""
+    _check(lib.shim_fsconfig(fd, command, _c(key), _c(value), aux), key)
+
+
+def fsmount(fd: int, flags: int, attributes: int) -> int:
+    """A detached mount of the configured file system; *flags* 1 is FSMOUNT_CLOEXEC."""
+    return _check(lib.shim_fsmount(fd, flags, attributes))
+
+
+def mount(source: str, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
+    """The old mount call: bind mounts on host paths of our own."""
+    _check(lib.shim_mount(_c(source), _c(target), _c(fstype), flags, _c(data)), target)
+
+
+def umount2(target: str, flags: int) -> None:
+    """Unmount. Raises OSError (EINVAL: not a mount point)."""
+    _check(lib.shim_umount2(_c(target), flags), target)
+
+
+def close_range(first: int, last: int, flags: int) -> None:
+    """Close descriptors, or with CLOSE_RANGE_CLOEXEC mark them."""
+    _check(lib.shim_close_range(first, last, flags))
+
+
+def memfd_create(name: str, flags: int = MFD_CLOEXEC) -> int:
+    """An anonymous file in memory."""
+    return _check(lib.shim_memfd_create(_c(name), flags))
+
+
+def execveat(fd: int, arguments: list[str], environment: list[str]) -> None:
+    """Replace this process by the program behind *fd*; returns only by raising OSError."""
+    argv = [ffi.new("char[]", item.encode("utf-8", "surrogateescape")) for item in arguments]
+    envp = [ffi.new("char[]", item.encode("utf-8", "surrogateescape")) for item in environment]
+    _check(
+        lib.shim_execveat(fd, ffi.new("char *[]", [*argv, ffi.NULL]), ffi.new("char *[]", [*envp, ffi.NULL]))
+    )
+
+
+def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: int = 0) -> int:
+    """Operations on the calling process that the hot path needs; the rest is python-prctl's, in host.py."""
+    return _check(lib.shim_prctl(option, first, second, third, fourth))
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """The bpf call with its attribute union as bytes, see stages/devices.py."""
+    buffer = ffi.new("char[]", attributes)
+    return _check(lib.shim_bpf(command, buffer, len(attributes)))
+
+
+def mount_id(dir_fd: int, path: str) -> int:
+    """The id of the mount *path* is on: two paths of one mount share it. Source: man 2 statx (STATX_MNT_ID)."""
+    identifier = ffi.new("uint64_t *")
+    _check(lib.shim_name_to_mount(dir_fd, _c(path), identifier), path)
+    return int(identifier[0])

@@ -1,0 +1,43 @@
+"""The network: what stages/network.py calls, and the only package that knows pyroute2.
+
+One container, at its start (all hot):
+
+    requests.py     what --network and its companions ask for: endpoints, in order
+    claims.py       who holds an address, a published port or a name; leases.py  the next free address of a network
+    endpoint.py     one interface: addresses, operations, undo; wiring.py  all of a container's
+    attach.py       how each operation is performed; messages.py  templates which pyroute2 encoded once, filled in
+    elements.py     elements of the firewall's sets and maps: what a link may send, published ports
+    netns.py        names in /run/netns; resolver.py  resolv.conf; later.py  what changes after the start
+    announcing.py   tells neighbours of an address that was asked for
+    health.py       does a network still stand as it was made?
+
+Published ports:
+
+    publish.py      the words of -p, -P and --expose; ports.py  claims (hot)
+    choosing.py     free ones; reservation.py  the sockets that hold them (hot)
+    publication.py  where they lead, and what takes them back (hot); flows.py  connections to forget
+    host_firewall.py  is there another firewall? (hot); host_rules/  what its rules do with a port
+    shutting.py     closed to the outside; reach.py  from where a port is reached
+    beside_resolver.py  port 53 of a container beside the resolver's
+
+Networks, made and healed:
+
+    design.py       what a network is to be; subnets.py  a subnet in nobody's way; records.py  the files
+    bridge.py       makes, heals and removes; shards.py  more than 1,023 ports; rebuilding.py  the tables anew
+    templates.py    encodes the templates; nft.py  nftables messages by pyroute2's classes
+    firewall/       the tables `inet pyrun` and `bridge pyrun`, and what other firewalls need; egress/  policies
+    host.py         what was changed on the host, and how it was before; events.py  what was healed; counters.py
+    guard.py, guard_start.py  the process that watches (csrc/guard.c); dns/  the resolver it starts
+
+Other ways to be wired:
+
+    drivers/        macvlan, ipvlan, l2, cni, joined namespaces; shaping.py  rates and faults
+    adopt.py        a bridge made by hand; strangers.py  who is on it; net_devices.py  OCI's netDevices
+    user_mode.py    without root: pasta.py, slirp.py
+
+    explain.py, explain_drivers.py  sentence, shell equivalent and check of every operation
+
+The hot modules import nothing but a few C modules of the standard library; a start that finds its network
+standing loads no other. What is here touches only links whose name begins with `pyr`, the tables `pyrun`,
+and marked rules; everything can be rebuilt from the files below run/networks and run/ports.
+"""

@@ -1,0 +1,298 @@
+"""Networks: made on first use, healed when something of them is missing, removed when nobody uses them.
+
+A network is a bridge with an address, the table of the firewall, forwarding, and a directory:
+
+    run/networks/<name>/network.json   what it is; written first, so that every later step can be repeated
+    run/networks/<name>/template       the messages of a start (templates.py)
+    run/networks/<name>/leases/        who has which address (leases.py)
+
+Making and healing are the same steps: each looks whether it is done. Nothing but this package uses pyroute2,
+and a start that finds its network standing (health.py) does not come here. What a network is to be: design.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from pyrun import boot, notice
+from pyrun.errors import NetworkError, hint_for
+from pyrun.network import (
+    design,
+    events,
+    firewall,
+    health,
+    host,
+    leases,
+    messages,
+    ports,
+    rebuilding,
+    records,
+    shards,
+    strangers,
+)
+from pyrun.store import paths
+
+boot.site_packages()
+
+from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+
+from pyrun.network import nft, templates  # noqa: E402
+from pyrun.network.records import Network  # noqa: E402
+
+_DOOMED = 0x70797275  # a group of links that nobody else has
+_NO_DAD = 0x02  # IFA_F_NODAD: nobody else can have the gateway's address
+
+
+def ensure(name: str, *, quiet: bool = False) -> messages.Template:
+    """Make the default network if it is missing, heal whatever else is; returns its template.
+
+    Raises: NotFound for a network nobody made, NetworkError.
+    """
+    with host.locked(), IPRoute() as route:
+        network = records.load(name)
+        made = network is None
+        if network is None:
+            network = design.designed(route, name)
+            records.save(network)
+        try:
+            done = _repair(route, network)
+        except (OSError, NetlinkError) as error:
+            number = getattr(error, "code", None) or error.errno or 0  # NetlinkError or OSError
+            raise NetworkError(
+                f"network {name!r} cannot be set up: {os.strerror(number)}", hint_for("network", number)
+            ) from error
+        if made:
+            told = [each["subnet"] for each in [*network["subnets4"], *network["subnets6"]]]
+            notice.say(f"network {name}: bridge {network['bridge']} made, {' and '.join(told)}")
+        elif done and not quiet:
+            notice.say(f"network {name}: {' and '.join(done)} was missing and has been restored")
+    template = messages.load(name)
+    if template is None:
+        raise NetworkError(f"network {name!r}: {messages.path(name)} cannot be read back")
+    return template
+
+
+def create(wanted: dict[str, Any]) -> Network:
+    """Define a network and build it. Raises: UsageError, Conflict, NetworkError; nothing is left then."""
+    with host.locked(), IPRoute() as route:
+        network = design.defined(route, wanted)
+        if network["driver"] in ("macvlan", "ipvlan"):
+            from pyrun.network import drivers
+
+            drivers.check_network(network)
+        records.define(network)
+    try:
+        if network["driver"] == "bridge":
+            ensure(network["name"])
+    except BaseException:
+        try:
+            remove(network["name"])
+        finally:
+            records.forget_definition(network["name"])
+        raise
+    return network
+
+
+def reload() -> list[str]:
+    """Rebuild whatever is missing of every network that was built; what had to be done, a line each.
+
+    Raises: NetworkError.
+    """
+    told = []
+    with host.locked(), IPRoute() as route:
+        for network in records.all_networks():
+            if network["driver"] == "bridge":
+                done = _repair(route, network, thorough=True)
+                told += [
+                    f"network {network['name']}: {what} was missing and has been restored" for what in done
+                ]
+    return told
+
+
+def proposal(name: str) -> messages.Template:
+    """The template the network has or would get; touches nothing. Raises: NotFound, NetworkError."""
+    network = records.load(name)
+    if network is None:
+        with IPRoute() as route:
+            network = design.designed(route, name)
+    template = rebuilding.template(network)
+    assert template is not None
+    return template
+
+
+def remove(name: str) -> None:
+    """Remove a network without containers; with the last one everything else goes too.
+
+    Raises: NotFound, Conflict when a container holds an address.
+    """
+    with host.locked(), IPRoute() as route:
+        network = records.load(name)
+        if network is None:
+            if records.definition(name) is None:
+                raise design.unknown(name)
+            # Defined and not built since the last reboot; or on a card, where nothing is built but leases are given.
+            strangers.close(name)
+            records.forget_definition(name)
+            shutil.rmtree(Path(paths.run(), "networks", name), ignore_errors=True)
+            return
+        strangers.close(name)
+        if network["adopted"]:
+            from pyrun.network import adopt
+
+            adopt.restore(network)
+        records.forget_definition(name)
+        Path(messages.path(name)).unlink(missing_ok=True)
+        _delete_links(route, network)
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+        others = [other for other in records.all_networks() if other["name"] != name]
+        if others:
+            _forget_in_table(sock, network)
+        else:
+            firewall.remove(sock)
+            firewall.remove_foreign(sock)
+        sock.close()
+        directory = Path(paths.run(), "networks", name)
+        for file in directory.iterdir():  # also what a killed writer left half-written
+            file.unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def _repair(route: Any, network: Network, *, thorough: bool = False) -> list[str]:
+    """Do whatever is not yet done; returns what had to be done, in words. thorough: look at every rule."""
+    done = []
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    if _repair_bridge(route, network):
+        done.append(f"bridge {network['bridge']}")
+    network["master_index"] = shards.index_of_master(route, network)
+    records.save(network)
+    network["foreign"], opened = firewall.open_foreign(sock, records.all_networks())
+    for line in opened:
+        notice.say(f"{line}; `pyrun network prune` removes them")
+    events.note(opened)
+    records.save(network)
+    text = templates.text(network)
+    template = messages.parsed(text)
+    assert template is not None
+    if not health.standing_table(template, sock) or (thorough and not firewall.complete(sock)):
+        rebuilding.build(sock)
+        done.append(f"table inet {firewall.TABLE}")
+    else:
+        led = rebuilding.resolver_elements(template, network)
+        firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
+    host.enable_forwarding(ipv6=bool(network["subnets6"]))
+    host.make_room()
+    paths.make(f"{paths.run()}/networks/{network['name']}/leases")
+    # Last: a start that finds this file believes that all is done.
+    paths.replace(messages.path(network["name"]), text.encode())
+    sock.close()
+    return done
+
+
+def _repair_bridge(route: Any, network: Network) -> bool:
+    name = network["bridge"]
+    if network["adopted"]:
+        from pyrun.network import adopt
+
+        return adopt.check_standing(route, network)
+    found = route.link_lookup(ifname=name)
+    if found:
+        link = route.get_links(found[0])[0]
+        if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
+            raise NetworkError(
+                f"the link {name} exists and is no bridge", f"remove it: `ip link delete {name}`"
+            )
+    else:
+        make_bridge(route, name, leases.mac(network["gateway"] or network["gateway6"]), network["mtu"])
+    index = route.link_lookup(ifname=name)[0]
+    # Nobody is router here but this host. Its own address is not asked about first: meanwhile it would ask nobody.
+    for key in ("accept_ra", "accept_dad"):
+        host.write_sysctl(f"net/ipv6/conf/{name}/{key}", "0")
+    host.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if network["subnets6"] else "1")
+    _give_addresses(route, network, index)
+    route.link("set", index=index, state="up")
+    changed = network["index"] != index
+    network["index"] = index
+    gone = not found or not shards.all_there(route, network)
+    if gone:
+        reconnect(route, network)
+    return changed or gone
+
+
+def make_bridge(route: Any, name: str, mac: str, mtu: int) -> None:
+    """A bridge of ours; with a MAC of its own: one without takes that of a port, and changes it when the port goes."""
+    route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_mcast_snooping=0, mtu=mtu)
+
+
+def _give_addresses(route: Any, network: Network, index: int) -> None:
+    """The gateway of every subnet, as an address of the bridge."""
+    there = {
+        str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+        for message in route.get_addr(index=index)
+    }
+    for each in [*network["subnets4"], *network["subnets6"]]:
+        if each["gateway"] in there:
+            continue
+        six = ":" in each["gateway"]
+        more: dict[str, Any] = {"flags": _NO_DAD} if six else {"broadcast": each["broadcast"]}
+        family = socket.AF_INET6 if six else socket.AF_INET
+        route.addr(
+            "add", index=index, address=each["gateway"], prefixlen=each["prefix"], family=family, **more
+        )
+
+
+def reconnect(route: Any, network: Network) -> None:
+    """Put the links of running containers back into a bridge that was deleted under them."""
+    network["shards"] = shards.standing(route, network)
+    for link in links_of(network["name"]):
+        for index in route.link_lookup(ifname=link):
+            shards.join(route, network, index)
+    if any(port[0] == ports.ANY or port[0].startswith("127.") for port, _ in records.published_ports()):
+        host.write_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet", "1")
+
+
+def links_of(name: str) -> list[str]:
+    """The host's ends of the links of living containers on a network."""
+    told = [line[5:] for lines in leases.held(name).values() for line in lines if line.startswith("link ")]
+    return sorted(set(told))
+
+
+def _delete_links(route: Any, network: Network) -> None:
+    """Delete the bridges, and the ends of containers which the kernel has not collected yet.
+
+    As one group: the kernel waits some 20 ms for each deletion, of one link as of a thousand.
+    """
+    doomed = []
+    for name in [*network["shards"], network["bridge"]]:
+        for index in route.link_lookup(ifname=name):
+            doomed += [
+                link["index"]
+                for link in route.get_links(master=index)
+                if link.get_attr("IFLA_IFNAME").startswith((messages.HOST_LINK_PREFIX, shards.JOINT_PREFIX))
+            ]
+            doomed += [] if network["adopted"] and name == network["bridge"] else [index]
+    for change in [*[{"index": link, "group": _DOOMED} for link in doomed], {"group": _DOOMED}]:
+        try:
+            route.link("set" if "index" in change else "del", **change)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
+
+
+def _forget_in_table(sock: Any, network: Network) -> None:
+    try:
+        template = templates.parsed(network)
+        led = [
+            message
+            for action in ("publish", "unpublish")  # whether it is there or not
+            for message in rebuilding.resolver_elements(template, network, action)
+        ]
+        firewall.set_gateway(sock, nft.DELETE_ELEMENT, network)
+        firewall.commit(sock, firewall.network_elements(nft.DELETE_ELEMENT, network) + led)
+    except FileNotFoundError:
+        pass

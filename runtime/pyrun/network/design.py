@@ -1,0 +1,256 @@
+"""What a network is going to be: names, subnets, MTU, from what the user asked for or from nothing.
+
+    designed(route, name)       the default network, or one that was created, as it is to be built
+    defined(route, wanted)      the definition of a new one, checked against this host
+
+Nothing is made here. `route` is a pyroute2 IPRoute, for what the host has: routes, addresses, the uplink's MTU.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from pyrun.errors import Conflict, NotFound, UsageError
+from pyrun.network import records, requests, subnets
+from pyrun.network.records import Network
+from pyrun.store import containers
+
+DEFAULT = "bridge"
+DEFAULT_BRIDGE = "pyrun0"
+_DEFAULT_MTU = 1500
+# What lies beside the directories of networks, in run/networks.
+_FILES = ("before.json", "claims.lock", "events", "guard.lock", "guard.sock", "policies")
+DRIVERS = ("bridge", "macvlan", "ipvlan", "none")
+Subnet = IPv4Network | IPv6Network
+# This host, one's own segment, everybody at once, reserved, IPv4 in disguise. Source: RFC 6890.
+_NEVER = [
+    ip_network(text)
+    for text in (
+        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"),
+        *("::/8", "fe80::/10", "ff00::/8"),
+    )
+]
+
+
+def designed(route: Any, name: str) -> Network:
+    """The network as it is to be built. Raises: NotFound for one nobody created, NetworkError."""
+    definition = records.definition(name)
+    if definition is not None:
+        return {**definition, "mtu": definition["mtu"] or _uplink_mtu(route)}
+    if name != DEFAULT:
+        raise unknown(name)
+    subnet = _subnet_in_place(route) or subnets.choose(subnets.taken(route, records.known()))
+    network = {**records.DEFAULTS, "name": name, "id": containers.new_id(), "bridge": DEFAULT_BRIDGE}
+    network.update(_told([str(subnet)], [], []), mtu=_uplink_mtu(route), created=time.time())
+    return network
+
+
+def defined(route: Any, wanted: dict[str, Any]) -> Network:
+    """The definition of a new network. wanted: name driver subnets gateways ranges internal ipv6 mtu isolate icc
+    labels options parent. Raises: UsageError, Conflict (name or subnet), NetworkError (no subnet is free)."""
+    name = requests.check_name(wanted["name"], "network create")
+    if name in (*requests.RESERVED, DEFAULT, *_FILES):
+        raise UsageError(f"network create {name}: the name is pyrun's own", "choose another")
+    if records.definition(name) or records.load(name):
+        raise Conflict(f"network {name} exists", f"`pyrun network inspect {name}` shows it")
+    if wanted["driver"] not in DRIVERS:
+        raise UsageError(f"--driver {wanted['driver']}: no such driver", ", ".join(DRIVERS))
+    network = {
+        **records.DEFAULTS,
+        "name": name,
+        "id": containers.new_id(),
+        "created": time.time(),
+        "mtu": int(wanted["mtu"] or 0),
+    }
+    network.update(
+        {key: wanted[key] for key in ("driver", "internal", "isolate", "icc", "labels", "options", "parent")}
+    )
+    six = wanted["ipv6"] or any(":" in text for text in wanted["subnets"])
+    if network["mtu"] and not (1280 if six else 68) <= network["mtu"] <= 65535:
+        raise UsageError(f"--mtu {network['mtu']}: must be 68 to 65535, with IPv6 at least 1280")
+    network["bridge"] = _bridge_name(route, network)
+    network.update(_told(*_subnets(route, wanted)))
+    network["ipv6"] = bool(network["subnets6"])
+    return network
+
+
+def _bridge_name(route: Any, network: Network) -> str:
+    if network["driver"] != "bridge":
+        return ""
+    given = str(network["options"].get("com.docker.network.bridge.name", ""))
+    if not given:
+        return f"pyr{network['id'][:8]}"
+    plain = given.isascii() and given.replace("-", "a").replace("_", "a").isalnum()
+    if not (plain and given.startswith("pyr") and len(given) <= 11) or given == DEFAULT_BRIDGE:
+        raise UsageError(
+            f"bridge name {given!r:.60}: must begin with pyr and have at most 11 letters, digits, - and _",
+            "the rules of other firewalls are passed by that beginning",
+        )
+    for other in records.known():
+        if other["bridge"] == given:
+            raise Conflict(f"bridge name {given!r}: is that of network {other['name']}")
+    if route.link_lookup(ifname=given):
+        raise Conflict(f"bridge name {given!r}: there is a link of that name", f"`ip link show {given}`")
+    return given
+
+
+def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """The subnets asked for, or free ones; with the gateways and ranges that were told with them."""
+    asked = [_subnet(text) for text in wanted["subnets"]]
+    everyone = records.known()
+    # On a card the subnet is the segment's, where this host has its own address.
+    taken = subnets.taken(route, everyone) if wanted["driver"] == "bridge" else []
+    _refuse_overlaps(asked, taken, everyone)
+    chosen = [str(subnet) for subnet in asked]
+    if wanted["driver"] == "none" or (wanted["driver"] != "bridge" and not asked):
+        return chosen, wanted["gateways"], wanted["ranges"]
+    if not any(subnet.version == 4 for subnet in asked) and not (asked and wanted.get("ipv4") is False):
+        chosen.insert(0, str(subnets.choose_small(subnets.taken(route, everyone))))
+    if wanted["ipv6"] and not any(subnet.version == 6 for subnet in asked):
+        chosen.append(str(subnets.choose6(everyone)))
+    return chosen, wanted["gateways"], wanted["ranges"]
+
+
+def _subnet(text: str) -> Subnet:
+    try:
+        subnet = ip_network(text)
+    except ValueError:
+        raise UsageError(
+            f"--subnet {text!r:.60}: no subnet", "an address and a length, the rest zero: 10.1.0.0/24"
+        ) from None
+    if subnet.prefixlen > subnet.max_prefixlen - 2 or "/" not in text:
+        raise UsageError(f"--subnet {text}: has no room for a gateway and a container")
+    if any(subnet.version == never.version and subnet.overlaps(never) for never in _NEVER):
+        raise UsageError(f"--subnet {text}: is no range containers can have")
+    return subnet
+
+
+def _refuse_overlaps(asked: list[Subnet], taken: list[IPv4Network], networks: list[Network]) -> None:
+    for number, subnet in enumerate(asked):
+        for other in [*asked[:number], *taken]:
+            if subnet.version == other.version and subnet.overlaps(other):
+                owner = [str(each["name"]) for each in networks if str(other) in _texts(each)]
+                whose = (
+                    f"network {owner[0]}" if owner else "a route, an address or a name server of this host"
+                )
+                raise Conflict(
+                    f"--subnet {subnet}: overlaps {other} of {whose}", "see `ip route show table all`"
+                )
+    for network in networks:
+        for text in _texts(network):
+            for subnet in asked:
+                other6 = ip_network(text)
+                if subnet.version == other6.version and subnet.overlaps(other6):
+                    raise Conflict(f"--subnet {subnet}: overlaps {text} of network {network['name']}")
+
+
+def _texts(network: Network) -> list[str]:
+    return [str(each["subnet"]) for each in [*network["subnets4"], *network["subnets6"]]]
+
+
+def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:
+    """The subnet keys of network.json; each gateway and range goes to the subnet it is in. Raises UsageError."""
+    described = [_described(ip_network(text)) for text in chosen]
+    for kind, given, option in (("gateway", gateways, "--gateway"), ("range", ranges, "--ip-range")):
+        for text in given:
+            place = _home(described, text, option)
+            if place["told"].get(kind):
+                raise UsageError(f"{option} {text}: the subnet {place['subnet']} has one already")
+            place[kind] = place["told"][kind] = text
+            if kind == "range" and not _hosts(place):
+                raise UsageError(f"{option} {text}: has no address for a container")
+    for each in described:
+        del each["told"]
+    four = [each for each in described if ":" not in each["subnet"]]
+    six = [each for each in described if ":" in each["subnet"]]
+    found: Network = {"subnets4": four, "subnets6": six}
+    if four:
+        found.update(four[0])
+    if six:
+        found.update({f"{key}6": six[0][key] for key in ("subnet", "gateway", "prefix", "range")})
+    return found
+
+
+def _described(subnet: Subnet) -> dict[str, Any]:
+    last = str(subnet.broadcast_address) if subnet.version == 4 else ""
+    return {
+        "subnet": str(subnet),
+        "gateway": str(subnet[1]),
+        "prefix": subnet.prefixlen,
+        "broadcast": last,
+        "range": "",
+        "told": {},
+    }
+
+
+def _hosts(described: dict[str, Any]) -> int:
+    """How many addresses of its range containers can have."""
+    subnet, within = ip_network(described["subnet"]), ip_network(described["range"])
+    nobody = {subnet[0], subnet[-1], ip_address(described["gateway"])}
+    return within.num_addresses - sum(each in within for each in nobody)
+
+
+def _home(described: list[dict[str, Any]], text: str, option: str) -> dict[str, Any]:
+    """The subnet a gateway or range is in. Raises UsageError."""
+    try:
+        inner = ip_network(text) if option == "--ip-range" else ip_network(str(ip_address(text)))
+    except ValueError:
+        raise UsageError(
+            f"{option} {text!r:.60}: no {'range' if option == '--ip-range' else 'address'}"
+        ) from None
+    for each in described:
+        outer = ip_network(each["subnet"])
+        if inner.version == outer.version and inner.subnet_of(outer):  # type: ignore[arg-type]
+            if option == "--gateway" and inner[0] in (outer[0], outer[-1] if outer.version == 4 else None):
+                raise UsageError(f"--gateway {text}: is an end of the subnet {outer}")
+            return each
+    subnets_told = " ".join(each["subnet"] for each in described) or "none"
+    raise UsageError(f"{option} {text}: in no subnet of the network ({subnets_told})")
+
+
+def check_address(name: str, address: str, told: str) -> dict[str, Any]:
+    """The subnet of *address*, which is outside the first one of its family. Raises UsageError, NotFound."""
+    every = subnets_of(name, "") + subnets_of(name, "6")
+    for each in every:
+        subnet = ip_network(each["subnet"])
+        if ip_address(address) in subnet:
+            ends = (str(subnet[0]), str(subnet[-1]) if subnet.version == 4 else "")
+            if address in (each["gateway"], *ends):
+                raise UsageError(f"{told}: no address of a container")
+            return each
+    raise UsageError(
+        f"{told}: not in network {name}", f"its subnets: {', '.join(each['subnet'] for each in every)}"
+    )
+
+
+def subnets_of(name: str, six: str) -> list[dict[str, Any]]:
+    """Every subnet of a family; six: "" or "6". Raises NotFound."""
+    network = records.load(name) or records.definition(name)
+    if network is None:
+        raise unknown(name)
+    return list(network[f"subnets{six or 4}"])
+
+
+def unknown(name: str) -> NotFound:
+    """The error about a network nobody made, with those there are."""
+    names = sorted({"bridge", "host", "none", *[str(network["name"]) for network in records.known()]})
+    return NotFound(f"no such network: {name}", f"there are {', '.join(names)}")
+
+
+def _subnet_in_place(route: Any) -> IPv4Network | None:
+    """The subnet of a bridge that outlived its files, so that containers on it stay reachable."""
+    for link in route.link_lookup(ifname=DEFAULT_BRIDGE):
+        for message in route.get_addr(family=socket.AF_INET, index=link):
+            return IPv4Network(f"{message.get_attr('IFA_LOCAL')}/{message['prefixlen']}", strict=False)
+    return None
+
+
+def _uplink_mtu(route: Any) -> int:
+    for message in route.get_default_routes(family=socket.AF_INET, table=254):
+        index = message.get_attr("RTA_OIF")
+        if index:
+            return int(route.get_links(index)[0].get_attr("IFLA_MTU"))
+    return _DEFAULT_MTU

@@ -1,0 +1,42 @@
+"""Taking one interface off a running container, by its undo lines; and what a killed `connect` left of one.
+
+Used by engine/connect.py and `system reconcile`.
+"""
+
+from __future__ import annotations
+
+from pyrun import undo
+from pyrun.network import claims, endpoint, leases, messages
+from pyrun.store import paths
+
+
+def undo_as_held(wire: endpoint.Wire, template: messages.Template) -> list[str]:
+    """The undo lines of an interface, each address freed for whoever of the container's planners claimed it."""
+    lines: list[str] = []
+    for key in ("address", "address6"):
+        if wire[key]:
+            owner = claims.holder(leases.path(str(wire["network"]), str(wire[key])))
+            lines += [line for line in endpoint.undo(wire, template, owner) if line not in lines]
+    return lines
+
+
+def forget_unnoted(identifier: str, wires: list[endpoint.Wire]) -> None:
+    """Undo what a `connect` or `disconnect` left that was killed: leases of the container which its record does not
+    tell of. Call under `later.locked`."""
+    noted = {str(wire[key]) for wire in wires for key in ("address", "address6") if wire.get(key)}
+    for network in claims.names(f"{paths.run()}/networks"):
+        template = messages.load(network)
+        for address in claims.names(f"{paths.run()}/networks/{network}/leases"):
+            lines = claims.lines(leases.path(network, address))
+            if template is None or address in noted or not lines or not lines[0].startswith(f"{identifier} "):
+                continue
+            told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+            wire = {"network": network, "link": told.get("link", ""), "mac": told.get("mac") or leases.mac(address),
+                    "address": "", "address6": "", "address6" if ":" in address else "address": address}  # fmt: skip
+            undo.replay_lines(with_removal(undo_as_held(wire, template), wire, template))
+
+
+def with_removal(lines: list[str], wire: endpoint.Wire, template: messages.Template) -> list[str]:
+    """The undo lines of an interface, and its link deleted at once: the namespace, whose end would do it, lives on."""
+    remove = messages.filled(template, "remove", name=str(wire["link"]).encode())
+    return [*lines[:1], f"netlink\t{messages.NETLINK_ROUTE}\t{remove.hex()}", *lines[1:]]

@@ -1,0 +1,182 @@
+"""A policy's part of a start: checked, added to the plan, carried out; and the same for a container that runs.
+
+The container's addresses are put under the rules before it does anything. What it says to its neighbours in the
+same network is only seen by the rules if the kernel shows them bridged frames (br_netfilter): that is switched on
+for its bridges alone where it is not on for all; where the kernel cannot, the container exchanges no frames with its
+neighbours at all.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+from collections.abc import Sequence
+from typing import Any
+
+from pyrun import notice
+from pyrun.errors import UsageError
+from pyrun.network import attach, endpoint, leases, messages
+from pyrun.network.egress import elements, policy
+from pyrun.network.egress.parse import parse, spelled
+from pyrun.plan.operations import Operation
+from pyrun.store import paths
+
+# A line of the undo list has room for some three hundred messages of IPv4, and each is in it twice.
+_A_LINE = 60
+_SWITCHES = ("iptables", "ip6tables")
+
+
+def check(request: dict[str, Any]) -> None:
+    """Whether what is asked can be read and done. Raises UsageError."""
+    parse(str(request["egress"]))
+    if request["mode"] != "bridge":
+        raise UsageError(
+            f"--egress {request['egress']!r:.80}: has no meaning with --network {request['mode']}",
+            "it works on bridges of pyrun: the default network, or one of `pyrun network create`",
+        )
+
+
+def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
+    """The plan of a container's network with its policy. Raises UsageError, its claims given up."""
+    asked = parse(str(request["egress"]))
+    if asked is None:
+        return planned
+    attach.PERFORM.update(PERFORM)
+    wires = planned["wires"]
+    for wire in wires:
+        if not str(wire["link"]).startswith(messages.HOST_LINK_PREFIX):
+            endpoint.release(planned["claims"], planned["owner"])
+            raise UsageError(
+                f"--egress: network {wire['network']} does not pass the rules of this host",
+                "it works on bridges of pyrun",
+            )
+    identifier = str(request["id"])
+    asked.addresses = addresses(wires)
+    todo = Operation("EGRESS", identifier, spelled(asked), " ".join(asked.addresses), *_joined(wires))
+    undone = [] if request["dry_run"] else undo(identifier, asked, wires, str(planned["owner"]))
+    also, *rest = planned["undo"]
+    place = next(number for number, each in enumerate(planned["outside"]) if each.kind == "COMMIT") + 1
+    outside = [*planned["outside"][:place], todo, *planned["outside"][place:]]
+    return {**planned, "outside": outside, "undo": [also, *undone, *rest]}
+
+
+def addresses(wires: list[endpoint.Wire]) -> list[str]:
+    """Every address of a container."""
+    return [str(wire[key]) for wire in wires for key in ("address", "address6") if wire[key]]
+
+
+def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
+    return " ".join(str(wire["bridge"]) for wire in wires), " ".join(str(wire["link"]) for wire in wires)
+
+
+def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str) -> list[str]:
+    """Undo lines: the policy's elements, while the address is still the container's; then its file.
+
+    Each element is added before it is deleted, so that a line succeeds however many of them are there.
+    """
+    template = elements.words()
+    lines = []
+    for wire in wires:
+        for address in addresses([wire]):
+            one = policy.Policy(asked.mode)
+            one.allow, one.deny, one.domains, one.dns = asked.allow, asked.deny, asked.domains, asked.dns
+            one.addresses = [address]
+            pairs = list(
+                zip(
+                    elements.policed(template, one), elements.policed(template, one, delete=True), strict=True
+                )
+            )
+            pairs += zip(
+                elements.standing(template, one), elements.standing(template, one, delete=True), strict=True
+            )
+            lines.append(f"guard\t{leases.path(str(wire['network']), address)}\t{owner}")
+            lines += [_batch(template, pairs[at : at + _A_LINE]) for at in range(0, len(pairs), _A_LINE)]
+            lines.append("end")
+        key = str(wire["link"]).encode().ljust(16, b"\0")
+        lines.append(
+            _batch(template, [tuple(messages.filled(template, name, key=key) for name in ("mute", "unmute"))])
+        )
+    return [*lines, f"unlink\t{policy.path(identifier)}"]
+
+
+def _batch(template: messages.Template, pairs: Sequence[tuple[bytes, ...]]) -> str:
+    changes = [message for pair in pairs for message in pair]
+    return f"netlink\t{messages.NETLINK_NETFILTER}\t{messages.transaction(template, changes).hex()}"
+
+
+def apply(sock: socket, identifier: str, wanted: policy.Policy | None, addresses: list[str]) -> None:
+    """Make *wanted* the policy of the container with *addresses*, whatever it was; None: it has none any more.
+
+    Raises OSError.
+    """
+    template = elements.words()
+    before = policy.load(identifier)
+    # The file first: whoever makes the rules anew meanwhile goes by it.
+    if wanted is None:
+        policy.forget(identifier)
+    else:
+        wanted.addresses = addresses
+        policy.save(identifier, wanted)
+    changes = elements.leftovers(sock, template, addresses)
+    if wanted is not None:
+        changes += elements.policed(template, wanted) + elements.standing(template, wanted)
+    elif before is not None:
+        changes += elements.policed(template, before, delete=True)
+    if changes:
+        messages.transact(sock, template, changes)
+    flows = elements.forget_flows(template, addresses)
+    messages.answers(sock, flows, len(flows))
+
+
+def egress(
+    link: attach.Attachment, identifier: str, text: str, addresses: str, bridges: str, links: str
+) -> None:
+    """Carry out the operation."""
+    assert link.netfilter is not None
+    try:
+        apply(link.netfilter, identifier, parse(text), addresses.split(" "))
+    except FileNotFoundError:  # somebody flushed the rules a moment ago; the file is there now
+        from pyrun.network import rebuilding
+
+        rebuilding.rebuild()
+    set_apart(link.netfilter, bridges.split(" "), links.split(" "))
+
+
+def set_apart(sock: socket, bridges: list[str], links: list[str]) -> None:
+    """See to it that what the container says to its neighbours meets the rules, or is not said."""
+    for bridge, link in zip(bridges, links, strict=True):
+        if not all(_shown(link, switch) for switch in _SWITCHES):
+            _change_mute(sock, link, ("mute",))
+            notice.say(
+                f"this kernel shows no bridged frames to the rules (br_netfilter): {link} is cut off from its "
+                f"neighbours on {bridge}"
+            )
+
+
+def let_join(sock: socket, links: list[str]) -> None:
+    """Undo `set_apart`, for a container that has no policy any more."""
+    for link in links:
+        try:
+            _change_mute(sock, link, ("mute", "unmute"))
+        except OSError:  # no table, no set: nothing keeps it apart
+            pass
+
+
+def _change_mute(sock: socket, link: str, words: Sequence[str]) -> None:
+    template = elements.words()
+    key = link.encode().ljust(16, b"\0")
+    messages.transact(sock, template, [messages.filled(template, word, key=key) for word in words])
+
+
+def _shown(link: str, switch: str) -> bool:
+    """Whether frames from this link pass the rules; switched on for its bridge if for no other."""
+    try:
+        if paths.read(f"/proc/sys/net/bridge/bridge-nf-call-{switch}")[:1] == b"1":
+            return True
+        own = f"/sys/class/net/{link}/brport/bridge/bridge/nf_call_{switch}"
+        paths.write(own, b"1")
+        return paths.read(own)[:1] == b"1"
+    except OSError:
+        return False
+
+
+PERFORM = {"EGRESS": (egress, "set the egress policy")}

@@ -1,0 +1,83 @@
+"""Elements of the firewall's sets and maps, by the templates: published ports, and what a link may send.
+
+Those of a container are added when it starts or publishes something later, and deleted by its undo list.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET6, inet_aton, inet_pton
+from _struct import pack
+
+from pyrun.network import messages, ports
+
+
+def pins(
+    template: messages.Template, action: str, name: str, mac: str, address: str, address6: str
+) -> list[bytes]:
+    """The messages that allow ("pin") a link its addresses, or take that back ("unpin")."""
+    link = name.encode()
+    found = [messages.filled(template, f"{action}-mac", name=link, mac=bytes.fromhex(mac.replace(":", "")))]
+    if address:
+        found.append(messages.filled(template, f"{action}-address", name=link, address=inet_aton(address)))
+    if address6:
+        for packed in (inet_pton(AF_INET6, address6), of_the_link(mac)):
+            found.append(messages.filled(template, f"{action}-address6", name=link, address6=packed))
+    if template.get("icc") == "False":
+        found.append(messages.filled(template, f"{action}-alone", name=link))
+    return found
+
+
+def of_the_link(mac: str) -> bytes:
+    """The IPv6 address a link gives itself by its MAC, under which it asks for neighbours. Source: RFC 4291, app. A."""
+    one, *rest = bytes.fromhex(mac.replace(":", ""))
+    return b"\xfe\x80" + bytes(6) + bytes([one ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]])
+
+
+def element(template: messages.Template, action: str, port: ports.Port, address: str) -> bytes:
+    """The message that adds ("publish") or deletes ("unpublish") one published port of the family of *address*."""
+    host, number, inside, protocol = port
+    six = ":" in host
+    key = pack(">BxxxHxx", ports.PROTOCOLS[protocol], number)
+    name = f"{action}6" if six else action
+    if host not in (ports.ANY, ports.ANY6):
+        name, key = f"{name}-at", _packed(host) + key
+    values = {"key": key}
+    if action == "publish":
+        values["target"] = _packed(address) + pack(">Hxx", inside)
+    return messages.filled(template, name, **values)
+
+
+def _packed(address: str) -> bytes:
+    return inet_pton(AF_INET6, address) if ":" in address else inet_aton(address)
+
+
+def published_and_back(
+    template: messages.Template, published: list[ports.Port], targets: dict[bool, str]
+) -> list[bytes]:
+    """Changes that take published ports back; targets: IPv6? -> the container's address.
+
+    Each element is added before it is deleted: so the transaction succeeds however many of them are there.
+    """
+    changes = []
+    for port in published:
+        target = targets[":" in port[0]]
+        changes += [element(template, "publish", port, target), element(template, "unpublish", port, target)]
+    return changes
+
+
+def shut(template: messages.Template, action: str, protocol: str, number: int) -> bytes:
+    """The message that closes a published port to the outside ("shut"), or takes that back ("unshut")."""
+    return messages.filled(template, action, key=pack(">BxxxHxx", ports.PROTOCOLS[protocol], number))
+
+
+def unpin_batch(template: messages.Template, name: str, mac: str, address: str, address6: str) -> bytes:
+    """The same for what a link may send."""
+    words = (name, mac, address, address6)
+    return messages.transaction(template, pins(template, "pin", *words) + pins(template, "unpin", *words))
+
+
+def flows_to(template: messages.Template, address: str) -> bytes:
+    """Forget every flow that led to the container, for the undo list."""
+    if ":" in address:
+        return messages.filled(template, "forget-target6", address6=inet_pton(AF_INET6, address))
+    return messages.filled(template, "forget-target", address=inet_aton(address))

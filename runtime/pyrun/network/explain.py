@@ -1,0 +1,280 @@
+"""What the network's operations say to a reader: (sentence, shell equivalent, how to see it).
+
+`{name}` and `{pid}` are filled in by plan/explain.py. The shell lines would do the same by
+hand, one by one; together they are the network of a container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyrun.network import explain_drivers, firewall, ports
+from pyrun.network.egress import explain as explain_egress
+from pyrun.plan.operations import Operation
+from pyrun.store import paths
+
+Explanation = tuple[str, str, str]
+_INSIDE = "ip netns exec {name}"
+
+
+def _words(operation: Operation) -> list[str]:
+    return [str(item) for item in operation.args]
+
+
+def _network(operation: Operation) -> Explanation:
+    bridge, gateway, prefix = _words(operation)
+    return (
+        f"make the bridge {bridge} with the address {gateway}/{prefix}, forwarding and the table inet {firewall.TABLE}",
+        f"ip link add {bridge} type bridge mcast_snooping 0; ip addr add {gateway}/{prefix} dev {bridge}; "
+        f"ip link set {bridge} up; sysctl net.ipv4.ip_forward=1; nft -f ...",
+        f"ip addr show {bridge}; nft list table inet {firewall.TABLE}",
+    )
+
+
+def _lease(operation: Operation) -> Explanation:
+    address, network = _words(operation)
+    return (f"lease the address {address} of the network {network}", "", "pyrun network ls --format json")
+
+
+def _port(operation: Operation) -> Explanation:
+    host, number, protocol = _words(operation)
+    return (
+        f"reserve the port {host}:{number}/{protocol} of the host",
+        "",
+        f"cat {paths.run()}/ports/{protocol}-{host}-{number}",
+    )
+
+
+def _netns_name(operation: Operation) -> Explanation:
+    path = _words(operation)[0]
+    return (
+        "give the network namespace the container's name",
+        f"touch {path}; mount --bind /proc/{{pid}}/ns/net {path}",
+        "ip netns list",
+    )
+
+
+def _netns_enter(operation: Operation) -> Explanation:
+    del operation
+    return (
+        "enter the network namespace, where links that come are to have no IPv6, and return with a socket of it",
+        "ip netns exec {name} sysctl net.ipv6.conf.default.disable_ipv6=1",
+        f"{_INSIDE} sysctl net.ipv6.conf.default.disable_ipv6",
+    )
+
+
+def _veth(operation: Operation) -> Explanation:
+    name, bridge, mac, alias, inside, _ = _words(operation)
+    return (
+        f"make a link pair: {name} in the bridge {bridge}, {inside} ({mac}) inside the container",
+        f"ip link add {name} type veth peer name {inside} address {mac} netns {{name}}; "
+        f"ip link set {name} alias {alias} addrgenmode none master {bridge} up",
+        f"ip -d link show {name}",
+    )
+
+
+def _ipv6(operation: Operation) -> Explanation:
+    (inside,) = _words(operation)
+    return (
+        f"switch IPv6 on for {inside}, and believe no router that advertises itself there",
+        f"{_INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra=0 net.ipv6.conf.{inside}.accept_dad=0 "
+        f"net.ipv6.conf.{inside}.disable_ipv6=0",
+        f"{_INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra",
+    )
+
+
+def _pin(operation: Operation) -> Explanation:
+    name, mac, address, address6 = _words(operation)
+    pairs = [(firewall.MACS, mac), (firewall.ADDRESSES, address), (firewall.ADDRESSES6, address6)]
+    add = f"nft add element bridge {firewall.TABLE}"
+    added = [f"{add} {where} '{{ \"{name}\" . {what} }}'" for where, what in pairs if what]
+    return (
+        f"let {name} send from {' and '.join(what for _, what in pairs if what)}, and nothing in the name of others",
+        "; ".join(added),
+        f"nft list set bridge {firewall.TABLE} {firewall.MACS}",
+    )
+
+
+def _announce(operation: Operation) -> Explanation:
+    inside, mac, *addresses = _words(operation)
+    told = " and ".join(filter(None, addresses))
+    return (
+        f"tell the neighbours of {inside} that {told} is at {mac}: they may know a former owner",
+        "",
+        f"ip neigh show {addresses[0] or addresses[1]}",
+    )
+
+
+def _resolver(operation: Operation) -> Explanation:
+    network, gateway = _words(operation)
+    return (
+        f"let the resolver of the network {network} listen at {gateway}: it knows the containers and asks the outside",
+        "",
+        f"ss -lun src {f'[{gateway}]' if ':' in gateway else gateway}",
+    )
+
+
+def _link_up(operation: Operation) -> Explanation:
+    (name,) = _words(operation)
+    return (f"bring {name} up inside", f"ip -n {{name}} link set {name} up", f"{_INSIDE} ip link show {name}")
+
+
+def _address(operation: Operation) -> Explanation:
+    address, prefix, inside = _words(operation)
+    more = " nodad" if ":" in address else " broadcast +"
+    return (
+        f"give {inside} the address {address}/{prefix}",
+        f"ip -n {{name}} addr add {address}/{prefix}{more} dev {inside}",
+        f"{_INSIDE} ip addr show {inside}",
+    )
+
+
+def _route(operation: Operation) -> Explanation:
+    gateway, inside = _words(operation)
+    six = " -6" if ":" in gateway else ""
+    return (
+        f"send everything else to {gateway}, by {inside}",
+        f"ip{six} -n {{name}} route add default via {gateway} dev {inside}",
+        f"{_INSIDE} ip{six} route",
+    )
+
+
+def _settle(operation: Operation) -> Explanation:
+    name, bridge = _words(operation)
+    return (
+        f"read the link inside, {name} and {bridge} back, so that they forward from the first packet on",
+        f"ip -n {{name}} link show; ip link show {name}; ip link show {bridge}",
+        f"bridge link show dev {name}",
+    )
+
+
+def _localnet(operation: Operation) -> Explanation:
+    (bridge,) = _words(operation)
+    return (
+        f"let 127.0.0.1 of the host be redirected to {bridge} (the chain guard keeps everybody else out)",
+        f"sysctl net.ipv4.conf.{bridge}.route_localnet=1",
+        f"sysctl net.ipv4.conf.{bridge}.route_localnet",
+    )
+
+
+def _hairpin(operation: Operation) -> Explanation:
+    (name,) = _words(operation)
+    return (
+        f"let the container reach its own published port: {name} may send back where a packet came from",
+        f"bridge link set dev {name} hairpin on",
+        f"bridge -d link show dev {name}",
+    )
+
+
+def _publish(operation: Operation) -> Explanation:
+    host, number, protocol, address, inside = _words(operation)
+    six = ":" in host
+    if host in (ports.ANY, ports.ANY6):
+        element, name = (
+            f"{protocol} . {number} : {address} . {inside}",
+            firewall.PORTS6 if six else firewall.PORTS,
+        )
+    else:
+        name = firewall.PORTS6_AT if six else firewall.PORTS_AT
+        element = f"{host} . {protocol} . {number} : {address} . {inside}"
+    return (
+        f"publish {host}:{number}/{protocol}: connections go to {address}:{inside}",
+        f"nft add element inet {firewall.TABLE} {name} '{{ {element} }}'",
+        f"nft list map inet {firewall.TABLE} {name}",
+    )
+
+
+def _close(operation: Operation) -> Explanation:
+    protocol, number = _words(operation)
+    return (
+        f"keep {number}/{protocol} closed to the outside: this host's own firewall would not let it in",
+        f"nft add element inet {firewall.TABLE} {firewall.CLOSED} '{{ {protocol} . {number} }}'",
+        f"nft list set inet {firewall.TABLE} {firewall.CLOSED}",
+    )
+
+
+def _open(operation: Operation) -> Explanation:
+    protocol, number = _words(operation)
+    return (
+        f"have {number}/{protocol} open to the outside, as this host's own firewall has it",
+        f"nft delete element inet {firewall.TABLE} {firewall.CLOSED} '{{ {protocol} . {number} }}'",
+        f"nft list set inet {firewall.TABLE} {firewall.CLOSED}",
+    )
+
+
+def _commit(operation: Operation) -> Explanation:
+    (count,) = _words(operation)
+    what = "the change" if count == "1" else f"all {count} changes"
+    return (f"commit {what} of the firewall in one transaction", "", f"nft list table inet {firewall.TABLE}")
+
+
+def _forget_flows(operation: Operation) -> Explanation:
+    number, protocol = _words(operation)
+    return (
+        f"forget tracked {protocol} flows to port {number}, which would keep their former way",
+        f"conntrack -D -p {protocol} --orig-port-dst {number}",
+        f"conntrack -L -p {protocol} --orig-port-dst {number}",
+    )
+
+
+def _netns_file(operation: Operation) -> Explanation:
+    (path,) = _words(operation)
+    return (
+        "give the network namespace a name in the user's mount namespace",
+        f"touch {path}; mount --bind /proc/{{pid}}/ns/net {path}",
+        "lsns -t net -p {pid}",
+    )
+
+
+def _user_network(operation: Operation) -> Explanation:
+    program, pid_file, name, *given = _words(operation)
+    from pyrun.network import pasta, slirp
+
+    line = pasta.command(pid_file, name, given) if program == "pasta" else slirp.command(name, given)
+    return (
+        f"start {program}, which carries the container's packets through the user's own sockets",
+        " ".join(line),
+        "nsenter -t {pid} -n ip addr",
+    )
+
+
+def _forward(operation: Operation) -> Explanation:
+    host, number, inside, protocol = _words(operation)
+    words = f'"proto": "{protocol}", "host_addr": "{host}", "host_port": {number}, "guest_port": {inside}'
+    return (
+        f"publish {host}:{number}/{protocol}: slirp4netns listens there",
+        f'echo \'{{"execute": "add_hostfwd", "arguments": {{{words}}}}}\' | nc -U slirp.sock',
+        f"ss -{'t' if protocol == 'tcp' else 'u'}ln 'sport = :{number}'",
+    )
+
+
+EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
+    **explain_drivers.EXPLAIN,
+    **explain_egress.EXPLAIN,
+    "NETWORK": _network,
+    "LEASE": _lease,
+    "PORT": _port,
+    "NETNS_NAME": _netns_name,
+    "NETNS_ENTER": _netns_enter,
+    "VETH": _veth,
+    "IPV6": _ipv6,
+    "PIN": _pin,
+    "LINK_UP": _link_up,
+    "ADDRESS": _address,
+    "ADDRESS6": _address,
+    "ROUTE": _route,
+    "ROUTE6": _route,
+    "ANNOUNCE": _announce,
+    "RESOLVER": _resolver,
+    "SETTLE": _settle,
+    "LOCALNET": _localnet,
+    "HAIRPIN": _hairpin,
+    "PUBLISH": _publish,
+    "CLOSE": _close,
+    "OPEN": _open,
+    "COMMIT": _commit,
+    "FORGET_FLOWS": _forget_flows,
+    "NETNS_FILE": _netns_file,
+    "USER_NETWORK": _user_network,
+    "FORWARD": _forward,
+}

@@ -1,0 +1,164 @@
+"""What the operations of the drivers and of shaping say to a reader: (sentence, shell equivalent, how to see it).
+
+As in explain.py, which takes them in; `{name}` and `{pid}` are filled in by plan/explain.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from pyrun.plan.operations import Operation
+
+Explanation = tuple[str, str, str]
+_INSIDE = "ip netns exec {name}"
+_NETNS = "/proc/{pid}/ns/net"
+
+
+def _words(operation: Operation) -> list[str]:
+    return [str(item) for item in operation.args]
+
+
+def _macvlan(operation: Operation) -> Explanation:
+    parent, mode, inside, mac = _words(operation)
+    return (
+        f"make the macvlan {inside} ({mac}) on {parent}, inside the container",
+        f"ip link add {inside} link {parent} netns {{name}} address {mac} type macvlan mode {mode}",
+        f"{_INSIDE} ip -d link show {inside}",
+    )
+
+
+def _shim(operation: Operation) -> Explanation:
+    name, parent, address, own = _words(operation)
+    return (
+        f"make {name} on {parent}, by which the host ({own}) and the container ({address}) reach each other",
+        f"ip link add {name} link {parent} type macvlan mode bridge; sysctl net.ipv4.conf.{name}.arp_filter=1; "
+        f"ip link set {name} up; ip route add {address} dev {name} src {own}",
+        f"ip route get {address}",
+    )
+
+
+def _ipvlan(operation: Operation) -> Explanation:
+    parent, mode, inside = _words(operation)
+    return (
+        f"make the ipvlan {inside} on {parent}, inside the container",
+        f"ip link add {inside} link {parent} netns {{name}} type ipvlan mode {mode}",
+        f"{_INSIDE} ip -d link show {inside}",
+    )
+
+
+def _segment(operation: Operation) -> Explanation:
+    name, bridge, inside, mac, mtu = _words(operation)
+    return (
+        f"make a link pair: {name} in the bridge {bridge}, which holds the card, {inside} ({mac}) inside the container",
+        f"ip link add {name} mtu {mtu} type veth peer name {inside} address {mac} mtu {mtu} netns {{name}}; "
+        f"sysctl net.ipv6.conf.{name}.disable_ipv6=1; ip link set {name} master {bridge} up",
+        f"bridge link show dev {name}",
+    )
+
+
+def _card_ipv6(operation: Operation) -> Explanation:
+    name, wanted = _words(operation)
+    off = "0" if wanted == "1" else "1"
+    return (
+        f"{name} {'has IPv6, without believing routers that advertise themselves' if wanted == '1' else 'has no IPv6'}",
+        f"{_INSIDE} sysctl net.ipv6.conf.{name}.accept_ra=0 net.ipv6.conf.{name}.disable_ipv6={off}",
+        f"{_INSIDE} sysctl net.ipv6.conf.{name}.disable_ipv6",
+    )
+
+
+def _card_address(operation: Operation) -> Explanation:
+    name, address, prefix = _words(operation)
+    return (
+        f"give {name} the address {address}/{prefix}",
+        f"ip -n {{name}} addr add {address}/{prefix} dev {name}",
+        f"{_INSIDE} ip addr show {name}",
+    )
+
+
+def _card_up(operation: Operation) -> Explanation:
+    (name,) = _words(operation)
+    return (f"bring {name} up inside", f"ip -n {{name}} link set {name} up", f"{_INSIDE} ip link show {name}")
+
+
+def _card_route(operation: Operation) -> Explanation:
+    name, gateway = _words(operation)
+    way = f"via {gateway} dev {name}" if gateway else f"dev {name}"
+    return (
+        f"send everything else {'to ' + gateway if gateway else 'straight out of ' + name}",
+        f"ip -n {{name}} route add default {way}",
+        f"{_INSIDE} ip route",
+    )
+
+
+def _card_ready(operation: Operation) -> Explanation:
+    name, outside = _words(operation)
+    both = f"{name} and {outside}" if outside else name
+    return (
+        f"read {both} back, so that no first packet is lost",
+        f"ip -n {{name}} link show {name}" + (f"; ip link show {outside}" if outside else ""),
+        f"{_INSIDE} ip link show {name}",
+    )
+
+
+def _cni(operation: Operation) -> Explanation:
+    name, file, namespace, _, text = _words(operation)
+    job = json.loads(text)
+    plugins = [str(plugin["type"]) for plugin in job["network"]["plugins"]]
+    return (
+        f"run the plugins of the CNI network {name}: {', '.join(plugins)}; what they answer is noted in {file}",
+        f"CNI_COMMAND=ADD CNI_CONTAINERID={str(job['id'])[:12]} CNI_NETNS={namespace} CNI_IFNAME={job['ifname']} "
+        f"CNI_PATH={job['path']} {plugins[0]} <{job['network']['file']}; ...",
+        f"{_INSIDE} ip addr show {job['ifname']}",
+    )
+
+
+def _rate(operation: Operation) -> Explanation:
+    name, bits_in, bits_out, below = _words(operation)
+    parent = "parent 1:1" if below == "1" else "root"
+    ways = [f"in to {bits_in} bit/s"] * (bits_in != "0") + [f"out to {bits_out} bit/s"] * (bits_out != "0")
+    done = [f"tc qdisc add dev {name} {parent} tbf rate {bits_in}bit ..."] if bits_in != "0" else []
+    if bits_out != "0":
+        from pyrun.network import shaping
+
+        detour = shaping.ifb(name)
+        done += [
+            f"ip link add {detour} type ifb; ip link set {detour} up",
+            f"tc qdisc add dev {detour} root tbf rate {bits_out}bit ...; tc qdisc add dev {name} ingress",
+            f"tc filter add dev {name} ingress u32 match u32 0 0 action mirred egress redirect dev {detour}",
+        ]
+    return (f"limit the way {' and the way '.join(ways)}", "; ".join(done), f"tc -s qdisc show dev {name}")
+
+
+def _fault(operation: Operation) -> Explanation:
+    name, words = _words(operation)
+    units = {"delay": "us", "jitter": "us"}
+    given = {
+        key: f"{value}{units.get(key, '%')}"
+        for key, _, value in [pair.partition("=") for pair in words.split(",")]
+    }
+    told = ", ".join(f"{key} {value}" for key, value in given.items())
+    netem = " ".join(f"{key} {value}" for key, value in given.items() if key != "jitter")
+    if "jitter" in given:
+        netem = netem.replace(f"delay {given['delay']}", f"delay {given['delay']} {given['jitter']}")
+    return (
+        f"make the container's line worse: {told} of what arrives",
+        f"tc qdisc add dev {name} root netem {netem}",
+        f"tc -s qdisc show dev {name}",
+    )
+
+
+EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
+    "MACVLAN": _macvlan,
+    "SHIM": _shim,
+    "IPVLAN": _ipvlan,
+    "SEGMENT": _segment,
+    "CARD_IPV6": _card_ipv6,
+    "CARD_ADDRESS": _card_address,
+    "CARD_UP": _card_up,
+    "CARD_ROUTE": _card_route,
+    "CARD_READY": _card_ready,
+    "CNI": _cni,
+    "RATE": _rate,
+    "FAULT": _fault,
+}

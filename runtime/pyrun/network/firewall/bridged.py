@@ -1,0 +1,179 @@
+"""The rules of the table `bridge pyrun`: what a container's link may send, checked where it enters the bridge.
+
+A container with CAP_NET_RAW or NET_ADMIN (Docker and pyrun grant the first by default) could speak under the
+addresses of others: answer their ARP, announce itself as router, hand out addresses. Links not called pyv* are
+nobody's here. Each rule carries its reason as a comment: `nft list table bridge pyrun`.
+Source: RFC 826, 4861, 5227; linux/net/bridge/netfilter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyrun.network import nft
+from pyrun.network.firewall import names
+from pyrun.network.firewall.expressions import (
+    Part,
+    compare,
+    goto,
+    interface,
+    jump,
+    lookup,
+    masked,
+    meta,
+    payload,
+    protocol,
+    set_meta,
+    set_payload,
+    verdict,
+)
+
+# Before br_netfilter (0) and everybody's filter (-200): what is spoofed is nobody's business.
+_EARLY = -300
+_ICMPV6, _UDP = 58, 17
+_ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
+
+Rule = tuple[str, list[Part], str]
+
+CHAINS: tuple[tuple[str, int | None, int], ...] = (
+    (names.FRAMES, None, 0),
+    ("check_arp", None, 0),
+    ("check_ipv4", None, 0),
+    ("check_ipv6", None, 0),
+    ("check_icmpv6", None, 0),
+    ("entrance", None, 0),
+    ("prerouting", nft.PREROUTING, _EARLY),
+    ("forward", nft.FORWARD, _EARLY),
+)
+
+_DROP, _ACCEPT, _RETURN = verdict(nft.DROP), verdict(nft.ACCEPT), verdict(nft.RETURN)
+# Of a frame for the gateway, where a network has further bridges: the MAC that each of them has.
+_ENTRANCE: list[Part] = [payload(0, 0, 6), lookup(names.ENTRANCES, 1, 1)]
+_UNPINNED: Part = [meta("iifname"), lookup(names.UNPINNED)]
+_NOBODYS = "a link whose container finds its address itself"
+
+
+def messages() -> list[bytes]:
+    """The chains and rules, encoded."""
+    family = nft.BRIDGE
+    chains = [nft.chain(names.TABLE, name, hook, priority, family=family) for name, hook, priority in CHAINS]
+    return chains + [
+        nft.rule(names.TABLE, chain, *parts, comment=why, family=family) for chain, parts, why in rules()
+    ]
+
+
+def rules() -> Iterator[Rule]:
+    """Every rule: its chain, its parts, its reason."""
+    yield from _entrance()
+    yield "prerouting", [interface("iifname", "pyv*"), goto(names.FRAMES)], "what comes out of a container"
+    yield "forward", [
+        meta("oifname"), lookup(names.ALONE), payload(0, 6, 6), lookup(names.ROUTERS, absent=True), _DROP
+    ], "--icc=false: a container exchanges frames with this host alone"  # fmt: skip
+    for one, other in (("iifname", "oifname"), ("oifname", "iifname")):
+        yield "forward", [
+            meta(one), lookup(names.MUTE), interface(other, "pyv*"), _DROP
+        ], "an egress policy, where the kernel shows no bridged frames to the rules"  # fmt: skip
+    yield from _links()
+    yield from _arp()
+    yield from _ipv4()
+    yield from _ipv6()
+
+
+def _entrance() -> Iterator[Rule]:
+    """What is for the gateway enters this host at the bridge it is on: br_netfilter would take it for two packets."""
+    yield "prerouting", [
+        interface("iifname", "pyv*"), *_ENTRANCE, jump("entrance")
+    ], "for the gateway, where a network has further bridges"  # fmt: skip
+    yield "entrance", [payload(0, 12, 2), compare(_ARP), _RETURN], "who asks for the gateway asks itself"
+    for kind in (135, 136):
+        yield "entrance", [
+            _is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _RETURN
+        ], "the same of IPv6"  # fmt: skip
+    yield "entrance", [
+        *_ENTRANCE, set_payload(0, 0, 6), *set_meta("pkttype", b"\0")
+    ], "it enters this host here, once, whether bridges pass frames to the rules or not"  # fmt: skip
+
+
+def _links() -> Iterator[Rule]:
+    kind, chain = payload(0, 12, 2), names.FRAMES
+    yield chain, [
+        meta("iifname"), payload(0, 6, 6, 2), lookup(names.MACS, absent=True), _DROP
+    ], "under its own MAC alone"  # fmt: skip
+    yield chain, [
+        payload(0, 0, 6), masked(b"\xff\xff\xff\xff\xff\xf0"), compare(b"\x01\x80\xc2\0\0\0"), _DROP
+    ], "no spanning tree, no pause frames: a container is no switch"  # fmt: skip
+    for number, name in ((_ARP, "arp"), (_IPV4, "ipv4"), (_IPV6, "ipv6")):
+        yield chain, [kind, compare(number), goto(f"check_{name}")], "are the addresses in it its own?"
+    yield chain, [_DROP], "no VLAN tags and no other protocols, which nothing here could check"
+
+
+def _arp() -> Iterator[Rule]:
+    yield "check_arp", [
+        payload(1, 0, 6), compare(b"\0\1\x08\0\6\4", different=True), _DROP
+    ], "ARP between Ethernet and IPv4: the fields lie where the next rules look"  # fmt: skip
+    yield "check_arp", [
+        _is(_ARP), meta("iifname"), payload(1, 8, 6, 2), lookup(names.MACS, absent=True), _DROP
+    ], "an ARP sender tells its own MAC"  # fmt: skip
+    yield "check_arp", [_UNPINNED, _ACCEPT], _NOBODYS
+    yield (
+        "check_arp",
+        [_is(_ARP), payload(1, 14, 4), compare(bytes(4)), _ACCEPT],
+        "an ARP probe claims no address",
+    )
+    yield "check_arp", [
+        _is(_ARP), meta("iifname"), payload(1, 14, 4, 2), lookup(names.ADDRESSES, absent=True), _DROP
+    ], "an ARP sender tells its own address"  # fmt: skip
+
+
+def _ipv4() -> Iterator[Rule]:
+    yield "check_ipv4", [
+        protocol(_UDP), payload(2, 0, 4), compare(b"\0\x43\0\x44"), _DROP
+    ], "a container is no DHCP server"  # fmt: skip
+    yield "check_ipv4", [_UNPINNED, _ACCEPT], _NOBODYS
+    yield "check_ipv4", [
+        _is(_IPV4), meta("iifname"), payload(1, 12, 4, 2), lookup(names.ADDRESSES, absent=True), _DROP
+    ], "under its own address alone"  # fmt: skip
+
+
+def _ipv6() -> Iterator[Rule]:
+    own = [_is(_IPV6), meta("iifname"), payload(1, 8, 16, 2), lookup(names.ADDRESSES6, absent=True), _DROP]
+    yield "check_ipv6", [protocol(_ICMPV6), goto("check_icmpv6")], "IPv6 itself"
+    yield "check_ipv6", [
+        protocol(_UDP), payload(2, 0, 4), compare(b"\x02\x23\x02\x22"), _DROP
+    ], "a container is no DHCPv6 server"  # fmt: skip
+    yield "check_ipv6", [_UNPINNED, _ACCEPT], _NOBODYS
+    yield "check_ipv6", [*_link_local(), _DROP], "its address of the link is for looking for neighbours"
+    yield "check_ipv6", own, "under its own addresses alone"
+    yield from _icmpv6()
+    yield "check_icmpv6", own, "under its own addresses alone"
+    whole: list[Part] = [payload(2, 0, 1), compare(b"\xff", different=True)]
+    yield "check_icmpv6", [*_link_local(), *whole, _ACCEPT], "its address of the link, whose kind can be read"
+    yield "check_icmpv6", [*_link_local(), _DROP], "and nothing in pieces, whose kind cannot"
+
+
+def _link_local() -> list[Part]:
+    return [payload(1, 8, 2), masked(b"\xff\xc0"), compare(b"\xfe\x80")]
+
+
+def _icmpv6() -> Iterator[Rule]:
+    def of(kind: int) -> list[Part]:
+        return [_is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind]))]
+
+    unsaid: list[Part] = [payload(1, 8, 16), compare(bytes(16))]
+    yield "check_icmpv6", [*of(134), _DROP], "a container is no router: it advertises nothing"
+    yield "check_icmpv6", [*of(137), _DROP], "nor does it send anybody elsewhere"
+    yield "check_icmpv6", [_UNPINNED, _ACCEPT], _NOBODYS
+    yield "check_icmpv6", [
+        *of(136), meta("iifname"), payload(2, 8, 16, 2), lookup(names.ADDRESSES6, absent=True), _DROP
+    ], "it answers for its own addresses alone"  # fmt: skip
+    for kind, what in ((133, "routers"), (135, "neighbours"), (143, "groups")):
+        yield (
+            "check_icmpv6",
+            [*of(kind), *unsaid, _ACCEPT],
+            f"it may look for {what} before it has an address",
+        )
+
+
+def _is(kind: bytes) -> Part:
+    """Known already by the chain; said again so that `nft list` can name the fields."""
+    return [payload(0, 12, 2), compare(kind)]

@@ -1,0 +1,166 @@
+"""The guard, as a start sees it: which port names are answered on, and who holds the ports on the host meanwhile.
+
+The guard (csrc/guard.c) is one small process for all networks of a run directory, asked through a socket there:
+
+    need     networks that containers are on now -> the port of their resolver, 53 unless somebody had it
+    hold     sockets bound to published ports: kept until the claim of the port goes
+
+One datagram there, one back: 0.1 ms. Where nobody answers, it is started, and told what stands (guard_start.py, cold).
+A guard may end at any moment, when it has nothing to do or by somebody's hand; then all is asked again of the next.
+"""
+
+from __future__ import annotations
+
+import posix
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socket
+from _struct import pack
+
+from pyrun.errors import NetworkError
+from pyrun.store import paths
+
+# sun_path of a unix socket holds so many bytes; a longer way is gone through /proc/self/fd.
+_PATH_BYTES = 100
+# One request holds so many networks or ports: the kernel passes at most 253 descriptors at once.
+MOST = 200
+_ANSWER_BYTES = 65536
+_PATIENCE_S = 10
+_ATTEMPTS = 20
+
+# (network, gateway or "", IPv6 gateway or "")
+Gateway = tuple[str, str, str]
+# (name of the claim in run/ports, descriptor of a bound socket, where to relay [::1] to: "ADDRESS PORT", or "")
+Hold = tuple[str, int, str]
+
+
+def need(networks: list[Gateway]) -> dict[str, int]:
+    """Have the names of these networks answered: network -> port on its gateways. Raises NetworkError."""
+    ports: dict[str, int] = {}
+    for at in range(0, len(networks), MOST):
+        ports.update(_asked("need", ["\t".join(each) for each in networks[at : at + MOST]], []))
+    for name, port in ports.items():
+        if port < 0:
+            raise NetworkError(
+                f"network {name!r}: no socket for its resolver: {posix.strerror(-port)}",
+                "`pyrun network reload` makes the gateway's address again",
+            )
+    return ports
+
+
+def hold(claim_name: str, fd: int, target: str = "") -> None:
+    """Reserve a port: *fd* is bound to it and stays ours to close. *target*: "ADDRESS PORT", where a TCP port of
+    0.0.0.0, :: or ::1 also answers on [::1], by a relay. Raises NetworkError."""
+    hold_all([(claim_name, fd, target)])
+
+
+def hold_all(holds: list[Hold]) -> None:
+    """The same for many, in few messages. A claim that is gone already holds nothing. Raises NetworkError."""
+    for at in range(0, len(holds), MOST):
+        some = holds[at : at + MOST]
+        lines = [f"{claim}\t{_spaced(target)}" for claim, _, target in some]
+        for claim, error in _asked("hold", lines, [fd for _, fd, _ in some]).items():
+            if error < 0 and error != -2:  # ENOENT
+                raise NetworkError(f"port {claim} cannot be reserved: {posix.strerror(-error)}")
+
+
+def hand_over(some: list[Hold]) -> None:
+    """`hold_all` of a few, without waiting for the answer: what is under way holds the ports already. Raises OSError,
+    NetworkError."""
+    try:
+        with_guard = connected()
+    except OSError:
+        from pyrun.network import guard_start
+
+        with_guard = guard_start.start()
+    try:
+        lines = [f"{claim}\t{_spaced(target)}" for claim, _, target in some]
+        rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(some)}i", *[fd for _, fd, _ in some]))]
+        with_guard.sendmsg(["\n".join(["hold", *lines]).encode()], rights)
+    finally:
+        with_guard.close()
+
+
+def status() -> dict[str, int]:
+    """Of a guard that runs: pid, resolver (its pid, 0: nobody has asked yet), ports (how many are held) and the port
+    of every network by name. {} when there is none; starts nothing."""
+    try:
+        with_guard = connected()
+    except OSError:
+        return {}
+    try:
+        return exchanged(with_guard, "status", [], []) or {}
+    finally:
+        with_guard.close()
+
+
+def _spaced(target: str) -> str:
+    """`ADDRESS PORT` of that or of ADDRESS:PORT, [ADDRESS]:PORT."""
+    if not target or " " in target:
+        return target
+    address, _, port = target.rpartition(":")
+    return f"{address.strip('[]')} {port}"
+
+
+def _asked(verb: str, lines: list[str], fds: list[int]) -> dict[str, int]:
+    """The guard's answer: what each line begins with -> a number. Starts a guard if need be. Raises NetworkError."""
+    for _ in range(_ATTEMPTS):
+        try:
+            with_guard = connected()
+        except OSError:
+            from pyrun.network import guard_start
+
+            with_guard = guard_start.start()
+        try:
+            answer = exchanged(with_guard, verb, lines, fds)
+        finally:
+            with_guard.close()
+        if answer is not None:
+            return answer
+    raise NetworkError("pyrun-guard ends whenever it is asked", f"see `{socket_path()}`")
+
+
+def exchanged(with_guard: socket, verb: str, lines: list[str], fds: list[int]) -> dict[str, int] | None:
+    """Ask once; None when it ended meanwhile. Raises NetworkError when it is silent."""
+    rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(fds)}i", *fds))] if fds else []
+    try:
+        with_guard.sendmsg(["\n".join([verb, *lines]).encode()], rights)
+        answer = with_guard.recv(_ANSWER_BYTES).decode()
+    except TimeoutError:
+        raise NetworkError(
+            f"pyrun-guard does not answer within {_PATIENCE_S} s", "kill it: it is made again"
+        ) from None
+    except OSError:
+        return None
+    if not answer:
+        return None
+    fields = [line.partition("\t") for line in answer.splitlines()]
+    return {name: int(value) for name, _, value in fields}
+
+
+def socket_path() -> str:
+    """Where the guard of this run directory listens."""
+    return f"{paths.run()}/networks/guard.sock"
+
+
+def connected() -> socket:
+    """A connection to the guard. Raises OSError when none listens."""
+    sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    try:
+        sock.settimeout(_PATIENCE_S)
+        reached(socket_path(), sock.connect)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def reached(path: str, call: object) -> None:
+    """Call bind or connect of a unix socket with *path*, however long that is."""
+    if len(path.encode()) <= _PATH_BYTES:
+        call(path)  # type: ignore[operator]
+        return
+    directory, _, name = path.rpartition("/")
+    fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{fd}/{name}")  # type: ignore[operator]
+    finally:
+        posix.close(fd)

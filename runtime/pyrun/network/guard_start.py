@@ -1,0 +1,180 @@
+"""Starting the guard, once among any number who want it, and telling it what stands.
+
+    lock ─► is there one after all? ─► a listening socket in its place ─► spawn, the socket is its descriptor 3
+         ─► networks with leases, published ports ─► unlock
+
+The socket listens before the guard runs, so nobody waits for it: a connection waits in the queue. Whoever comes while
+another makes one waits for the lock and then finds it. Not part of a start that finds a guard, yet light: a start
+after a pause needs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+    socket,
+)
+
+from pyrun import boot
+from pyrun.errors import NetworkError
+from pyrun.network import guard, messages
+from pyrun.store import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.network import ports
+
+_BACKLOG = 4096
+_SCTP = 132
+_KEPT_ENVIRONMENT = (b"PATH", b"PYRUN_ROOT", b"PYRUN_RUNROOT", b"PYRUN_BINARY")
+
+
+def start() -> socket:
+    """A connection to the guard, which is started if there is none. Raises NetworkError."""
+    paths.make(f"{paths.run()}/networks")
+    flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    lock_fd = posix.open(f"{paths.run()}/networks/guard.lock", flags, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        try:
+            return guard.connected()
+        except OSError:
+            pass
+        _spawn()
+        _tell()
+        try:
+            return guard.connected()
+        except OSError as error:
+            raise NetworkError(f"pyrun-guard cannot be reached: {error}") from None
+    finally:
+        posix.close(lock_fd)
+
+
+def _listening() -> socket:
+    """A socket in the place of the last guard's, which nobody listens to any more."""
+    path, new = guard.socket_path(), f"{guard.socket_path()}.{posix.getpid()}.tmp"
+    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    mask = posix.umask(0o177)
+    try:
+        if paths.exists(new):
+            posix.unlink(new)
+        guard.reached(new, listener.bind)
+        listener.listen(_BACKLOG)
+        posix.rename(new, path)
+    except OSError as error:
+        listener.close()
+        raise NetworkError(f"pyrun-guard: no socket at {path}: {error.strerror}") from None
+    finally:
+        posix.umask(mask)
+    return listener
+
+
+def _spawn() -> None:
+    listener = _listening()
+    program = boot.binary()
+    files = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in range(3)]
+    # Of our environment only what tells where things are: the guard outlives us.
+    environment = {name: posix.environ[name] for name in _KEPT_ENVIRONMENT if name in posix.environ}
+    try:
+        pid = posix.posix_spawn(
+            program,
+            ["pyrun-guard", paths.run()],
+            environment,
+            file_actions=[*files, (posix.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
+            setsid=True,
+            setsigmask=[],
+        )
+        status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    except OSError as error:
+        raise NetworkError(
+            f"cannot start {program} as pyrun-guard: {error.strerror}", "install pyrun again: make install"
+        ) from None
+    finally:
+        listener.close()
+    if status:
+        raise NetworkError(f"pyrun-guard ended with status {status}", f"is {program} of this version?")
+
+
+def _tell() -> None:
+    """What the guard before knew: the networks with containers on them, and the ports of these."""
+    gateways, holds = standing(), reserved()
+    if not gateways and not holds:
+        return
+    told = guard.connected()
+    try:
+        for at in range(0, len(gateways), guard.MOST):
+            lines = ["\t".join(each) for each in gateways[at : at + guard.MOST]]
+            guard.exchanged(told, "need", lines, [])
+        for at in range(0, len(holds), guard.MOST):
+            some = holds[at : at + guard.MOST]
+            lines = [f"{claim}\t{target}" for claim, _, target in some]
+            guard.exchanged(told, "hold", lines, [sock.fileno() for _, sock, _ in some])
+    finally:
+        told.close()
+        for _, sock, _ in holds:
+            sock.close()
+
+
+def standing() -> list[guard.Gateway]:
+    """Every network of which somebody has a lease."""
+    directory = f"{paths.run()}/networks"
+    found = []
+    for name in sorted(posix.listdir(directory)):
+        template = messages.load(name)
+        if template and _names_in(f"{directory}/{name}/leases"):
+            found.append((name, template.get("gateway", ""), template.get("gateway6", "")))
+    return [each for each in found if each[1] or each[2]]
+
+
+def resume() -> None:
+    """Let there be a guard for the networks that are in use, if somebody ended it."""
+    if networks := standing():
+        guard.need(networks)
+
+
+def reserved() -> list[tuple[str, socket, str]]:
+    """(claim, a socket bound to it, where it leads) of every published port of a living container that is free."""
+    if not _names_in(f"{paths.run()}/ports"):
+        return []
+    from pyrun.network import ports, records
+
+    found = []
+    for port, address in records.published_ports():
+        try:
+            sock = _bound(port)
+        except OSError:
+            continue
+        found.append((ports.path(port).rpartition("/")[2], sock, f"{address} {port[2]}"))
+    return found
+
+
+def _bound(port: ports.Port) -> socket:
+    host, number, _, protocol = port
+    family = AF_INET6 if ":" in host else AF_INET
+    kind, transport = {"udp": (SOCK_DGRAM, 0), "sctp": (SOCK_STREAM, _SCTP)}.get(protocol, (SOCK_STREAM, 0))
+    sock = socket(family, kind | SOCK_CLOEXEC, transport)
+    try:
+        if family == AF_INET6:
+            sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        sock.bind((host, number))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _names_in(directory: str) -> list[str]:
+    try:
+        return posix.listdir(directory)
+    except OSError:
+        return []

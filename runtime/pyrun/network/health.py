@@ -1,0 +1,135 @@
+"""Does a network still stand as it was made? Asked at every start, in some 50 microseconds.
+
+Somebody may have deleted the bridge, flushed the ruleset, switched forwarding off or set up a firewall that
+drops what it forwards, or what comes in for the resolver. The questions are part of the network's template
+(firewall/tables.py: checks); healing is in bridge.py.
+"""
+
+from __future__ import annotations
+
+from _socket import if_nametoindex, socket
+from _struct import unpack_from
+
+from pyrun.network import messages
+from pyrun.store import paths
+
+# In the comment of every rule we put into somebody else's table.
+MARK = "pyrun: containers"
+
+# Where the kernel tells whether there are tables of iptables-legacy, which nft does not show.
+LEGACY_TABLES = "/proc/net/ip_tables_names"
+LEGACY_TABLES6 = "/proc/net/ip6_tables_names"
+
+_CHAIN_POLICY, _CHAIN_USE = 5, 6
+_DROP = 0
+
+
+def ailments(template: messages.Template, sock: socket) -> list[str]:
+    """What is wrong: any of "bridge", "table", "forwarding", "policy"; empty when all is well.
+
+    sock: a netfilter socket in the network namespace of the host.
+    """
+    found = []
+    try:
+        if if_nametoindex(template["bridge"]) != int(template["index"]):
+            found.append("bridge")
+    except OSError:
+        found.append("bridge")
+    if not standing_table(template, sock):
+        found.append("table")
+    switches = ["/proc/sys/net/ipv4/ip_forward"]
+    if template.get("gateway6"):
+        switches.append("/proc/sys/net/ipv6/conf/all/forwarding")
+    if not all(paths.read(switch)[:1] == b"1" for switch in switches):
+        found.append("forwarding")
+    if not standing_forward(template, sock):
+        found.append("policy")
+    return found
+
+
+def standing_table(template: messages.Template, sock: socket) -> bool:
+    """Whether our chains are there, with rules in them."""
+    for name in ("table", "bridge-table"):
+        if f"message {name}" not in template:
+            continue
+        number, answer = messages.ask(sock, messages.filled(template, name))
+        # What uses a chain are its rules, and a rule that leads to it.
+        if number or int.from_bytes(attributes(answer, 4).get(_CHAIN_USE, b""), "big") < 2:
+            return False
+    return True
+
+
+def standing_forward(template: messages.Template, sock: socket) -> bool:
+    """Whether nobody drops what containers send or the resolver is asked, or our marked rules are in front of that."""
+    for name in template:
+        if name.startswith("message rules") and not _passed(template, sock, name[len("message rules") :]):
+            return False
+    return not _unseen(LEGACY_TABLES) and not (template.get("gateway6") and _unseen(LEGACY_TABLES6))
+
+
+def _passed(template: messages.Template, sock: socket, place: str) -> bool:
+    """Whether one place of another firewall lets us through: a rule of ours is there, or the chain drops nothing."""
+    if (
+        f"message rule{place}" in template
+        and not messages.ask(sock, messages.filled(template, f"rule{place}"))[0]
+    ):
+        return True
+    if f"message policy{place}" in template:
+        number, answer = messages.ask(sock, messages.filled(template, f"policy{place}"))
+        if number or policy(answer) != _DROP:
+            return True
+    try:
+        # A rule of ours with another handle: somebody healed the place meanwhile, for another network.
+        return MARK.encode() in messages.dump(sock, messages.filled(template, f"rules{place}"))
+    except OSError:
+        return False
+
+
+def _unseen(listed: str) -> bool:
+    """Whether there is a table filter of iptables-legacy which nobody here has looked after (firewall/legacy.py)."""
+    try:
+        if b"filter\n" not in paths.read(listed):
+            return False
+    except OSError:
+        return False
+    try:
+        paths.read(legacy_note(listed))
+    except OSError:
+        return True
+    return False
+
+
+def legacy_note(listed: str) -> str:
+    """The file that says that the tables of iptables-legacy or ip6tables-legacy were looked after."""
+    return f"{paths.run()}/networks/.legacy-{listed.rpartition('/')[2]}"
+
+
+def policy(chain: bytes) -> int:
+    """The policy in the kernel's answer about a chain; accept (1) if it is no base chain."""
+    value = attributes(chain, 4).get(_CHAIN_POLICY)
+    return int.from_bytes(value, "big") if value else 1
+
+
+def attributes(payload: bytes, offset: int) -> dict[int, bytes]:
+    """The netlink attributes after *offset* bytes of header: type without flags -> value."""
+    found = {}
+    while offset + 4 <= len(payload):
+        length, kind = unpack_from("=HH", payload, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = payload[offset + 4 : offset + length]
+        offset += length + 3 & ~3
+    return found
+
+
+def attributes_in_order(payload: bytes) -> list[bytes]:
+    """The values of attributes that are a list."""
+    found = []
+    offset = 0
+    while offset + 4 <= len(payload):
+        (length,) = unpack_from("=H", payload, offset)
+        if length < 4:
+            break
+        found.append(payload[offset + 4 : offset + length])
+        offset += length + 3 & ~3
+    return found

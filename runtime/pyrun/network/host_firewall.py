@@ -1,0 +1,109 @@
+"""Would the host's own firewall let a published port in? Docker never asks; pyrun does, and leaves it closed if not.
+
+A redirected connection is forwarded and never meets the rules the administrator wrote for what enters this host. So a
+port whose original number those rules would not let in is put into the set `closed` of our table: it is published to
+this host and its containers only, which is told in a line. --publish-through-firewall overrules.
+
+`suspected` is asked by every start that publishes something: a few files and one dump of chains. Only where somebody
+else filters what enters does `closed` read the rules themselves (host_rules/, cold): ufw's, firewalld's or anybody's,
+as the kernel has them at this moment.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+from _struct import pack
+
+from pyrun.network import health, messages
+from pyrun.network.ports import ANY, ANY6, Port
+from pyrun.store import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyrun.network.host_rules.judge import Hook
+
+# Of nftables: a dump of all chains of all families, the same bytes for everybody (a test has pyroute2 encode it).
+DUMP_CHAINS = pack("=IHHIIBBH", 20, 10 << 8 | 4, 0x301, 0, 0, 0, 0, 0)
+_TABLE, _HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 1, 4, 5, 6, 7, 1
+_OURS = b"pyrun\0"
+_INPUT = (1).to_bytes(4, "big")
+_LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
+
+_UFW, _LEGACY = "/etc/ufw/ufw.conf", "/proc/net/ip_tables_names"
+
+
+def outside(published: Iterable[Port]) -> list[Port]:
+    """Those of the ports that anybody outside this host could reach at all."""
+    return [port for port in published if not (port[0].startswith("127.") or port[0] == "::1")]
+
+
+def suspected(netfilter: socket) -> bool:
+    """Whether anybody else filters what enters this host: ufw, firewalld, legacy iptables, a chain for input that
+    drops by policy or has rules."""
+    if b"ENABLED=yes" in _read(_UFW) or b"filter" in _read(_LEGACY):
+        return True
+    chains = _chains(netfilter)
+    if b"firewalld\0" in chains:
+        return True
+    for _, payload in messages.split(chains):
+        told = health.attributes(payload, 4)
+        if (
+            health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != _INPUT
+            or told.get(_TABLE) == _OURS
+        ):
+            continue
+        # it drops by policy, or has rules of which the last may refuse the rest
+        if told.get(_POLICY) == bytes(4) or (
+            told.get(_TYPE) == b"filter\0" and told.get(_USE, bytes(4)) != bytes(4)
+        ):
+            return True
+    return False
+
+
+def _chains(netfilter: socket) -> bytes:
+    """All that the kernel answers."""
+    netfilter.send(DUMP_CHAINS)
+    collected = b""
+    while True:
+        # a datagram of a dump is no larger; a buffer like that of messages.dump costs more than all the rest
+        data = netfilter.recv(32768)
+        collected += data
+        if any(kind in _LAST for kind, _ in messages.split(data)):
+            return collected
+
+
+def _read(path: str) -> bytes:
+    try:
+        return paths.read(path)
+    except OSError:
+        return b""
+
+
+def closed(published: Iterable[Port]) -> dict[Port, str]:
+    """The ports which the host's firewall would not let in from outside, each with the reason in words."""
+    from pyrun.network.host_rules import reading
+
+    return refused(published, reading.hooks(), reading.uplinks())
+
+
+def refused(published: Iterable[Port], hooks: list[Hook], uplinks: list[str]) -> dict[Port, str]:
+    """The same for rules that have been read: by each of *hooks*, on any of the interfaces *uplinks*."""
+    from pyrun.network.host_rules import judge
+
+    found: dict[Port, str] = {}
+    known: dict[tuple[str, int, str], str] = {}
+    for port in outside(published):
+        host, number, _, protocol = port
+        key = (host, number, protocol)
+        if key not in known:
+            address = "" if host in (ANY, ANY6, "") else host
+            packets = [judge.Packet(protocol, number, ":" in host, uplink, address) for uplink in uplinks]
+            known[key] = next(
+                (reason for packet in packets for hook in hooks if (reason := judge.refusal(hook, packet))),
+                "",
+            )
+        if known[key]:
+            found[port] = known[key]
+    return found

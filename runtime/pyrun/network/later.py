@@ -1,0 +1,84 @@
+"""What changes of a running container after its start: more to undo, and another record.
+
+Its undo list is held by the monitor and executed by descriptor, so it cannot be replaced. It begins its network part
+with `also run/containers/ID/more.undo`: whoever connects or publishes something later writes the lines into that file
+first, then does it. Each line may be executed for something that was never done or is gone already.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+
+from pyrun.errors import NotFound
+from pyrun.jsonlite import dumps, loads
+from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FILE, _LOCK = "more.undo", "more.lock"
+
+
+def path(identifier: str) -> str:
+    """The further undo list of a container."""
+    return f"{paths.run()}/containers/{identifier}/{_FILE}"
+
+
+def undo_line(identifier: str) -> str:
+    """The line of the first undo list that has the further one executed."""
+    return f"also\t{path(identifier)}"
+
+
+class locked:
+    """One change of a running container at a time. Raises NotFound when it has ended."""
+
+    __slots__ = ("fd", "identifier")
+
+    def __init__(self, identifier: str) -> None:
+        self.identifier = identifier
+
+    def __enter__(self) -> None:
+        lock = f"{paths.run()}/containers/{self.identifier}/{_LOCK}"
+        try:
+            self.fd = posix.open(lock, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise _ended(self.identifier) from None
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        posix.close(self.fd)
+
+
+def append(identifier: str, lines: list[str]) -> None:
+    """Add *lines* to what is undone when the container ends: before the thing itself is done. Call under `locked`.
+
+    Raises NotFound when the container ended meanwhile: its list may have been executed already.
+    """
+    text = "".join([f"{line}\n" for line in lines]).encode("utf-8", "surrogateescape")
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
+    try:
+        fd = posix.open(path(identifier), flags, 0o600)
+    except FileNotFoundError:
+        raise _ended(identifier) from None
+    try:
+        posix.write(fd, text)
+    finally:
+        posix.close(fd)
+
+
+def change_record(identifier: str, function: Callable[[dict[str, object]], None]) -> None:
+    """Read container.json, let *function* change it, and replace it. Call under `locked`."""
+    file = f"{paths.root()}/containers/{identifier}/container.json"
+    try:
+        record = loads(paths.read(file))
+    except (OSError, ValueError):
+        raise NotFound(f"container {identifier[:12]} has no record") from None
+    assert isinstance(record, dict)
+    function(record)
+    paths.replace(file, dumps(record).encode("utf-8", "surrogateescape"))
+
+
+def _ended(identifier: str) -> NotFound:
+    return NotFound(f"container {identifier[:12]} is not running")

@@ -1,0 +1,213 @@
+"""The netlink messages of a start, without a netlink library: templates, filled in and sent.
+
+pyroute2 encoded every message once, when the network was made, with a recognizable value where each start has
+its own; templates.py noted where those are. What is left for a start is to put its values there and send.
+The file run/networks/<name>/template can be read by a person:
+
+    pyrun-template 2
+    bridge pyrun0
+    index 5
+    ...
+    message address 40000000140005... address@28,36 index@20
+
+What is here: the file, the filling, sending and reading the kernel's answers. Which messages there are and in
+which order they go is in attach.py. Source: man 7 netlink, man 7 rtnetlink.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from _socket import AF_NETLINK, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from _struct import pack, unpack_from
+
+from pyrun.errors import NetworkError
+from pyrun.store import paths
+
+FORMAT = "pyrun-template 2"
+# A container's name is kept as alias of its link, cut to this length.
+ALIAS_BYTES = 64
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLM_F_ACK = 4
+# The kernel answers within microseconds; a socket that stays silent this long has lost its answer.
+_PATIENCE_S = 10
+# What a socket takes in any case; the options (asm-generic/socket.h) let root have more.
+_SMALL_BYTES = 65536
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+
+# {"bridge": "pyrun0", ..., "message": {"link": "<hex> name@32 ..."}}
+Template = dict[str, str]
+
+
+def path(network: str) -> str:
+    """The template file of a network."""
+    return f"{paths.run()}/networks/{network}/template"
+
+
+def load(network: str) -> Template | None:
+    """The template of a network; None when there is none, or one of another version of pyrun."""
+    try:
+        return parsed(paths.read(path(network)).decode("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def parsed(text: str) -> Template | None:
+    """A template from its text; None for one of another version, or one cut short."""
+    lines = text.splitlines()
+    if not lines or lines[0] != FORMAT or lines[-1] != "end":
+        return None
+    template: Template = {}
+    for line in lines[1:]:
+        key, _, value = line.partition(" ")
+        if key == "message":
+            name, _, value = value.partition(" ")
+            key = f"message {name}"
+        template[key] = value
+    return template
+
+
+def filled(template: Template, name: str, /, **values: bytes) -> bytes:
+    """The message *name* with *values* put in their places, each exactly as long as its place.
+
+    Raises KeyError for a value the message has no place for.
+    """
+    text, *places = template[f"message {name}"].split(" ")
+    message = bytearray.fromhex(text)
+    offsets = {field: numbers for field, _, numbers in [place.partition("@") for place in places]}
+    for field, value in values.items():
+        for offset in offsets[field].split(","):
+            start = int(offset)
+            message[start : start + len(value)] = value
+    return bytes(message)
+
+
+HOST_LINK_PREFIX = "pyv"
+_FURTHER = "ghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_LINKS = 1 + len(_FURTHER)
+
+
+def host_link(identifier: str, number: int = 0) -> str:
+    """The name of the host's end of a container's link *number*: 15 characters, the most there can be, always.
+
+    12 digits of our own ids, further links 11 and a letter that is no digit; a bundle's container may be called
+    anything, and gives those of its SHA-256.
+    """
+    if len(identifier) != 64 or identifier.strip("0123456789abcdef"):
+        from pyrun.digest import sha256_hex
+
+        identifier = sha256_hex(identifier.encode())
+    if number:
+        return f"{HOST_LINK_PREFIX}{identifier[:11]}{_FURTHER[number - 1]}"
+    return HOST_LINK_PREFIX + identifier[:12]
+
+
+def u32(number: int) -> bytes:
+    """A number as rtnetlink has it: 32 bits in the machine's byte order."""
+    return pack("=I", number)
+
+
+def opened(family: int) -> socket:
+    """A netlink socket of *family* in the current network namespace. Source: man 7 netlink.
+
+    Raises: NetworkError on a kernel without nftables.
+    """
+    try:
+        sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, family)
+    except OSError as error:
+        if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT) or family != NETLINK_NETFILTER:
+            raise
+        raise NetworkError(
+            "this kernel has no nftables (nf_tables), which every bridged network needs",
+            "modprobe nf_tables; or --network=none, --network=host",
+        ) from None
+    sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, pack("=qq", _PATIENCE_S, 0))
+    return sock
+
+
+def send(sock: socket, messages: list[bytes]) -> None:
+    """Send messages that all ask for an acknowledgement, in one system call, and wait for all answers.
+
+    Raises OSError with the first error; its `index` attribute is the number of the message refused.
+    """
+    errors = answers(sock, messages, len(messages))
+    for index, number in enumerate(errors):
+        if number:
+            error = OSError(number, posix.strerror(number))
+            error.index = index  # type: ignore[attr-defined]
+            raise error
+
+
+def answers(sock: socket, messages: list[bytes], expected: int) -> list[int]:
+    """Send *messages* and return the errno (0: none) of each of *expected* acknowledgements."""
+    sock.send(b"".join(messages))
+    errors: list[int] = []
+    while len(errors) < expected:
+        for kind, payload in split(sock.recv(65536)):
+            if kind == _NLMSG_ERROR:
+                errors.append(-int(unpack_from("=i", payload)[0]))
+    return errors
+
+
+def transaction(template: Template, changes: list[bytes]) -> bytes:
+    """nftables *changes* as one transaction: all together or not at all.
+
+    Only the last one is acknowledged, since thousands of answers would not fit a socket's buffer.
+    """
+    quiet = [change[:6] + bytes([change[6] & ~_NLM_F_ACK]) + change[7:] for change in changes[:-1]]
+    return b"".join([filled(template, "begin"), *quiet, *changes[-1:], filled(template, "end")])
+
+
+def transact(sock: socket, template: Template, changes: list[bytes]) -> None:
+    """Commit nftables *changes*. Raises OSError with the first error."""
+    data = transaction(template, changes)
+    if len(data) > _SMALL_BYTES:  # it has to go in one piece, and every change may be refused by a message
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+            sock.setsockopt(SOL_SOCKET, option, 4 * len(data))
+    sock.send(data)
+    acknowledged = not changes
+    while not acknowledged:
+        for kind, payload in split(sock.recv(65536)):
+            if kind == _NLMSG_ERROR:
+                number = -int(unpack_from("=i", payload)[0])
+                if number:
+                    raise OSError(number, posix.strerror(number))
+                acknowledged = True
+
+
+def ask(sock: socket, message: bytes) -> tuple[int, bytes]:
+    """Send one request without acknowledgement: (errno, 0 if there is an answer; the answer's payload)."""
+    sock.send(message)
+    kind, payload = split(sock.recv(65536))[0]
+    if kind == _NLMSG_ERROR:
+        return -int(unpack_from("=i", payload)[0]), b""
+    return 0, payload
+
+
+def dump(sock: socket, message: bytes) -> bytes:
+    """Send a dump request; everything it returns, headers included. Raises OSError."""
+    sock.send(message)
+    collected = b""
+    while True:
+        data = sock.recv(1 << 20)
+        for kind, payload in split(data):
+            if kind == _NLMSG_DONE:  # alone, or after the last answers
+                return collected + data[: -16 - len(payload)]
+            if kind == _NLMSG_ERROR:
+                number = -int(unpack_from("=i", payload)[0])
+                raise OSError(number, posix.strerror(number))
+        collected += data
+
+
+def split(data: bytes) -> list[tuple[int, bytes]]:
+    """The messages of one datagram: (type, payload after the 16 bytes of header)."""
+    found = []
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind = unpack_from("=IH", data, offset)
+        found.append((kind, data[offset + 16 : offset + length]))
+        offset += max(length + 3 & ~3, 16)
+    return found

@@ -1,0 +1,178 @@
+"""Published ports of a container: which, where they lead, how they are published and taken back.
+
+Between the words of `-p` (ports.py) and the elements of the firewall's maps (elements.py). Used by a start
+(stages/network.py) and by `port add` alike.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+
+from pyrun import notice
+from pyrun.errors import Conflict, NetworkError, UsageError
+from pyrun.network import choosing, claims, elements, endpoint, host_firewall, messages, ports, reservation
+from pyrun.network.endpoint import Wire
+from pyrun.plan.operations import Operation
+
+# In the claims of ports that are published whatever the host's own firewall lets in.
+THROUGH_FIREWALL = "through-firewall"
+
+# (protocol, port of the host)
+Closed = tuple[str, int]
+
+# So many descriptors are open at once, and fit into one message to the guard.
+_HELD_AT_ONCE = 200
+
+
+def targets(wires: list[Wire]) -> dict[bool, str]:
+    """Where published ports lead: IPv6? -> the container's address."""
+    found = {}
+    for six, gateway, address in ((False, "gateway", "address"), (True, "gateway6", "address6")):
+        wire = endpoint.first_for(wires, gateway)
+        if wire:
+            found[six] = str(wire[address])
+    return found
+
+
+def settled(asked: list[ports.Port], wires: list[Wire]) -> list[ports.Port]:
+    """The ports with every default filled in; one without an address is published for both families."""
+    leads = targets(wires)
+    if not asked:
+        return []
+    if not leads:
+        notice.say("published ports are ignored: every network of the container is internal")
+        return []
+    both = [port if port[0] or False in leads else (ports.ANY6, *port[1:]) for port in asked]
+    for port in both:
+        # what goes to ::1 is relayed, to an address of either family
+        if (":" in port[0]) not in leads and port[0] != ports.LOOPBACK6:
+            kind = "IPv6" if ":" in port[0] else "IPv4"
+            raise UsageError(
+                f"-p {ports.spelled(port)}: the container has no {kind} address", "a network with --ipv6"
+            )
+        if port[0] == ports.LOOPBACK6 and port[3] != "tcp":
+            raise UsageError(f"-p {ports.spelled(port)}: only TCP can be published on ::1", "127.0.0.1")
+    return choosing.settle(both, six=True in leads)
+
+
+def closed(published: list[ports.Port], netfilter: socket, *, through_firewall: bool) -> list[Closed] | None:
+    """The ports that the host's own firewall would not let in: they are not opened to the outside, and it is said.
+
+    None where there is no such firewall.
+    """
+    outside = host_firewall.outside(published)
+    if not outside or not host_firewall.suspected(netfilter):
+        return None
+    reasons = {} if through_firewall else host_firewall.closed(outside)
+    found = list(dict.fromkeys((protocol, number) for _, number, _, protocol in reasons))
+    if found:
+        first, more = f"{found[0][1]}/{found[0][0]}", f" and {len(found) - 1} more" if len(found) > 1 else ""
+        notice.say(
+            f"port {first}{more} is open to this host and its containers only: {next(iter(reasons.values()))}; "
+            "allow it there and `pyrun network reload`, or --publish-through-firewall"
+        )
+    return found
+
+
+def claim(
+    published: list[ports.Port],
+    wires: list[Wire],
+    name: str,
+    owner: str,
+    taken: list[str],
+    *,
+    through_firewall: bool = False,
+) -> None:
+    """Claim each port for the container; each claim made is added to *taken*. Raises: Conflict."""
+    told = [f"name {name}", *[f"to {address}" for address in targets(wires).values()]]
+    told += [THROUGH_FIREWALL] if through_firewall else []
+    record = claims.write_record(owner, [*told, *ports.lines(published)])
+    try:
+        for port in published:
+            ports.claim(port, record)
+            taken.append(ports.path(port))
+    finally:
+        claims.forget(record)
+    reserve(published, targets(wires))
+
+
+def reserve(published: list[ports.Port], leads: dict[bool, str]) -> None:
+    """Let the guard hold a bound socket of every port."""
+    for start in range(0, len(published), _HELD_AT_ONCE):
+        held = []
+        for port in published[start : start + _HELD_AT_ONCE]:
+            host, number, inside, protocol = port
+            path, lead = ports.path(port), target(port, leads)
+            relayed = protocol == "tcp" and host in (ports.ANY, ports.ANY6, ports.LOOPBACK6)
+            try:
+                sock = reservation.kept(path) or ports.bound(host, number, protocol)
+            except (Conflict, NetworkError):
+                # It was free a moment ago, and our claim is there: a guard that started meanwhile has it from that.
+                continue
+            held.append((path.rpartition("/")[2], sock, f"{lead} {inside}" if relayed else ""))
+        reservation.hold(held, wait=len(published) > _HELD_AT_ONCE)
+
+
+def target(port: ports.Port, leads: dict[bool, str]) -> str:
+    """The container's address that a port leads to; what goes to ::1 is relayed, to whichever there is."""
+    return leads.get(":" in port[0]) or leads[False]
+
+
+def operations(
+    wires: list[Wire], published: list[ports.Port], first: Wire, shut: list[Closed] | None = None
+) -> list[Operation]:
+    """The operations of published ports, and the transaction that carries out what is queued.
+
+    shut: as `closed` gives it. Where a firewall was asked, what it lets in is opened too: the port may have been closed
+    for somebody before.
+    """
+    leads = targets(wires)
+    todo: list[Operation] = []
+    if any(host == ports.ANY or host.startswith("127.") for host, _, _, _ in published):
+        todo.append(Operation("LOCALNET", first["bridge"]))
+    if published:  # what leads there may differ by family
+        leading = [endpoint.first_for(wires, key) for key in ("gateway", "gateway6")]
+        links = dict.fromkeys(str(wire["link"]) for wire in leading if wire)
+        todo += [Operation("HAIRPIN", link) for link in links]
+    todo += [
+        Operation("PUBLISH", host, number, protocol, leads[":" in host], inside)
+        for host, number, inside, protocol in published
+        if host != ports.LOOPBACK6
+    ]
+    if shut is not None:
+        every = dict.fromkeys((protocol, number) for _, number, _, protocol in published)
+        todo += [Operation("CLOSE" if each in shut else "OPEN", *each) for each in every]
+    todo.append(Operation("COMMIT", len(published) + len(wires)))
+    flows = [(number, protocol) for _, number, _, protocol in published if protocol == "udp"]
+    return todo + [Operation("FORGET_FLOWS", number, protocol) for number, protocol in dict.fromkeys(flows)]
+
+
+def withdrawal(
+    template: messages.Template, published: list[ports.Port], leads: dict[bool, str], owner: str
+) -> list[str]:
+    """Undo lines that take published ports back; leads: as `targets` gives it.
+
+    Each port for itself: `port rm` may take away any of them, and then somebody else may publish it.
+    """
+    lines = []
+    for port in published:
+        claimed = f"{ports.path(port)}\t{owner}"
+        if changes := taking_back(template, port, leads):
+            batch = messages.transaction(template, changes)
+            lines += [f"guard\t{claimed}", f"netlink\t{messages.NETLINK_NETFILTER}\t{batch.hex()}", "end"]
+        lines.append(f"unlink-if\t{claimed}")
+    return lines
+
+
+def taking_back(template: messages.Template, port: ports.Port, leads: dict[bool, str]) -> list[bytes]:
+    """Changes that take one port back: out of the map, and out of what is closed to the outside.
+
+    Of one address only, the latter stays: another container may have the port on another address, and whoever publishes
+    it next says anew whether it is closed.
+    """
+    if port[0] == ports.LOOPBACK6:
+        return []
+    changes = elements.published_and_back(template, [port], leads)
+    if port[0] in (ports.ANY, ports.ANY6):
+        changes += [elements.shut(template, action, port[3], port[1]) for action in ("shut", "unshut")]
+    return changes

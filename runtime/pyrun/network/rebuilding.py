@@ -1,0 +1,100 @@
+"""The tables of the firewall from what is on disk: after a flush, and when a start finds elements of the dead.
+
+Networks, published ports and links are all noted in files (records.py, leases.py), so whatever somebody removed can be
+made again as it was, in one transaction.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+
+from pyrun.network import elements, firewall, host, leases, messages, ports, records, shutting, templates
+from pyrun.network.records import Network
+from pyrun.store import paths
+
+
+def rebuild() -> None:
+    """Make the tables of the firewall anew from what is on disk: networks, and ports and links of living containers.
+
+    Raises OSError.
+    """
+    with host.locked():
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+        build(sock)
+        sock.close()
+
+
+def build(sock: socket) -> None:
+    """The same, under the lock already."""
+    networks = records.all_networks()
+    every = [found for found in map(template, networks) if found]
+    published = [
+        elements.element(every[0], "publish", port, address)
+        for port, address in records.published_ports()
+        if port[0] != ports.LOOPBACK6
+    ]
+    published += shutting.messages_for(every[0], sock) if every else []
+    published += [message for network in networks for message in resolver_elements(every[0], network)]
+    pinned = [
+        message
+        for network in networks
+        for message in _pinned(network, {**every[0], "icc": str(network["icc"])})
+    ]
+    firewall.build(sock, networks, published, pinned)
+
+
+def template(network: Network) -> messages.Template | None:
+    """The messages of a start on *network*, encoded now; None for one that is no bridge."""
+    return templates.parsed(network) if network["driver"] == "bridge" else None
+
+
+def resolver_elements(template: messages.Template, network: Network, action: str = "publish") -> list[bytes]:
+    """What leads questions at port 53 of the gateways to where the resolver listens: to 53 itself as well, since a
+    container that publishes its own 53 on every address would get them otherwise."""
+    return [
+        elements.element(
+            template, action, (each["gateway"], 53, network["dns_port"], protocol), each["gateway"]
+        )
+        for each in [*network["subnets4"], *network["subnets6"]]
+        for protocol in ("tcp", "udp")
+        if network["driver"] == "bridge" and each["gateway"]
+    ]
+
+
+def _pinned(network: Network, words: messages.Template) -> list[bytes]:
+    """What the links of living containers may send: an address of either family, and a MAC, for each."""
+    links: dict[str, dict[str, str]] = {}
+    for address, lines in leases.held(network["name"]).items():
+        told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+        if "link" in told:
+            link = links.setdefault(told["link"], {"address": "", "address6": "", "mac": told.get("mac", "")})
+            link["address6" if ":" in address else "address"] = address
+    return [
+        message
+        for name, link in links.items()
+        for message in elements.pins(
+            words, "pin", name, link["mac"] or leases.mac(link["address"] or link["address6"]), link["address"],
+            link["address6"],
+        )
+    ]  # fmt: skip
+
+
+def note_resolver(name: str, port: int) -> None:
+    """The resolver of the network listens at *port*: questions to port 53 are led there, if it is another."""
+    with host.locked():
+        network, template = records.load(name), messages.load(name)
+        if network is None or template is None:
+            return
+        # what led elsewhere is added before it is deleted: so the transaction succeeds whether it is there or not
+        changes = [
+            message
+            for action in ("publish", "unpublish")
+            for message in resolver_elements(template, network, action)
+        ]
+        network["dns_port"] = port
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+        firewall.commit(sock, changes + resolver_elements(template, network))
+        sock.close()
+        records.save(network)
+        text = templates.text({**network, "index": int(template["index"])})
+        paths.replace(messages.path(name), text.encode())

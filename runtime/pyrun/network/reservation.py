@@ -1,0 +1,104 @@
+"""Reserved ports: a socket bound to every published port, held by the guard as long as the port's claim is there.
+
+    bound   a socket on the port; it neither listens nor reads
+    keep    sockets of ports that were chosen a moment ago, until they are held
+    hold    hand over to the guard
+
+So a program of the host that wants a published port is told so, and so is a container that wants a program's. On [::1]
+of a published TCP port the guard listens and relays: the kernel cannot redirect what goes to ::1 itself.
+No guard, no reservation: the claims alone keep containers apart, and nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+import errno
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_REUSEADDR,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
+
+from pyrun import notice
+from pyrun.errors import NetworkError
+from pyrun.store import paths
+
+_SCTP = 132
+# What a kernel says that has no such protocol, or no such family: nobody of this host can have the port then.
+_NOT_HERE = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT)
+
+# claim path -> the socket of a port that was chosen by a bind
+_kept: dict[str, socket] = {}
+
+
+def bound(host: str, number: int, protocol: str) -> socket:
+    """A socket bound to the port (0: a free one). Raises OSError."""
+    family = AF_INET6 if ":" in host else AF_INET
+    kind = SOCK_DGRAM if protocol == "udp" else SOCK_STREAM
+    sock = _opened(family, kind, protocol)
+    try:
+        if family == AF_INET6 and sock.family == AF_INET6:
+            sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        try:
+            sock.bind((host, number))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or protocol == "udp":
+                raise
+            # Connections that linger after a close do not matter; a listener, or another reservation, still refuses.
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            sock.bind((host, number))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _opened(family: int, kind: int, protocol: str) -> socket:
+    try:
+        return socket(family, kind | SOCK_CLOEXEC, _SCTP if protocol == "sctp" else 0)
+    except OSError as error:
+        if protocol != "sctp" or error.errno not in _NOT_HERE:
+            raise
+        # Some number has to come out of it when any will do.
+        return socket(family, kind | SOCK_CLOEXEC, 0)
+
+
+def keep(chosen: list[tuple[str, socket]]) -> None:
+    """Hold on to the sockets of ports that were chosen, by the paths of their claims-to-be."""
+    _kept.update(chosen)
+
+
+def kept(path: str) -> socket | None:
+    """The socket of a port that was chosen, which is the caller's from now on."""
+    return _kept.pop(path, None)
+
+
+def guarded() -> bool:
+    """Whether there is a guard, which may hold a port a moment longer than its claim is there."""
+    return paths.exists(f"{paths.run()}/networks/guard.sock")
+
+
+def hold(some: list[tuple[str, socket, str]], *, wait: bool) -> None:
+    """Hand bound sockets to the guard: (name of the claim, the socket, where it relays [::1] to or "").
+
+    They are closed here. wait: until it has them, since only so many descriptors may be under way. A guard that cannot
+    be had is told, and no error.
+    """
+    from pyrun.network import guard
+
+    if not some:
+        return
+    try:
+        call = guard.hold_all if wait else guard.hand_over
+        call([(name, sock.fileno(), target) for name, sock, target in some])
+    except (OSError, NetworkError) as error:
+        notice.say(f"{error}; other programs of this host could take the published ports")
+    finally:
+        for _, sock, _ in some:
+            sock.close()

@@ -1,0 +1,102 @@
+"""Which published ports are closed to the outside, judged anew for all of them: after a flush, and by `network reload`.
+
+The rules of the host's own firewall change, and nobody tells us. At a start they are asked for what it publishes
+(publication.closed); here for everything that is published, but for what was to go through the firewall.
+"""
+
+from __future__ import annotations
+
+import errno
+from _socket import socket
+from _struct import unpack, unpack_from
+
+from pyrun import boot
+
+boot.site_packages()
+
+from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg  # noqa: E402
+
+from pyrun.network import (  # noqa: E402
+    claims,
+    elements,
+    firewall,
+    health,
+    host,
+    host_firewall,
+    messages,
+    nft,
+    ports,
+    publication,
+    records,
+)
+
+_GET_ELEMENTS = 13
+# Of the kernel's answer: the list of elements, an element's key, the bytes of that.
+_LIST, _KEY, _VALUE = 3, 1, 1
+
+
+def messages_for(template: messages.Template, netfilter: socket) -> list[bytes]:
+    """The elements of every port that is to be closed."""
+    return [elements.shut(template, "shut", *each) for each in sorted(refused(netfilter))]
+
+
+def refused(netfilter: socket) -> set[publication.Closed]:
+    """The ports that are to be closed, of all that are published."""
+    outside = host_firewall.outside(port for port, _ in records.published_ports())
+    if not outside or not host_firewall.suspected(netfilter):
+        return set()
+    obeying = [port for port in outside if not through_firewall(port)]
+    return {(protocol, number) for _, number, _, protocol in host_firewall.closed(obeying)}
+
+
+def through_firewall(port: ports.Port) -> bool:
+    """Whether the port was published whatever the host's firewall lets in."""
+    return publication.THROUGH_FIREWALL in claims.lines(ports.path(port))
+
+
+def anew() -> None:
+    """Judge all again: close what is closed now, open what is open now, in one transaction. Raises OSError."""
+    with host.locked():
+        names = [str(network["name"]) for network in records.all_networks()]
+        template = next((found for name in names if (found := messages.load(name))), None)
+        if template is None:
+            return
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+        before, after = standing(sock), refused(sock)
+        changes = [elements.shut(template, "shut", *each) for each in sorted(after - before)]
+        changes += [elements.shut(template, "unshut", *each) for each in sorted(before - after)]
+        if changes:
+            messages.transact(sock, template, changes)
+        sock.close()
+
+
+def standing(netfilter: socket) -> set[publication.Closed]:
+    """What is closed at this moment."""
+    attributes = [("NFTA_SET_ELEM_LIST_TABLE", firewall.TABLE), ("NFTA_SET_ELEM_LIST_SET", firewall.CLOSED)]
+    question = nft.message(nft_set_elem_list_msg, _GET_ELEMENTS, nft.REQUEST | nft.DUMP, attributes)
+    try:
+        answer = messages.dump(netfilter, question)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return set()
+    names = {number: name for name, number in ports.PROTOCOLS.items()}
+    found = set()
+    for _, payload in messages.split(answer):
+        for element in _nested(health.attributes(payload, 4).get(_LIST, b"")):
+            key = health.attributes(health.attributes(element, 0).get(_KEY, b""), 0).get(_VALUE, b"")
+            if len(key) >= 6:
+                found.add((names.get(key[0], str(key[0])), unpack(">H", key[4:6])[0]))
+    return found
+
+
+def _nested(data: bytes) -> list[bytes]:
+    """The values of attributes that all have the same type."""
+    found, at = [], 0
+    while at + 4 <= len(data):
+        (length,) = unpack_from("=H", data, at)
+        if length < 4:
+            break
+        found.append(data[at + 4 : at + length])
+        at += length + 3 & ~3
+    return found

@@ -1,0 +1,235 @@
+"""Encodes the messages of a start with pyroute2 and notes where each start's own values belong.
+
+`encode` makes every message for given values. To find the places, it is called with values that occur nowhere
+else and the result is searched for them; a test calls it with real values and compares with the filled
+template, byte for byte, so pyroute2 stays the encoder of record. Cold: runs when a network is made.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from pyrun import boot
+
+boot.site_packages()
+
+from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg  # noqa: E402
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
+from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
+
+from pyrun.network import firewall, messages, nft  # noqa: E402
+
+Values = dict[str, bytes]
+
+# What a start wants to know of its network beside the messages.
+_KEPT = (
+    "name", "bridge", "index", "gateway", "prefix", "range", "gateway6", "prefix6", "range6", "mtu", "internal", "icc",
+    "dns_port",
+)  # fmt: skip
+_UNSAID = {"prefix6": 0, "internal": False, "icc": True, "dns_port": 53}
+
+NEWLINK, DELLINK, GETLINK, SETLINK, NEWADDR, NEWROUTE = 16, 17, 18, 19, 20, 24
+GETROUTE = 26
+REQUEST_ACK = 0x005
+_NO_DAD = 0x02  # IFA_F_NODAD: the address is ours by lease, nobody need be asked for a second
+CREATE = 0x605  # request, acknowledge, create, fail if it exists
+IFF_UP = 1
+_DELETE_FLOWS = 1 << 8 | 2
+# Which fields of a tuple count: linux/netfilter/nfnetlink_conntrack.h has them as CTA_FILTER_FLAG.
+_BY_SOURCE, _BY_PROTOCOL, _BY_TARGET_PORT = 0x01, 0x08, 0x20
+
+# As long as the real values, and not to be found elsewhere in the messages.
+MARKS: Values = {
+    "name": b"pyvXXXXXXXXXXXX",
+    "alias": b"Y" * messages.ALIAS_BYTES,
+    "inside": b"pyiZZZZZZZZZZZZ",
+    "mac": bytes.fromhex("02a1b2c3d4e5"),
+    "namespace": (0x7A7B7C7D).to_bytes(4, "little"),
+    "index": (0x6A6B6C6D).to_bytes(4, "little"),
+    "address": bytes([171, 205, 239, 17]),
+    "broadcast": bytes([173, 207, 241, 19]),
+    "gateway": bytes([175, 209, 243, 21]),
+    "prefix": b"\x9b",
+    "address6": bytes.fromhex("a1ab12cd34ef56a7b8c9dadbdcdddedf"),
+    "key": b"\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8",
+    "key-at": b"\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\xdb\xdc",
+    "key6-at": bytes.fromhex("c1cb12cd34ef56a7b8c9cacbcccdcecf") + b"\xd5\xd6\xd7\xd8\xd9\xda\xdb\xdc",
+    "target": b"\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8",
+    "target6": bytes.fromhex("f1fb12fd34ff56f7b8f9f1f2f3f4f5f6") + b"\xe5\xe6\xe7\xe9",
+    "protocol": b"\xb7",
+    "port": b"\xc5\xc6",
+}
+
+
+def encode(network: dict[str, object], values: Values) -> dict[str, bytes]:
+    """Every message of a start on *network* (as in network.json), for one set of values."""
+    return {**_links(network, values), **_inside(values), **_firewall(values), **firewall.checks(network)}
+
+
+def text(network: dict[str, object]) -> str:
+    """The content of the template file of *network*."""
+    lines = [messages.FORMAT, f"pyroute2 {version('pyroute2')}"]
+    lines += [f"{key} {network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
+    for name, message in encode(network, MARKS).items():
+        lines.append(" ".join(["message", name, message.hex(), *_places(message)]))
+    return "\n".join([*lines, "end"]) + "\n"
+
+
+def parsed(network: dict[str, object]) -> messages.Template:
+    """The template of *network*, as a start reads it back."""
+    template = messages.parsed(text(network))
+    assert template is not None
+    return template
+
+
+def _places(message: bytes) -> list[str]:
+    found = []
+    for field, mark in MARKS.items():
+        offsets = []
+        offset = message.find(mark)
+        while offset >= 0:
+            offsets.append(str(offset))
+            offset = message.find(mark, offset + 1)
+        if offsets:
+            found.append(
+                f"{field.removesuffix('-at').replace('key6', 'key').replace('target6', 'target')}@{','.join(offsets)}"
+            )
+    return found
+
+
+def _encoded(
+    cls: type, kind: int, flags: int, fields: dict[str, int], attributes: Sequence[tuple[str, object]]
+) -> bytes:
+    message = cls()
+    message["header"]["type"] = kind
+    message["header"]["flags"] = flags
+    for key, value in fields.items():
+        message[key] = value
+    message["attrs"] = attributes
+    message.encode()
+    return bytes(message.data)
+
+
+# A bridge port that may send a packet back to where it came from.
+_HAIRPIN = {
+    "attrs": [
+        ("IFLA_INFO_SLAVE_KIND", "bridge"),
+        ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_MODE", 1)]}),
+    ]
+}
+
+
+def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
+    """Messages sent on the host's side."""
+    name = ("IFLA_IFNAME", values["name"].decode())
+    mtu = ("IFLA_MTU", network["mtu"])
+    peer = {
+        "attrs": [
+            ("IFLA_IFNAME", values["inside"].decode()),
+            ("IFLA_ADDRESS", ":".join(f"{byte:02x}" for byte in values["mac"])),
+            mtu,
+            ("IFLA_NET_NS_FD", int.from_bytes(values["namespace"], "little")),
+        ]
+    }
+    kind = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
+    # No address of its own on a bridge port: nothing may reach the host through it.
+    quiet = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+    alias = ("IFLA_IFALIAS", values["alias"].decode())
+    master = ("IFLA_MASTER", network.get("master_index") or network["index"])
+    join = [name, alias, ("IFLA_AF_SPEC", quiet), master]
+    up = {"flags": IFF_UP, "change": IFF_UP}
+    return {
+        "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, ("IFLA_LINKINFO", kind)]),
+        "join": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, up, join),
+        "down": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, {"flags": 0, "change": IFF_UP}, [name]),
+        "hairpin": _encoded(ifinfmsg, NEWLINK, REQUEST_ACK, {}, [name, ("IFLA_LINKINFO", _HAIRPIN)]),
+        "remove": _encoded(ifinfmsg, DELLINK, REQUEST_ACK, {}, [name]),
+        "read-name": _encoded(ifinfmsg, GETLINK, 1, {}, [name]),
+    }
+
+
+def _inside(values: Values) -> dict[str, bytes]:
+    """Messages sent in the container's namespace."""
+    index, prefix = int.from_bytes(values["index"], "little"), values["prefix"][0]
+    address, broadcast = socket.inet_ntoa(values["address"]), socket.inet_ntoa(values["broadcast"])
+    own = [("IFA_LOCAL", address), ("IFA_ADDRESS", address), ("IFA_BROADCAST", broadcast)]
+    way = [("RTA_GATEWAY", socket.inet_ntoa(values["gateway"])), ("RTA_OIF", index)]
+    address6 = socket.inet_ntop(socket.AF_INET6, values["address6"])
+    way6 = [("RTA_GATEWAY", address6), ("RTA_OIF", index)]
+    up = {"index": index, "flags": IFF_UP, "change": IFF_UP}
+    everywhere = {"family": socket.AF_INET, "table": 254, "proto": 3, "scope": 0, "type": 1}
+    subnet = {"family": socket.AF_INET, "prefixlen": prefix, "index": index}
+    subnet6 = {"family": socket.AF_INET6, "prefixlen": prefix, "index": index, "flags": _NO_DAD}
+    return {
+        "up": _encoded(ifinfmsg, NEWLINK, REQUEST_ACK, up, []),
+        "address": _encoded(ifaddrmsg, NEWADDR, CREATE, subnet, own),
+        "route": _encoded(rtmsg, NEWROUTE, CREATE, everywhere, way),
+        "address6": _encoded(
+            ifaddrmsg, NEWADDR, CREATE, subnet6, [("IFA_LOCAL", address6), ("IFA_ADDRESS", address6)]
+        ),
+        "route6": _encoded(rtmsg, NEWROUTE, CREATE, {**everywhere, "family": socket.AF_INET6}, way6),
+        "read": _encoded(ifinfmsg, GETLINK, 1, {"index": index}, []),
+        "way6": _encoded(
+            rtmsg, GETROUTE, 1, {"family": socket.AF_INET6, "dst_len": 128}, [("RTA_DST", address6)]
+        ),
+    }
+
+
+# Message of a published port -> (map, mark of its key, mark of where it leads)
+_PUBLISHED = {
+    "publish": (firewall.PORTS, "key", "target"),
+    "publish-at": (firewall.PORTS_AT, "key-at", "target"),
+    "publish6": (firewall.PORTS6, "key", "target6"),
+    "publish6-at": (firewall.PORTS6_AT, "key6-at", "target6"),
+}
+
+
+def _firewall(values: Values) -> dict[str, bytes]:
+    """Elements of published ports, what a link may send, and the flows to forget."""
+    done: dict[str, bytes] = {}
+    for name, (map_, key, target) in _PUBLISHED.items():
+        item: dict[str, object] = {"key": values[key], "data": values[target]}
+        done[name] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, map_, [item])
+        done[f"un{name}"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, map_, [{"key": values[key]}])
+    shut: list[nft.Item] = [{"key": values["key"]}]
+    done["shut"] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, firewall.CLOSED, shut)
+    done["unshut"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, firewall.CLOSED, shut)
+    link = values["name"].decode()
+    mac = ":".join(f"{byte:02x}" for byte in values["mac"])
+    address = socket.inet_ntoa(values["address"])
+    address6 = socket.inet_ntop(socket.AF_INET6, values["address6"])
+    for name, kind in (("pin", nft.NEW_ELEMENT), ("unpin", nft.DELETE_ELEMENT)):
+        (done[f"{name}-mac"],) = firewall.pinned_elements(kind, link, mac, [], [])
+        (done[f"{name}-address"],) = firewall.pinned_elements(kind, link, "", [address], [])
+        (done[f"{name}-address6"],) = firewall.pinned_elements(kind, link, "", [], [address6])
+        (done[f"{name}-alone"],) = firewall.pinned_elements(kind, link, "", [], [], alone=True)
+    return {"begin": nft.marker(begin=True), **done, **_forgetting(values), "end": nft.marker(begin=False)}
+
+
+def _forgetting(values: Values) -> dict[str, bytes]:
+    """Flows to a published port, and flows that a container answers, of both families."""
+    port = int.from_bytes(values["port"], "big")
+    protocol = ("CTA_PROTO_NUM", values["protocol"][0])
+    towards = [("CTA_TUPLE_PROTO", {"attrs": [protocol, ("CTA_PROTO_DST_PORT", port)]})]
+    source = ("CTA_IP_V4_SRC", socket.inet_ntoa(values["address"]))
+    source6 = ("CTA_IP_V6_SRC", socket.inet_ntop(socket.AF_INET6, values["address6"]))
+    return {
+        "forget": _flows(socket.AF_INET, "ORIG", towards, _BY_PROTOCOL | _BY_TARGET_PORT),
+        "forget6": _flows(socket.AF_INET6, "ORIG", towards, _BY_PROTOCOL | _BY_TARGET_PORT),
+        "forget-target": _flows(socket.AF_INET, "REPLY", [("CTA_TUPLE_IP", {"attrs": [source]})], _BY_SOURCE),
+        "forget-target6": _flows(
+            socket.AF_INET6, "REPLY", [("CTA_TUPLE_IP", {"attrs": [source6]})], _BY_SOURCE
+        ),
+    }
+
+
+def _flows(family: int, direction: str, tuple_: Sequence[tuple[str, object]], by: int) -> bytes:
+    """Delete every flow whose tuple in one direction agrees in what *by* tells."""
+    other = "REPLY" if direction == "ORIG" else "ORIG"
+    wanted = [(f"CTA_FILTER_{direction}_FLAGS", by), (f"CTA_FILTER_{other}_FLAGS", 0)]
+    attributes = [(f"CTA_TUPLE_{direction}", {"attrs": tuple_}), ("CTA_FILTER", {"attrs": sorted(wanted)})]
+    fields = {"nfgen_family": family, "version": 0, "res_id": 0}
+    return _encoded(nfct_msg, _DELETE_FLOWS, REQUEST_ACK, fields, attributes)

@@ -1,0 +1,157 @@
+"""What a plan says to a reader: each operation in one sentence, the shell's equivalent, and how to check it.
+
+Loaded only for --explain, --dry-run and the wording of a failure. The kinds of the network stage are explained
+in network/explain.py. The check commands run on the host and use the host's programs alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from pyrun.store import paths
+
+from .explain_kinds import KINDS
+from .operations import Operation
+
+if TYPE_CHECKING:  # launch is above plan; the words need only its type
+    from pyrun.launch import Launch
+
+Explanation = tuple[str, str, str]
+Row = tuple[str, Operation, str, str, str]
+
+
+def explain(operation: Operation) -> Explanation:
+    """(sentence, shell equivalent, see-it command); the last two may be empty."""
+    return _explainer(operation.kind)(operation)
+
+
+def _explainer(kind: str) -> Callable[[Operation], Explanation]:
+    from .explain_lifecycle import LIFECYCLE
+    from .explain_mounts import MOUNTS
+    from .explain_process import PROCESS
+
+    for kinds in (KINDS, MOUNTS, LIFECYCLE, PROCESS):
+        if kind in kinds:
+            return kinds[kind]
+    from pyrun.network.explain import (
+        EXPLAIN,  # its library takes half a second: not for the failure of a mount
+    )
+
+    return EXPLAIN[kind]
+
+
+def action(operation: Operation, detail: str = "") -> str:
+    """The operation as the verb phrase of an error: `cannot ...`."""
+    sentence = explain(operation)[0]
+    place = f" ({detail})" if detail and detail not in sentence else ""
+    return sentence[:1].lower() + sentence[1:] + place
+
+
+def steps(launch: Launch) -> Iterator[tuple[str, Operation]]:
+    """(who does it, operation) in the order things happen."""
+    wired = launch.network or {}
+    for operation in _operations(wired.get("before")):
+        yield "planner, before", operation
+    if launch.job.get("layers") is not None:
+        yield "planner, before", Operation("container-directory", str(launch.job["keep"]))
+    if launch.job.get("fuse"):
+        layers = launch.job["layers"]
+        assert isinstance(layers, list)
+        yield "planner, before", Operation("fuse-overlay", str(launch.job["keep"]), *layers)
+    for operation in launch.before:
+        yield "planner, before", operation
+    yield "planner", Operation("clone", *_namespaces(launch))
+    waiting = True
+    for operation in launch.operations:
+        if operation.kind == "WAIT_GO":
+            for outside in _operations(wired.get("outside")):
+                yield "planner, meanwhile", outside
+            waiting = False
+        yield "init" if waiting else "init, after GO", operation
+
+
+def _operations(value: object) -> list[Operation]:
+    return value if isinstance(value, list) else []
+
+
+def _namespaces(launch: Launch) -> list[str]:
+    from pyrun.stages.namespaces import kinds
+
+    return [kind for kind in kinds(launch.config) if kind != "cgroup"]
+
+
+def document(launch: Launch, style: str) -> str:
+    """The whole plan and its undo list, as text or JSON."""
+    rows = [(who, operation, *explain(operation)) for who, operation in steps(launch)]
+    return _as_json(launch, rows) if style == "json" else _as_text(launch, rows)
+
+
+def _as_json(launch: Launch, rows: list[Row]) -> str:
+    operations = [
+        {
+            "by": who,
+            "kind": operation.kind,
+            "arguments": list(operation.args),
+            "sentence": sentence,
+            "shell": _fill(shell, launch),
+            "see": _fill(see, launch),
+        }
+        for who, operation, sentence, shell, see in rows
+    ]
+    identity = {"id": launch.job["id"], "name": launch.job["name"]}
+    return json.dumps({**identity, "operations": operations, "undo": launch.undo})
+
+
+def _as_text(launch: Launch, rows: list[Row]) -> str:
+    lines = [f"container {launch.job['name']}: {len(rows)} operations", f"ID={launch.job['id']}", ""]
+    before = ""
+    for number, (who, _, sentence, shell, see) in enumerate(rows, 1):
+        if who != before:
+            lines.append(f"  -- {who} --")
+            before = who
+        lines.append(f"{number:3}. {_short(sentence, launch)}")
+        lines += [f"       sh   {_short(_fill(shell, launch), launch)}"] if shell else []
+        lines += [f"       see  {_short(_fill(see, launch), launch)}"] if see else []
+    lines += ["", f"undo list, written first to {paths.run()}/containers/$ID/undo:"]
+    return "\n".join(lines + [f"  {_short(line, launch)}".replace("\t", "  ") for line in launch.undo])
+
+
+def _short(text: str, launch: Launch) -> str:
+    """The id as $ID: a line fits the screen, and can still be typed after `ID=...`."""
+    return text.replace(str(launch.job["id"]), "$ID")
+
+
+def _fill(text: str, launch: Launch) -> str:
+    """NAME and PID of the commands, as far as they are known."""
+    if launch.job.get("rootless_engine"):  # an ordinary user enters the user namespace first
+        text = text.replace("nsenter -t {pid} ", "nsenter -t {pid} -U --preserve-credentials ")
+    return text.replace("{name}", str(launch.job["name"])).replace(
+        "{pid}", str(launch.pid) if launch.pid > 0 else "PID"
+    )
+
+
+_STAGES = {
+    "interpreter": "launcher and interpreter",
+    "imports": "imports",
+    "decided": "options, image, config, plan",
+    "planned": "undo list, cgroups, files",
+    "cloned": "clone and exec of init",
+    "network": "network from outside",
+    "executing": "init, up to execve",
+}
+
+
+def timings(timeline: list[tuple[str, int]]) -> str:
+    """One JSON line: milliseconds of each stage since the launcher began; the monitor adds the rest at the end."""
+    import posix
+
+    launched = posix.environ.get(b"PYRUN_LAUNCHED_NS", b"")
+    last = int(launched) if launched.isdigit() else timeline[0][1]
+    stages = []
+    for name, at in timeline:
+        if name in _STAGES:
+            stages.append({"stage": _STAGES[name], "ms": round((at - last) / 1e6, 3)})
+        last = at
+    return json.dumps({"timings": stages})

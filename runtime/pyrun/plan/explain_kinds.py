@@ -1,0 +1,180 @@
+"""One entry per kind of operation that init or the cgroup stage executes: (sentence, shell equivalent, see it).
+
+`{name}` and `{pid}` are filled in by explain.py.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from .operations import Operation
+
+Explanation = tuple[str, str, str]
+
+
+def _clone(operation: Operation) -> Explanation:
+    kinds = [str(kind) for kind in operation.args]
+    flags = {"mount": "-m", "pid": "-p -f", "uts": "-u", "ipc": "-i", "network": "-n", "user": "-U"}
+    return (
+        f"make new namespaces ({', '.join(kinds)}) and start init in them",
+        f"unshare {' '.join(flags[kind] for kind in kinds)} ...",
+        "lsns -p {pid}",
+    )
+
+
+def _devices(operation: Operation) -> Explanation:
+    directory, *rules = operation.args
+    allowed = ", ".join(str(rule).partition(" ")[2] for rule in rules if str(rule).startswith("allow"))
+    writes = "; ".join(
+        "echo {2} > {0}/devices.{1}".format(directory, *str(rule).split(" ", 1)) for rule in rules
+    )
+    v1 = "/devices/" in str(directory)
+    see = f"cat {directory}/devices.list" if v1 else f"bpftool cgroup show {directory}"
+    return (f"let the container's processes use these devices and no others: {allowed}", writes, see)
+
+
+def _cgroup_write(operation: Operation) -> Explanation:
+    path = (
+        str(operation.args[0]).rstrip("?").partition("|")[0]
+    )  # ?: not on every kernel; |: under another name
+    return (f"set {path} to {operation.args[1]}", f"echo {operation.args[1]} > {path}", f"cat {path}")
+
+
+def _identity(operation: Operation) -> Explanation:
+    uid, gid, umask, *groups = operation.args
+    return (
+        f"become user {uid}, group {gid}",
+        f"setpriv --reuid={uid} --regid={gid} --groups={','.join(map(str, groups)) or '0'}; umask {umask:04o}",
+        "grep -E '^(Uid|Gid|Groups|Umask)' /proc/{pid}/status",
+    )
+
+
+def _sets(masks: tuple[object, ...]) -> str:
+    from pyrun.spec.capabilities import ALL, names_of
+
+    mask = masks[0]
+    assert isinstance(mask, int)
+    if mask & ALL == ALL:
+        return "all"
+    return ",".join(name[4:].lower() for name in names_of(mask)) or "none"
+
+
+def _bounding(operation: Operation) -> Explanation:
+    return (
+        f"give up for ever every capability but: {_sets(operation.args)}",
+        f"capsh --drop=... (bounding set {operation.args[0]:#x})",
+        "grep CapBnd /proc/{pid}/status",
+    )
+
+
+def _capabilities(operation: Operation) -> Explanation:
+    names = ("effective", "permitted", "inheritable", "ambient")
+    sets = ", ".join(f"{name} {int(mask):#x}" for name, mask in zip(names, operation.args, strict=True))
+    sentence = f"hold these capabilities: {_sets(operation.args)}"
+    return (sentence, f"capset: {sets}", "grep Cap /proc/{pid}/status")
+
+
+def _rlimit(operation: Operation) -> Explanation:
+    from pyrun.spec.values import RLIMITS
+
+    number, soft, hard = operation.args
+    name = next((name for name, value in RLIMITS.items() if value == number), str(number))
+    return (
+        f"limit {name} to {soft} (at most {hard})",
+        f"prlimit --{name}={soft}:{hard}",
+        "cat /proc/{pid}/limits",
+    )
+
+
+def _execute(operation: Operation) -> Explanation:
+    command = shlex.join(str(item) for item in operation.args)
+    return (
+        f"execute {command}: init becomes the container's process",
+        f"exec {command}",
+        "ps -o pid,args -p {pid}",
+    )
+
+
+def simple(sentence: str, shell: str = "", see: str = "") -> Callable[[Operation], Explanation]:
+    """An entry whose arguments are put in by position: {0}, {1} ..."""
+
+    def entry(operation: Operation) -> Explanation:
+        keep = {"name": "{name}", "pid": "{pid}"}
+        return tuple(text.format(*operation.args, *[""] * 3, **keep) for text in (sentence, shell, see))  # type: ignore[return-value]
+
+    return entry
+
+
+def _fuse_overlay(operation: Operation) -> Explanation:
+    from pyrun.store import overlay_kind
+
+    keep, *layers = [str(each) for each in operation.args]
+    words = overlay_kind.command(f"{keep}/rootfs", f"{keep}/upper", f"{keep}/work", layers)
+    return (
+        "have fuse-overlayfs lay a writable directory over the image's layers",
+        " ".join(words),
+        f"ls {keep}/upper",
+    )
+
+
+KINDS: dict[str, Callable[[Operation], Explanation]] = {
+    "clone": _clone,
+    "container-directory": simple(
+        "make the container's directory: a writable layer, hosts, hostname, resolv.conf, config.json",
+        "mkdir -p {0}/upper {0}/work {0}/rootfs",
+        "ls {0}",
+    ),
+    "fuse-overlay": _fuse_overlay,
+    "cgroup-make": simple("make the cgroup {0}", "mkdir -p {0}", "ls {0}"),
+    "cgroup-write": _cgroup_write,
+    "cgroup-devices": _devices,
+    "cgroup-owner": simple("let user {1} manage what is below {0}", "chown -R {1} {0}", "ls -ld {0}"),
+    "CGROUP_JOIN": simple("join the cgroup of {0}", "echo 0 > {0}", "cat /proc/{pid}/cgroup"),
+    "HOSTNAME": simple("name the container {0}", "hostname {0}", "nsenter -t {pid} -u hostname"),
+    "DOMAINNAME": simple("set the domain name {0}", "domainname {0}", "nsenter -t {pid} -u domainname"),
+    "SYSCTL": simple(
+        "set the kernel parameter {0} to {1}, for this container alone",
+        "echo {1} > /proc/sys/{0}",
+        "nsenter -t {pid} -n -i cat /proc/sys/{0}",
+    ),
+    "RLIMIT": _rlimit,
+    "LOOPBACK_UP": simple(
+        "switch the loopback interface on", "ip link set lo up", "nsenter -t {pid} -n ip addr show lo"
+    ),
+    "WAIT_GO": simple("wait until the planner has set up the network"),
+    "OOM_SCORE": simple(
+        "set the out-of-memory score to {0}",
+        "echo {0} > /proc/self/oom_score_adj",
+        "cat /proc/{pid}/oom_score_adj",
+    ),
+    "TERMINAL": simple(
+        "open a terminal of the container's own as standard input, output and error",
+        "script /dev/null",
+        "ls -l /proc/{pid}/fd",
+    ),
+    "NO_NEW_PRIVILEGES": simple(
+        "forbid ever gaining privileges by executing a file",
+        "setpriv --no-new-privs",
+        "grep NoNewPrivs /proc/{pid}/status",
+    ),
+    "BOUNDING": _bounding,
+    "IDENTITY": _identity,
+    "CAPABILITIES": _capabilities,
+    "DIRECTORY_CURRENT": simple("go to {0}", "cd {0}", "readlink /proc/{pid}/cwd"),
+    "ENTER": simple("join the container's namespaces", "nsenter -t {pid} -a", "lsns -p {pid}"),
+    "REAPER": simple(
+        "stay as process 1 to reap orphans, and run the command as a child", "tini -- ...", "ps -e"
+    ),
+    "ENVIRONMENT": lambda operation: (
+        f"set {len(operation.args)} environment variables",
+        "env -i NAME=VALUE ...",
+        "tr '\\0' '\\n' < /proc/{pid}/environ",
+    ),
+    "EXECUTE": _execute,
+    "UNSHARE": simple(
+        "make the joined cgroup the root of what the container sees of cgroups",
+        "unshare -C",
+        "nsenter -t {pid} -C cat /proc/self/cgroup",
+    ),
+}

@@ -1,0 +1,26 @@
+"""The operations of the OCI lifecycle and of user namespaces, explained: see explain.py."""
+
+from __future__ import annotations
+
+from .explain_kinds import Explanation, simple
+from .operations import Operation
+
+
+def _hook(operation: Operation) -> Explanation:
+    path, timeout_s, head, tail, count = operation.args[:5]
+    arguments = " ".join(str(each) for each in operation.args[5 : 5 + int(count)][1:])
+    limit = f"timeout {timeout_s} " if timeout_s else ""
+    sentence = f"run the hook {path}, with the container's state on its standard input"
+    return sentence, f"echo '{head}PID{tail}' | env -i {limit}{path} {arguments}".rstrip(), ""
+
+
+LIFECYCLE = {
+    "HOOK": _hook,
+    "START": simple(
+        "tell `create` that the container is there, and wait for `start`", "", "cat /proc/{pid}/cmdline"
+    ),
+    "ROOT_IDENTITY": simple(
+        "become root of the user namespace", "setpriv --reuid 0 --regid 0", "cat /proc/{pid}/uid_map"
+    ),
+    "PRESERVE": simple("hand on {1} descriptors of the caller's, from 3 on", "", "ls -l /proc/{pid}/fd"),
+}

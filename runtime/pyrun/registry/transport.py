@@ -1,0 +1,213 @@
+"""HTTP as a registry needs it, over the standard library: one request a connection, and what can go wrong.
+
+Redirects are followed by hand, since credentials must not travel to another host (blobs usually live on one).
+Plain http is only for servers marked insecure and this machine; a redirect can not lower https to http.
+Every wait has a limit. http.client bounds the sizes of status lines and headers.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pyrun import __version__
+from pyrun.errors import RegistryError
+
+CONNECT_S = 10.0
+READ_S = 30.0  # between two pieces of an answer
+MAX_REDIRECTS = 5
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Unreachable(RegistryError):
+    """No answer, or one that broke off. again: whether the next try may have more luck."""
+
+    again = True
+
+
+class Origin(NamedTuple):
+    """What credentials belong to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Response:
+    """An answer with its body still to be read; close it."""
+
+    def __init__(
+        self,
+        raw: http.client.HTTPResponse,
+        connection: http.client.HTTPConnection,
+        sock: socket.socket,
+        url: str,
+    ) -> None:
+        self.status = raw.status
+        self.headers = raw.headers
+        self.url = url
+        self._raw = raw
+        self._connection = connection
+        self._socket = sock  # http.client forgets it as soon as it has the headers of a last answer
+
+    def read(self, count: int) -> bytes:
+        """At most *count* bytes of the body, b"" at its end. Raises Unreachable if it breaks off."""
+        try:
+            return self._raw.read1(count)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise Unreachable(f"{show(self.url)}: the answer broke off: {_reason(error)}") from error
+
+    def read_all(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises RegistryError if it is larger than the limit."""
+        pieces, size = [], 0
+        while piece := self.read(1 << 16):
+            size += len(piece)
+            if size > limit_bytes:
+                raise RegistryError(f"{show(self.url)}: the answer is larger than {limit_bytes} bytes")
+            pieces.append(piece)
+        declared = self.headers.get("Content-Length", "")
+        if declared.isdigit() and int(declared) != size:
+            raise Unreachable(f"{show(self.url)}: the answer broke off after {size} of {declared} bytes")
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._raw.close()
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Make a `read` that another thread waits in fail at once."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def get(url: str, headers: dict[str, str], insecure: bool = False) -> Response:
+    """GET with redirects; the answer may have any status that is not a redirect.
+
+    insecure: http is allowed and certificates are not checked, for this server. Raises RegistryError.
+    """
+    first = origin(url)
+    for _ in range(MAX_REDIRECTS + 1):
+        here = origin(url)
+        sent = (
+            headers
+            if here == first
+            else {key: value for key, value in headers.items() if key != "Authorization"}
+        )
+        response = _request(url, sent, insecure and here == first)
+        if response.status not in _REDIRECTS:
+            return response
+        target = response.headers.get("Location", "")
+        response.close()
+        url = _redirected(url, target)
+    raise RegistryError(f"{show(url)}: more than {MAX_REDIRECTS} redirects")
+
+
+def _redirected(url: str, target: str) -> str:
+    try:
+        new = urljoin(url, target)
+        here = origin(new)
+    except ValueError:
+        raise RegistryError(f"{show(url)}: a redirect to nonsense: {target!r:.80}") from None
+    if not target or here.scheme not in ("http", "https"):
+        raise RegistryError(f"{show(url)}: a redirect to {target!r:.80}")
+    if here.scheme == "http" and urlsplit(url).scheme == "https":
+        raise RegistryError(f"{show(url)}: a redirect from https to plain http at {here.host}")
+    return new
+
+
+def origin(url: str) -> Origin:
+    """Scheme, host and port of a URL. Raises ValueError."""
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def show(url: str) -> str:
+    """A URL for a message: without the query, which may hold a signature."""
+    return url.partition("?")[0]
+
+
+def may_use_http(url: str, insecure: bool) -> bool:
+    """Whether this URL's plain http is allowed."""
+    return insecure or origin(url).host in _LOOPBACK
+
+
+def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
+    parts, here = urlsplit(url), origin(url)
+    if here.scheme != "https" and not may_use_http(url, insecure):
+        raise RegistryError(
+            f"{show(url)}: plain http is not allowed",
+            "mark the mirror `insecure: true` if you trust the way to it",
+        )
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if any(character <= " " or character > "~" for character in path + here.host):
+        raise RegistryError(f"{show(url)!r}: not a valid address")
+    connection = None
+    try:
+        connection = _connect(here, insecure)
+        connection.request("GET", path, headers={"User-Agent": f"pyrun/{__version__}", **headers})
+        sock = connection.sock
+        return Response(connection.getresponse(), connection, sock, url)
+    except ssl.SSLCertVerificationError as error:
+        raise RegistryError(
+            f"{here.host}: its certificate is not trusted: {error.verify_message}",
+            "install the certificate authority, or mark the mirror `insecure: true`",
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if connection is not None:
+            connection.close()
+        failure = Unreachable(f"{here.host}:{here.port} cannot be reached: {_reason(error)}")
+        failure.again = not isinstance(error, ConnectionRefusedError | socket.gaierror)
+        raise failure from error
+
+
+def _connect(here: Origin, insecure: bool) -> http.client.HTTPConnection:
+    proxy = _proxy(here)
+    host, port = (proxy.host, proxy.port) if proxy else (here.host, here.port)
+    if here.scheme == "https":
+        context = ssl.create_default_context()
+        if insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=CONNECT_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S)
+    if proxy:
+        connection.set_tunnel(here.host, here.port)
+    connection.connect()
+    if isinstance(connection.sock, socket.socket):
+        connection.sock.settimeout(READ_S)
+    return connection
+
+
+def _proxy(here: Origin) -> Origin | None:
+    """The proxy the environment names (https_proxy, http_proxy, no_proxy), for other machines only."""
+    if here.host in _LOOPBACK or proxy_bypass(here.host):
+        return None
+    address = getproxies().get(here.scheme)
+    if not address or "REQUEST_METHOD" in os.environ:
+        return None
+    return origin(address if "://" in address else f"http://{address}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:200]

@@ -1,0 +1,230 @@
+"""`run`'s options and an image become an OCI config: everything that is decided, decided here.
+
+The result is what `config.json` would say for `runc run`, with Docker's defaults (spec/defaults.py). It is
+pure but for reading the image's passwd and group files. Source: runtime-spec config.md, config-linux.md.
+"""
+
+from __future__ import annotations
+
+from pyrun.errors import UsageError
+
+from . import capabilities, defaults, users, values
+
+OCI_VERSION = "1.2.0"
+
+# `run`'s options as Docker would have them when nothing is given; cli passes its own table's values.
+Options = dict[str, object]
+
+
+def arguments(options: Options, image: dict[str, object], command: list[str]) -> list[str]:
+    """What is executed: --entrypoint or the image's, then the command or the image's Cmd."""
+    image_config = _image_config(image)
+    entrypoint = _texts(image_config.get("Entrypoint"))
+    default = _texts(image_config.get("Cmd"))
+    given = options.get("entrypoint")
+    if given is not None:
+        entrypoint, default = ([str(given)] if given else []), []
+    result = entrypoint + (command or default)
+    if not result:
+        raise UsageError("no command given, and the image has none", "pyrun run IMAGE COMMAND")
+    return result
+
+
+def build(
+    options: Options, image: dict[str, object], command: list[str], container: dict[str, object]
+) -> dict[str, object]:
+    """The OCI config of a container.
+
+    container: {"id", "name", "hostname", "keep" (its directory), "layers" (top first), "mode" (network)}.
+    """
+    image_config = _image_config(image)
+    user = users.resolve(
+        str(options.get("user") or image_config.get("User") or ""),
+        _list(options, "group_add"),
+        _texts(container["layers"]),
+    )
+    process = _process(options, image_config, user, arguments(options, image, command), container)
+    config: dict[str, object] = {
+        "ociVersion": OCI_VERSION,
+        "process": process,
+        "root": {"path": f"{container['keep']}/rootfs", "readonly": bool(options.get("read_only"))},
+        "hostname": container["hostname"],
+        "mounts": _mounts(options, container),
+        "linux": _linux(options, container),
+        "annotations": {"org.opencontainers.image.ref.name": str(container.get("image", ""))},
+    }
+    return config
+
+
+def _image_config(image: dict[str, object]) -> dict[str, object]:
+    config = image.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _list(options: Options, name: str) -> list[str]:
+    return _texts(options.get(name))
+
+
+def _environment(
+    options: Options, image_config: dict[str, object], user: dict[str, object], container: dict[str, object]
+) -> list[str]:
+    """Docker's order of precedence: PATH, HOSTNAME, TERM; the image; --env-file; --env; HOME if nobody set it."""
+    merged: dict[str, str] = {"PATH": defaults.DEFAULT_PATH, "HOSTNAME": str(container["hostname"])}
+    if options.get("tty"):
+        merged["TERM"] = "xterm"
+    given = _texts(image_config.get("Env"))
+    for path in _list(options, "env_file"):
+        given += values.environment(values.environment_file(path), f"--env-file {path}")
+    given += values.environment(_list(options, "env"), "--env")
+    for item in given:
+        name, _, value = item.partition("=")
+        merged[name] = value
+    merged.setdefault("HOME", str(user["home"]))
+    for name, value in merged.items():
+        if "\0" in value or "\0" in name:
+            raise UsageError(f"environment variable {name!r} holds a NUL byte")
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _process(
+    options: Options,
+    image_config: dict[str, object],
+    user: dict[str, object],
+    command: list[str],
+    container: dict[str, object],
+) -> dict[str, object]:
+    mask = capabilities.parse_add_drop(
+        _list(options, "cap_add"), _list(options, "cap_drop"), bool(options.get("privileged"))
+    )
+    bounding = capabilities.names_of(mask)
+    # a process that is not root holds nothing until it executes a file that gives it something
+    active = bounding if user["uid"] == 0 else []
+    directory = str(options.get("workdir") or image_config.get("WorkingDir") or "/")
+    if directory[:1] != "/" or "\0" in directory:
+        raise UsageError(f"--workdir {directory!r} is not an absolute path", "for example --workdir /srv")
+    limits = [values.rlimit(text) for text in _list(options, "ulimit")]
+    return {
+        "terminal": bool(options.get("tty")),
+        "user": {"uid": user["uid"], "gid": user["gid"], "additionalGids": user["groups"]},
+        "args": command,
+        "env": _environment(options, image_config, user, container),
+        "cwd": values.normal_path(directory),
+        "capabilities": {
+            "bounding": bounding,
+            "effective": active,
+            "permitted": active,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "rlimits": [{"type": kind, "soft": soft, "hard": hard} for kind, soft, hard in limits],
+        "noNewPrivileges": _no_new_privileges(options),
+    }
+
+
+def _no_new_privileges(options: Options) -> bool:
+    for text in _list(options, "security_opt"):
+        name, _, value = (
+            text.replace(":", "=", 1).partition("=") if not text.startswith("seccomp") else ("", "", "")
+        )
+        if name == "no-new-privileges":
+            if value not in ("", "true", "false"):
+                raise UsageError(f"invalid --security-opt: {text!r}", "no-new-privileges takes true or false")
+            return value != "false"
+        if name not in ("", "label"):
+            raise UsageError(
+                f"unknown --security-opt: {text!r}", "seccomp=FILE, seccomp=unconfined, no-new-privileges"
+            )
+    return False
+
+
+def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
+    privileged = bool(options.get("privileged"))
+    mounts: list[dict[str, object]] = []
+    shm_bytes = (
+        values.size_bytes(str(options["shm_size"]), "--shm-size")
+        if options.get("shm_size")
+        else defaults.SHM_SIZE_BYTES
+    )
+    for target, kind, source, flags in defaults.MOUNTS:
+        given = list(flags)
+        if privileged and target in defaults.MOUNTS_WRITABLE_WHEN_PRIVILEGED:
+            given.remove("ro")
+        if target == "/dev/shm":
+            given.append(f"size={shm_bytes}")
+        mounts.append({"destination": target, "type": kind, "source": source, "options": given})
+    mounts += [values.tmpfs(text) for text in _list(options, "tmpfs")]
+    mounts += [values.volume(text) for text in _list(options, "volume")]
+    taken = {mount["destination"] for mount in mounts}
+    if len(taken) != len(mounts):
+        twice = next(
+            m["destination"]
+            for i, m in enumerate(mounts)
+            if m["destination"] in [n["destination"] for n in mounts[:i]]
+        )
+        if twice not in ("/dev/shm", "/dev", "/proc", "/sys"):
+            raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
+    return mounts + [
+        mount
+        for mount in _etc_files(container, bool(options.get("read_only")))
+        if mount["destination"] not in taken
+    ]
+
+
+def _etc_files(container: dict[str, object], read_only: bool) -> list[dict[str, object]]:
+    """Files that pyrun keeps for the container; with --network container: or ns:, somebody else's."""
+    shared = container.get("shared_files")
+    given = shared if isinstance(shared, dict) else {}
+    return [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": str(given.get(name) or f"{container['keep']}/{name}"),
+            "options": ["rbind", "rprivate", *(["ro"] if read_only else [])],
+        }
+        for name in ("resolv.conf", "hostname", "hosts")
+    ]
+
+
+def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
+    privileged = bool(options.get("privileged"))
+    joined = str(container.get("netns") or "")  # somebody else's network namespace: its settings are not ours
+    host_network = container["mode"] == "host"
+    kinds = ["mount", "pid", "uts", "ipc", "cgroup"] + ([] if host_network or joined else ["network"])
+    sysctls = {} if host_network or joined else dict(defaults.SYSCTLS)
+    sysctls.update(values.sysctl(text, host_network=host_network) for text in _list(options, "sysctl"))
+    return {
+        "namespaces": [
+            *[{"type": kind} for kind in kinds],
+            *([{"type": "network", "path": joined}] if joined else []),
+        ],
+        "cgroupsPath": f"/pyrun/{container['id']}",
+        "resources": _resources(options, privileged),
+        "sysctl": sysctls,
+        "maskedPaths": [] if privileged else list(defaults.masked_paths()),
+        "readonlyPaths": [] if privileged else list(defaults.READONLY_PATHS),
+    }
+
+
+def _resources(options: Options, privileged: bool) -> dict[str, object]:
+    rules = defaults.DEVICE_RULES_PRIVILEGED if privileged else defaults.DEVICE_RULES
+    resources: dict[str, object] = {
+        "devices": [
+            {"allow": allow, "type": kind, "access": access}
+            | ({"major": major} if major >= 0 else {})
+            | ({"minor": minor} if minor >= 0 else {})
+            for allow, kind, major, minor, access in rules
+        ]
+    }
+    if options.get("memory"):
+        limit = values.memory_bytes(str(options["memory"]))
+        resources["memory"] = {"limit": limit, "swap": 2 * limit}  # Docker: as much swap again
+    if options.get("cpus"):
+        resources["cpu"] = {"quota": values.cpu_quota_us(str(options["cpus"])), "period": 100_000}
+    pids = options.get("pids_limit")
+    if isinstance(pids, int) and pids > 0:
+        resources["pids"] = {"limit": pids}
+    return resources

@@ -1,0 +1,85 @@
+"""Reading config.json, or a part of it (`exec --process`, `update --resources`): bounded, strict, one line of error.
+
+Stricter than JSON parsers are: a key twice, NaN, half a surrogate pair. Two readers could understand such a text
+differently, and the one that checked it is then not the one that carries it out. Not here: what is wrong with a text
+(config_text.py, cold), what the values mean (check.py).
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from pyrun import jsonlite
+from pyrun.errors import UsageError
+
+# Engines write 5 to 50 kB; Linux hands a program 2 MB of arguments and environment with the usual stack limit; etcd,
+# where Kubernetes keeps its objects, takes 1.5 MB. Parsed, the worst text of this size (empty objects) takes 140 MB.
+BYTES_MAX = 4 << 20
+
+
+def read(path: str, name: str = "config.json") -> tuple[object, bytes]:
+    """(value, raw bytes) of the file *path*, which errors call *name*. Raises UsageError; never waits for a writer."""
+    place = "" if path in name else f": {path}"
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
+    except OSError as error:
+        hint = "an OCI bundle is a directory with config.json" if name == "config.json" else ""
+        raise UsageError(f"{name}: {error.strerror}{place}", hint) from None
+    try:
+        status = posix.fstat(fd)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise UsageError(f"{name}: not a regular file{place}")
+        raw = posix.read(fd, min(status.st_size, BYTES_MAX) + 1)
+        while len(raw) <= BYTES_MAX and (more := posix.read(fd, BYTES_MAX + 1 - len(raw))):
+            raw += more
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}{place}") from None
+    finally:
+        posix.close(fd)
+    return parse(raw, name), raw
+
+
+def parse(raw: bytes, name: str = "config.json") -> object:
+    """The value of a JSON text. Raises UsageError, with the place."""
+    if len(raw) > BYTES_MAX:
+        raise UsageError(f"{name}: must have at most {BYTES_MAX >> 20} MiB")
+    # A little below the interpreter's limit, so that whoever walks the value later has room.
+    depth = sys.getrecursionlimit()
+    sys.setrecursionlimit(depth - 100)
+    try:
+        return _scan(raw)
+    except (ValueError, RecursionError, StopIteration, SystemError):
+        pass
+    finally:
+        sys.setrecursionlimit(depth)
+    from . import config_text
+
+    raise config_text.explain(raw, name)
+
+
+def _scan(raw: bytes) -> object:
+    text = raw.decode("utf-8").strip(" \t\r\n")
+    value, end = jsonlite.scanner(_Strict)(text, 0)
+    if end != len(text) or b"\\ud" in raw or b"\\uD" in raw:
+        from . import config_text
+
+        if end != len(text) or config_text.surrogate(value) is not None:
+            raise ValueError
+    return value
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError
+    return value
+
+
+def _constant(word: str) -> object:
+    raise ValueError(word)  # NaN, Infinity, -Infinity: no JSON
+
+
+class _Strict(jsonlite.Context):
+    object_pairs_hook = staticmethod(_members)
+    parse_constant = staticmethod(_constant)

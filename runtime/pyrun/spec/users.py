@@ -1,0 +1,125 @@
+"""Who the process is: `-u` and the image's USER against the image's own /etc/passwd and /etc/group.
+
+No NSS and no `pwd`: those would load the image's libraries as host root (CVE-2019-14271). The files are read
+from the image's layers or the running container's root below a descriptor, as plain bytes, with a size limit.
+A number is never looked up as a name (CVE-2016-3697), and must fit (CVE-2024-40635). Source: man 5 passwd.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun import linux
+from pyrun.errors import NotFound, UsageError
+
+from .values import is_number
+
+FILE_SIZE_LIMIT_BYTES = 1 << 20
+ID_LIMIT = (1 << 31) - 1
+_IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
+
+
+def read_below(directories: list[str], path: str) -> bytes:
+    """The file as a container sees it whose root has these layers, the top one first; b"" if there is none."""
+    for directory in directories:
+        try:
+            root_fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        except FileNotFoundError:  # --dry-run of an image that is not here; a real run fails when it mounts
+            continue
+        try:
+            fd = linux.openat2(root_fd, path, posix.O_RDONLY | posix.O_NONBLOCK, 0, _IN_ROOT)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return b""
+        finally:
+            posix.close(root_fd)
+        try:
+            status = posix.fstat(fd)
+            if status.st_mode & 0o170000 != 0o100000:  # a whiteout, a directory, a FIFO: as good as absent
+                return b""
+            if status.st_size > FILE_SIZE_LIMIT_BYTES:
+                raise UsageError(f"/{path} of the image is larger than {FILE_SIZE_LIMIT_BYTES} bytes")
+            return posix.read(fd, FILE_SIZE_LIMIT_BYTES)
+        finally:
+            posix.close(fd)
+    return b""
+
+
+def _rows(text: bytes, fields: int) -> list[list[str]]:
+    """Lines of at least *fields* colon-separated fields; malformed ones do not exist."""
+    rows = []
+    for line in text.decode("utf-8", "surrogateescape").split("\n"):
+        row = line.strip().split(":")
+        if len(row) >= fields and row[0] and row[0][0] != "#":
+            rows.append(row)
+    return rows
+
+
+def _number(text: str, what: str) -> int:
+    if not is_number(text) or int(text) > ID_LIMIT:
+        raise UsageError(
+            f"invalid {what}: {text!r}", f"a name of the image, or a number from 0 to {ID_LIMIT}"
+        )
+    return int(text)
+
+
+def _is_id(text: str) -> bool:
+    return is_number(text) and int(text) <= ID_LIMIT
+
+
+def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, object]:
+    """{"uid", "gid", "groups", "home", "name"} of `user[:group]`; "" is root.
+
+    add: further groups (--group-add). Raises NotFound for a name the image does not have.
+    """
+    wanted, colon, wanted_group = user.partition(":")
+    if colon and not wanted_group:
+        raise UsageError(f"invalid user: {user!r}", "write USER, USER:GROUP or :GROUP")
+    passwd = _rows(read_below(directories, "etc/passwd"), 4)
+    groups = _rows(read_below(directories, "etc/group"), 3)
+    uid, gid, home, name = _find(wanted, passwd)
+    extra: list[int] = []
+    if wanted_group:
+        gid = _group(wanted_group, groups)
+    elif name:
+        extra = [
+            int(row[2]) for row in groups if len(row) > 3 and name in row[3].split(",") and _is_id(row[2])
+        ]
+    for item in add:
+        extra.append(_group(item, groups))
+    # the primary group is in the set too: without it a group can be shed (CVE-2022-36109)
+    return {
+        "uid": uid,
+        "gid": gid,
+        "groups": list(dict.fromkeys([gid, *extra])),
+        "home": home or "/",
+        "name": name,
+    }
+
+
+def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:
+    """(uid, gid, home, name) of a name or number; a number need not be in the file."""
+    uid = 0
+    if not wanted or is_number(wanted) or wanted[0] in "-+":
+        uid = _number(wanted or "0", "user")
+        matches = [row for row in passwd if is_number(row[2]) and int(row[2]) == uid and _is_id(row[3])]
+    else:
+        matches = [row for row in passwd if row[0] == wanted and _is_id(row[2]) and _is_id(row[3])]
+        if not matches:
+            raise NotFound(
+                f"no user {wanted!r} in the image's /etc/passwd", "use a number, or a name the image has"
+            )
+    if not matches:
+        return uid, 0, "", ""
+    row = matches[0]
+    return int(row[2]), int(row[3]), row[5] if len(row) > 5 else "", row[0]
+
+
+def _group(wanted: str, groups: list[list[str]]) -> int:
+    if is_number(wanted) or wanted[0] in "-+":
+        return _number(wanted, "group")
+    for row in groups:
+        if row[0] == wanted and _is_id(row[2]):
+            return int(row[2])
+    raise NotFound(f"no group {wanted!r} in the image's /etc/group", "use a number, or a name the image has")

@@ -1,0 +1,193 @@
+"""The root file system: what it is made of, its devices, what is hidden, and the pivot into it.
+
+The order is the kernel's: propagation first (a shared parent forbids pivot_root), then a mount of its own for
+the root, mounts in the config's order (stages/mounts.py), device nodes, masks over what is mounted, pivot, read-only
+last. Paths of the container are resolved by init below the root's descriptor (csrc/init_rootfs.c).
+Source: runtime-spec config-linux.md#devices, #rootfs-mount-propagation, #masked-paths; man 2 pivot_root.
+Next: stages/network.py.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun import linux
+from pyrun.plan.operations import Operation, descriptor
+from pyrun.spec import defaults
+from pyrun.spec.values import normal_path
+from pyrun.store import paths
+
+# linux.rootfsPropagation: (what becomes of the host's mounts in the new namespace, what the root is in the end).
+# With "shared" they stay what they are, so that a volume can be shared with the host: then only the mount that holds
+# the root must not tell the host of what is mounted on it.
+_SPREADING = {
+    "": (linux.MS_SLAVE, 0), "slave": (linux.MS_SLAVE, 0), "private": (linux.MS_PRIVATE, 0),
+    "unbindable": (linux.MS_PRIVATE, linux.MS_UNBINDABLE), "shared": (0, linux.MS_SHARED),
+}  # fmt: skip
+
+
+_USER = 2  # of ROOT_OVERLAY: see csrc/ops.h
+
+
+def _section(config: dict[str, object]) -> dict[str, object]:
+    section = config.get("linux")
+    return section if isinstance(section, dict) else {}
+
+
+def _spreading(config: dict[str, object]) -> tuple[int, int, int]:
+    """(of the host's mounts, of the root in the end, whether that goes for all below it: runc takes `rshared`, too)"""
+    word = str(_section(config).get("rootfsPropagation") or "")
+    recursive = word[:1] == "r"
+    return (*_SPREADING[word[1:] if recursive else word], int(recursive))
+
+
+def plan_root(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+    """Our copies of the host's mounts stop telling the host anything, then the root is mounted."""
+    layers = job.get("layers")
+    directory = f"{job['keep']}/rootfs" if isinstance(layers, list) else str(job["root"])
+    spread = _spreading(config)[0]
+    operations = [Operation("PROPAGATION", spread)] if spread else []
+    if not spread:
+        # / too where the root is going to be moved onto it: it would be moved onto the host's
+        holders = [directory, "/"] if job.get("no_pivot") else [directory]
+        operations += [Operation("ROOT_PARENT", each, linux.MS_PRIVATE) for each in holders]
+    if isinstance(layers, list) and not job.get("fuse"):
+        keep, discard = job["keep"], int(bool(job.get("rm")))
+        # volatile: no sync at the end; only for what is thrown away anyway (DESIGN section 3)
+        how = discard | (_USER if job.get("rootless_engine") else 0)
+        overlay = Operation("ROOT_OVERLAY", directory, f"{keep}/upper", f"{keep}/work", how, *layers)
+        return [*operations, overlay]
+    passed = []
+    if job.get("user_namespace") and not job.get("rootless"):
+        passed.append(descriptor(job, "tree", directory, 1, "/"))
+    return [*operations, Operation("ROOT_BIND", directory, *passed)]
+
+
+def _bound_dev(config: dict[str, object]) -> bool:
+    """Whether /dev is a bind mount of some directory: then what is in it is not ours to change."""
+    mounts = config.get("mounts")
+    for mount in mounts if isinstance(mounts, list) else []:
+        words = mount.get("options") or []
+        if normal_path(mount["destination"]) == "/dev":
+            return mount.get("type") == "bind" or "bind" in words or "rbind" in words
+    return False
+
+
+def plan_devices(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+    """The nodes of /dev that every container has, those of the config, and the links beside them.
+
+    Where nodes cannot be made (a user namespace), init shows the host's: that of a default device under its own name,
+    any other under the path the config gives it.
+    """
+    bound = _bound_dev(config)
+    given = _section(config).get("devices")
+    given = [
+        device
+        for device in (given if isinstance(given, list) else [])
+        if normal_path(device["path"]) != "/dev/ptmx" and not (bound and device["path"][:5] == "/dev/")
+    ]
+    operations = []
+    taken = {device["path"] for device in given}
+    for path, kind, major, minor, mode in () if bound else defaults.DEVICES:
+        if path not in taken:
+            operations.append(Operation("DEVICE", path, _KINDS[kind] | mode, major, minor, 0, 0, path))
+    for device in given:
+        operations.append(_device(device))
+    for link, target in () if bound else defaults.DEV_LINKS:
+        if link == "/dev/ptmx":  # in the place of a node that an image may have there
+            operations.append(Operation("SYMLINK", link, target, 1))
+        elif link != "/dev/core" or paths.exists("/proc/kcore"):
+            operations.append(Operation("SYMLINK", link, target))
+    return operations
+
+
+def _device(device: dict[str, int]) -> Operation:
+    """An entry of linux.devices."""
+    path, kind = str(device["path"]), str(device["type"])
+    mode = device.get("fileMode")
+    major, minor = device.get("major") or 0, device.get("minor") or 0
+    host = path
+    for usual, letter, *number, _ in defaults.DEVICES:
+        if [major, minor] == number and _KINDS[letter] == _KINDS[kind]:
+            host = usual
+    owner = (device.get("uid") or 0, device.get("gid") or 0)
+    bits = _KINDS[kind] | (0o666 if mode is None else mode) & 0o7777
+    return Operation("DEVICE", path, bits, major, minor, *owner, *([] if kind == "p" else [host]))
+
+
+_KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
+
+
+def host_devices(directory: str = "/dev") -> list[dict[str, object]]:
+    """Every device node of the host, as linux.devices: what --privileged gives. pts and shm are the container's own."""
+    found: list[dict[str, object]] = []
+    for entry in posix.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts"):
+                found += host_devices(entry.path)
+            continue
+        status = entry.stat(follow_symlinks=False)
+        kind = status.st_mode & 0o170000
+        if entry.name in ("console", "ptmx") or kind not in (0o020000, 0o060000):
+            continue
+        found.append(
+            {
+                "path": entry.path,
+                "type": "c" if kind == 0o020000 else "b",
+                "major": posix.major(status.st_rdev),
+                "minor": posix.minor(status.st_rdev),
+                "fileMode": status.st_mode & 0o7777,
+                "uid": status.st_uid,
+                "gid": status.st_gid,
+            }
+        )
+    return found
+
+
+def plan_hidden(config: dict[str, object]) -> list[Operation]:
+    """Masked and read-only paths: over the mounts that hold them."""
+    section = _section(config)
+    masked, readonly, label = (
+        section.get(name) or [] for name in ("maskedPaths", "readonlyPaths", "mountLabel")
+    )
+    assert isinstance(masked, list) and isinstance(readonly, list)
+    data = [f"context={label}"] if label else []
+    return [
+        *[Operation("MASK", path, *data) for path in masked],
+        *[Operation("READONLY", path) for path in readonly],
+    ]
+
+
+def plan_pivot(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+    """Into the new root; read-only if wanted, now that nothing has to be made in it any more."""
+    root, late = config["root"], job.get("late_readonly")
+    assert isinstance(root, dict)
+    spread, final, recursive = _spreading(config)
+    if job.get("no_pivot"):
+        operations = [Operation("ROOT_MOVE", *_full_pseudo_mounts(str(job.get("root") or job["keep"])))]
+    else:
+        operations = [Operation("PIVOT", *([] if spread else [1]))]
+    for target in late if isinstance(late, list) else []:
+        operations.append(Operation("ATTRIBUTES", target, linux.MOUNT_ATTR_RDONLY, 0, 0, 0))
+    if final:
+        operations.append(Operation("ATTRIBUTES", "/", 0, 0, recursive, final))
+    if root.get("readonly"):
+        operations.append(Operation("ROOT_READONLY"))
+    return operations
+
+
+def _full_pseudo_mounts(root: str, mountinfo: str = "") -> list[str]:
+    """Where the host has a whole proc or sysfs. Without pivot_root they would stay, and with one of them in sight the
+    kernel lets the container mount another without the masks. Source: runc's msMoveRoot, man 5 proc_pid_mountinfo."""
+    text = mountinfo or paths.read("/proc/self/mountinfo").decode("utf-8", "surrogateescape")
+    found = []
+    for line in text.split("\n"):
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if right.split(" ")[0] in ("proc", "sysfs") and fields[3] == "/":
+            place = fields[4]
+            for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                place = place.replace(code, letter)
+            if place != root and not place.startswith(root + "/"):
+                found.append(place)
+    return found

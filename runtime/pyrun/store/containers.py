@@ -1,0 +1,161 @@
+"""A container's directories: made before it starts, described for `ps`, taken away by its undo list.
+
+    root/containers/ID    container.json config.json upper work rootfs hosts hostname resolv.conf log exit
+    root/names/NAME       the id that holds the name
+    run/containers/ID     undo (locked by planner, then monitor), state.json, starting (-> created) -> started
+
+The run directory appears by a rename, complete with its locked undo list: whoever finds one without a lock
+has found a dead planner or monitor, and may replay the list. `starting` holds the id until execve has worked;
+the undo list of a container that never ran takes its directory and name with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix
+from errno import EEXIST, ENOTEMPTY
+
+from pyrun.errors import Conflict, UsageError
+from pyrun.jsonlite import dumps
+
+from . import paths, state
+
+ID_LENGTH = 64
+
+_ADJECTIVES = (
+    "able amber brave brisk calm clear cosy deft eager early fair fleet fond frank glad grand happy hardy jolly keen"
+    " kind lively loyal lucid mellow merry neat noble plain proud quick quiet ready sharp sleek sturdy swift"
+    " tidy warm wise"
+).split()
+_NOUNS = (
+    "anchor anvil beacon bridge buoy cabin canal canvas cargo comet compass copper crane delta dock ferry fjord galley"
+    " harbour hatch helm island jetty keel lagoon lantern mast meadow oar pier pilot plank quay reef rudder sail"
+    " schooner tide vessel wharf"
+).split()
+
+
+def new_id() -> str:
+    """64 hex digits, as Docker's; /proc/sys/kernel/random would cost an open."""
+    return posix.urandom(ID_LENGTH // 2).hex()
+
+
+def check_id(identifier: str) -> None:
+    """Raise UsageError unless *identifier* can be a file name and nothing else."""
+    if not _is_name(identifier) or len(identifier) > 1024:
+        raise UsageError(
+            f"invalid container id: {identifier!r:.80}", "letters, digits and _ . - + , at most 1024"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for a --name that Docker would refuse too."""
+    if len(name) < 2 or len(name) > 128 or not name[0].isalnum() or not _is_name(name):
+        raise UsageError(
+            f"invalid --name: {name!r:.80}",
+            "two or more letters, digits and _ . - ; the first a letter or digit",
+        )
+
+
+def _is_name(text: str) -> bool:
+    if not text or text in (".", "..") or not text.isascii():
+        return False
+    return all(c.isalnum() or c in "_.-+" for c in text)
+
+
+def proposed_name(identifier: str, attempt: int) -> str:
+    """A name to remember instead of an id; made unique by the id's start after two attempts."""
+    number = int(identifier[:8], 16) + attempt
+    name = f"{_ADJECTIVES[number % len(_ADJECTIVES)]}_{_NOUNS[number // 64 % len(_NOUNS)]}"
+    return name if attempt < 2 else f"{name}_{identifier[:8]}"
+
+
+def reserve_name(name: str, identifier: str) -> str:
+    """Hold *name* (or a proposed one if empty) for this container. Raises Conflict naming the holder."""
+    if name:
+        check_name(name)
+    directory = f"{paths.root()}/names"
+    paths.make(directory)
+    for attempt in range(4):
+        candidate = name or proposed_name(identifier, attempt)
+        try:
+            paths.write(f"{directory}/{candidate}", f"{identifier}\n{_planner()}\n".encode(), exclusive=True)
+        except FileExistsError:
+            if not name:
+                continue
+            holder = paths.read(f"{directory}/{candidate}").decode().partition("\n")[0]
+            raise Conflict(
+                f"the name {name!r} is in use by container {holder[:12]}",
+                f"remove it with `pyrun rm {name}` or choose another name",
+            ) from None
+        return candidate
+    raise Conflict("no free name found", "give one with --name")
+
+
+def _planner() -> str:
+    """This process, as "pid start-time": a name whose container never came to be is free once its planner is gone."""
+    return f"{posix.getpid()} {state.start_time(posix.getpid())}"
+
+
+def begin(run_dir: str, undo: list[str]) -> int:
+    """Make the run directory with its locked undo list: the descriptor that holds the lock.
+
+    Raises Conflict when a container of this id exists.
+    """
+    parent, _, identifier = run_dir.rpartition("/")
+    staging = f"{paths.staging(parent)}/{identifier}.{posix.getpid()}"
+    paths.make(staging)
+    paths.make(parent)
+    try:
+        text = "".join([line + "\n" for line in undo]).encode("utf-8", "surrogateescape")
+        paths.write(f"{staging}/undo", text, exclusive=True)
+        undo_fd = posix.open(f"{staging}/undo", posix.O_RDWR | posix.O_CLOEXEC)
+        fcntl.flock(undo_fd, fcntl.LOCK_EX)
+        paths.write(f"{staging}/starting", identifier.encode())
+        posix.rename(staging, run_dir)
+    except OSError as error:  # it is there; or the file system is full
+        for name in posix.listdir(staging):
+            posix.unlink(f"{staging}/{name}")
+        posix.rmdir(staging)
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+        raise Conflict(
+            f"container {identifier[:64]} exists", "choose another id, or remove that one"
+        ) from None
+    return undo_fd
+
+
+def progress(run_dir: str, stage: str) -> None:
+    """`starting` becomes `created` (init waits for `start`) or `started` (the command executes): from now on the
+    container outlives its planner."""
+    posix.rename(f"{run_dir}/starting", f"{run_dir}/{stage}")
+
+
+def undo_lines(identifier: str, keep: str, name: str, *, remove: bool) -> list[str]:
+    """The end of an undo list: directory and name, at once (--rm) or only if it never ran; the run directory."""
+    run_dir = f"{paths.run()}/containers/{identifier}"
+    gone = [f"rmtree\t{keep}", f"unlink-if\t{paths.root()}/names/{name}\t{identifier}"] if keep else []
+    if gone and not remove:
+        gone = [f"guard\t{run_dir}/starting\t{identifier}", *gone, "end"]
+    return [*gone, f"rmtree\t{run_dir}"]
+
+
+def make_directories(
+    keep: str, files: dict[str, bytes], record: dict[str, object], config: dict[str, object]
+) -> None:
+    """The lasting directory: upper and work for the overlay, /etc files, the record for `ps`, the OCI config."""
+    paths.make(f"{paths.root()}/containers")
+    posix.mkdir(keep, 0o710)
+    for name in ("upper", "work", "rootfs"):
+        posix.mkdir(f"{keep}/{name}", 0o755)
+    posix.chmod(f"{keep}/upper", 0o755)  # it is the root directory of the container: umask must not matter
+    for name, content in files.items():
+        path = f"{keep}/{name}"
+        paths.write(path, content, 0o644)
+        posix.chmod(path, 0o644)
+    paths.write(f"{keep}/config.json", dumps(config).encode("utf-8", "surrogateescape"))
+    paths.write(f"{keep}/container.json", dumps(record).encode("utf-8", "surrogateescape"))
+
+
+def write_state(run_dir: str, state: dict[str, object]) -> None:
+    """state.json: in /run, replaced as a whole, without fsync."""
+    paths.replace(f"{run_dir}/state.json", dumps(state).encode("utf-8", "surrogateescape"))

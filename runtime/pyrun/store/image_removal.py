@@ -1,0 +1,94 @@
+"""Taking images out of the store: names first, then the image, then layers no other image needs.
+
+An image that a container was made from stays, since its layers are that container's root: with *force* only
+its names go. Nothing in use can be pulled away from under a mount.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pyrun import jsonlite
+from pyrun.errors import Conflict, NotFound
+from pyrun.store import image_writer, images, layers, paths, references
+
+
+def remove(name: str, force: bool = False) -> list[str]:
+    """Remove a name or, given an id or its last name, the image; returns what was done, a line each.
+
+    Raises NotFound, Conflict (a container uses it, or several names mean it; *force* overrides).
+    """
+    identifier = images.find_id(name)
+    if not identifier or not os.path.isdir(f"{paths.root()}/images/{identifier}"):
+        raise NotFound(f"no image {name!r}", "`pyrun images` lists them")
+    done: list[str] = []
+    gone: list[str] = []
+    with layers.store_lock():
+        known = image_writer.current_names(identifier)
+        users = containers_of(identifier)
+        doomed = _names_to_remove(name, identifier, known, force)
+        last = len(doomed) == len(known)
+        if users and last and not force:
+            raise Conflict(
+                f"image {name} is used by container {users[0]}"
+                + (f" and {len(users) - 1} more" if users[1:] else ""),
+                f"remove it first: `pyrun rm {users[0]}`",
+            )
+        for full in doomed:
+            os.unlink(f"{paths.root()}/refs/{references.quote(full)}")
+            done.append(f"untagged: {references.familiar(full)}")
+        if not last or users:
+            image_writer.refresh_names(identifier)
+        else:
+            gone, lines = _remove_image(identifier)
+            done += lines
+    for path in gone:
+        layers.remove_tree(path)
+    return done
+
+
+def _names_to_remove(name: str, identifier: str, known: list[str], force: bool) -> list[str]:
+    bare = name.removeprefix("sha256:")
+    by_id = (
+        identifier.startswith(bare) and references.is_hex(bare) and references.parse(bare).full not in known
+    )
+    if not by_id:
+        return [references.parse(name).full]
+    if len(known) > 1 and not force:
+        listed = ", ".join(map(references.familiar, known))
+        raise Conflict(
+            f"image {name} has several names: {listed}", "remove the names one by one, or use --force"
+        )
+    return known
+
+
+def _remove_image(identifier: str) -> tuple[list[str], list[str]]:
+    """Move the image and its unshared layers out of sight: (where they are now, what to tell)."""
+    image: dict[str, Any] = images.load(identifier) or {}
+    os.makedirs(f"{paths.root()}/layers", 0o700, exist_ok=True)
+    gone = [layers.discard(f"{paths.root()}/images/{identifier}")]
+    lines = [f"deleted: sha256:{identifier}"]
+    others: list[Any] = [images.load(other) or {} for other in images.identifiers()]
+    needed = {layer for other in others for layer in other.get("layers", ())}
+    base = f"{paths.root()}/layers/"
+    for layer in reversed(image.get("layers") or []):
+        inside = layer.startswith(base) and references.is_digest(f"sha256:{layer[len(base) :]}")
+        if layer not in needed and inside and os.path.isdir(layer):
+            gone.append(layers.discard(layer))
+            lines.append(f"deleted layer: {os.path.basename(layer)[:12]}")
+    return gone, lines
+
+
+def containers_of(identifier: str) -> list[str]:
+    """The names (or short ids) of the containers made from the image, running or not."""
+    users = []
+    base = f"{paths.root()}/containers"
+    for container in sorted(os.listdir(base)) if os.path.isdir(base) else []:
+        try:
+            record = jsonlite.loads(paths.read(f"{base}/{container}/container.json"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("image_id") == identifier:
+            users.append(str(record.get("name") or container[:12]))
+    return users

@@ -1,0 +1,96 @@
+"""Looking up local images: what every `run` does first, so it costs two small reads and one JSON value.
+
+    root/refs/<quoted reference>     one line: the image's id
+    root/images/<id>/image.json      the image: layers bottom to top, configuration
+    root/layers/<chain id>/          an unpacked layer (layers.py)
+
+An image's id is the SHA-256 of its configuration, as Docker's. Writing is image_writer.py's business.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyrun import jsonlite
+from pyrun.errors import ImageError, UsageError
+from pyrun.store import paths, references
+
+SHORTEST_ID = 4  # hex digits that are taken for the beginning of an id
+
+
+def find(name: str) -> dict[str, object] | None:
+    """The image called *name* (a reference, an id, or the unique beginning of one), or None.
+
+    The value is image.json, see image_writer.py. Raises UsageError for a malformed or ambiguous name.
+    """
+    identifier = find_id(name)
+    return load(identifier) if identifier else None
+
+
+def find_id(name: str) -> str:
+    """The id of the image called *name*, or "". Raises UsageError."""
+    bare = name.removeprefix("sha256:")
+    if len(bare) == 64 and references.is_hex(bare):
+        return bare
+    if bare is name:  # no reference begins with sha256:, that is a tag of an image called sha256
+        found = read_reference(references.parse(name).full)
+        if found:
+            return found
+    if len(bare) >= SHORTEST_ID and references.is_hex(bare):
+        return _by_prefix(bare)
+    return ""
+
+
+def read_reference(full: str) -> str:
+    """The id the full reference points to, or ""."""
+    try:
+        identifier = (
+            paths.read(f"{paths.root()}/refs/{references.quote(full)}").decode("ascii", "replace").strip()
+        )
+    except PermissionError:
+        raise _denied() from None
+    except OSError:
+        return ""
+    return identifier if len(identifier) == 64 and references.is_hex(identifier) else ""
+
+
+def load(identifier: str) -> dict[str, object] | None:
+    """The image with that full id, or None if it is not in the store. Raises ImageError if its record is broken."""
+    path = f"{paths.root()}/images/{identifier}/image.json"
+    try:
+        text = paths.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        image = jsonlite.loads(text)
+    except ValueError:
+        image = None
+    if not isinstance(image, dict):
+        raise ImageError(
+            f"the image record {path} is broken", f"remove it with `pyrun rmi {identifier[:12]}`"
+        )
+    return image
+
+
+def identifiers() -> list[str]:
+    """The full ids of all local images, sorted."""
+    try:
+        names = posix.listdir(f"{paths.root()}/images")
+    except PermissionError:
+        raise _denied() from None
+    except FileNotFoundError:
+        return []
+    return sorted([name for name in names if len(name) == 64 and references.is_hex(name)])
+
+
+def _denied() -> UsageError:
+    return UsageError(f"the images below {paths.root()} are root's", "run as root, or set PYRUN_ROOT")
+
+
+def _by_prefix(prefix: str) -> str:
+    matches = [name for name in identifiers() if name.startswith(prefix)]
+    if len(matches) > 1:
+        raise UsageError(
+            f"image id {prefix} is ambiguous: {len(matches)} images begin with it", "give more digits"
+        )
+    return matches[0] if matches else ""

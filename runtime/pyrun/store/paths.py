@@ -1,0 +1,115 @@
+"""Where everything is on disk: the one place that knows the directories.
+
+`root()` survives a reboot (images, containers); `run()` is a tmpfs (states, leases, undo lists) and needs
+no fsync, since it disappears together with the links and mounts it tells of. Both are 0700.
+"""
+
+from __future__ import annotations
+
+import posix
+
+
+def _from_environment(name: bytes, default: str) -> str:
+    value = posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
+    return value.rstrip("/") if value[:1] == "/" else default
+
+
+def root() -> str:
+    """What must last: $PYRUN_ROOT or /var/lib/pyrun."""
+    return _from_environment(b"PYRUN_ROOT", "/var/lib/pyrun")
+
+
+def run() -> str:
+    """What lives until the reboot: $PYRUN_RUNROOT or /run/pyrun."""
+    return _from_environment(b"PYRUN_RUNROOT", "/run/pyrun")
+
+
+def cache() -> str:
+    """What can be made again: below root(), or where that is not ours to write (pyrun-oci of a user, or of podman in
+    its user namespace) below $XDG_CACHE_HOME or ~/.cache."""
+    base = root()
+    if b"PYRUN_ROOT" in posix.environ or posix.access(base, posix.W_OK) or not is_user():
+        return f"{base}/cache"
+    home = _from_environment(b"HOME", "")
+    return _from_environment(b"XDG_CACHE_HOME", f"{home}/.cache") + "/pyrun"
+
+
+def is_user() -> bool:
+    """Whether we are somebody else than the host's root: an ordinary user, or root of a user namespace.
+
+    Source: man 7 user_namespaces (uid_map)."""
+    return posix.geteuid() != 0 or read("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
+
+
+def staging(containers: str) -> str:
+    """Where the directories below *containers* are made before they appear there by a rename: on the same file system,
+    and not among them for those who list them."""
+    return f"{run()}/staging" if containers == f"{run()}/containers" else f"{containers}/.staging"
+
+
+NETNS_DIR = "/run/netns"
+
+
+def make(path: str, mode: int = 0o700) -> None:
+    """Make the directory *path* and its missing parents, all with *mode*; one that exists is left as it is."""
+    try:
+        posix.mkdir(path, mode)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make(path.rpartition("/")[0], mode)
+        try:
+            posix.mkdir(path, mode)
+        except FileExistsError:  # by somebody else, meanwhile
+            return
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at *path*, links followed."""
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def read(path: str) -> bytes:
+    """The whole file. Raises OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        data = posix.read(fd, 65536)
+        while len(data) and (more := posix.read(fd, 65536)):
+            data += more
+        return data
+    finally:
+        posix.close(fd)
+
+
+def write(path: str, data: bytes, mode: int = 0o600, *, exclusive: bool = False) -> None:
+    """Write a new file or replace the content in place. Raises OSError (FileExistsError when *exclusive*)."""
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | (posix.O_EXCL if exclusive else posix.O_TRUNC)
+    fd = posix.open(path, flags, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[posix.write(fd, view) :]
+    finally:
+        posix.close(fd)
+
+
+def replace(path: str, data: bytes, mode: int = 0o600, *, lasting: bool = False) -> None:
+    """Replace *path* atomically (write beside it, rename); *lasting* makes it survive a power cut."""
+    beside = f"{path}.{posix.getpid()}.tmp"
+    fd = posix.open(beside, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[posix.write(fd, view) :]
+        if lasting:
+            posix.fsync(fd)
+        posix.rename(beside, path)
+    except OSError:  # the file system is full
+        posix.unlink(beside)
+        raise
+    finally:
+        posix.close(fd)

@@ -1,0 +1,80 @@
+"""Platforms as images name them: `linux/arm64/v8`. Which one this machine is, and which ones it can run.
+
+Source: image-spec image-index.md#platform-variants (the names are those of the Go tool chain).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from pyrun.errors import UsageError
+
+_MACHINES = {"x86_64": "amd64", "i386": "386", "i486": "386", "i586": "386", "i686": "386", "aarch64": "arm64",
+             "armv8l": "arm", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64le", "s390x": "s390x",
+             "riscv64": "riscv64", "loongarch64": "loong64", "mips64": "mips64le"}  # fmt: skip
+_VARIANTS = {"aarch64": "v8", "armv8l": "v7", "armv7l": "v7", "armv6l": "v6"}
+_SPELLINGS = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+    "i386": "386",
+}
+
+
+class Platform(NamedTuple):
+    """variant may be empty."""
+
+    os: str
+    architecture: str
+    variant: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part)
+
+
+def host() -> Platform:
+    """The platform of this machine."""
+    machine = os.uname().machine
+    return Platform("linux", _MACHINES.get(machine, machine), _VARIANTS.get(machine, ""))
+
+
+def parse(text: str | None) -> Platform:
+    """Read `linux/arm/v7`, `arm64` or nothing (this machine's). Raises UsageError."""
+    if not text:
+        return host()
+    parts = text.lower().split("/")
+    if len(parts) == 1:
+        parts = ["linux", *parts]
+    if len(parts) == 2:
+        parts = [parts[0], *_SPELLINGS.get(parts[1], parts[1]).split("/")]
+    if len(parts) > 3 or not all(part.replace("_", "").isalnum() for part in parts):
+        raise UsageError(f"invalid platform {text!r}", "a platform looks like linux/amd64 or linux/arm/v7")
+    return normal(*parts)
+
+
+def normal(os_name: str, architecture: str, variant: str = "") -> Platform:
+    """The platform with its variant in one spelling: arm64 is arm64/v8, arm is arm/v7, amd64 has none."""
+    architecture, _, implied = _SPELLINGS.get(architecture, architecture).partition("/")
+    variant = variant or implied or {"arm64": "v8", "arm": "v7"}.get(architecture, "")
+    if architecture == "amd64" and variant == "v1":
+        variant = ""
+    return Platform(os_name, architecture, variant)
+
+
+def rank(offered: Platform, wanted: Platform) -> int:
+    """How well an offered platform suits: 0 the same, more is worse, -1 not at all."""
+    if offered.os != wanted.os:
+        return -1
+    if offered.architecture != wanted.architecture:
+        return -1
+    if offered.variant == wanted.variant:
+        return 0
+    if wanted.architecture == "arm64" and not offered.variant:
+        return 1
+    levels = (offered.variant.removeprefix("v") or "1", wanted.variant.removeprefix("v") or "1")
+    if not all(level.isdigit() for level in levels) or int(levels[0]) > int(levels[1]):
+        return -1  # a newer processor than ours is asked for
+    return int(levels[1]) - int(levels[0])

@@ -1,0 +1,75 @@
+"""What the rows of the network do in a process of their own: network_work.py WHAT ARGUMENT...  (prints JSON)
+
+stage TIMES PORT                     the network stage of a start with one published port: milliseconds each
+first ADDRESS PORT                   connect: milliseconds until there is an answer, a refusal being one
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOST_MS = 5000.0
+
+
+@contextmanager
+def namespace() -> Iterator[int]:
+    """The process id of somebody with a network namespace of his own."""
+    own = os.readlink("/proc/self/ns/net")
+    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
+        try:
+            while os.readlink(f"/proc/{holder.pid}/ns/net") == own:
+                time.sleep(0.001)
+            yield holder.pid
+        finally:
+            holder.kill()
+
+
+def stage(times: str, port: str) -> list[float]:
+    """Claims of address, name and port, and all messages to the kernel, as a start has them made."""
+    from pyrun import undo
+    from pyrun.cli import options, tables
+    from pyrun.engine import prepare
+    from pyrun.stages import network
+
+    words = ["-d", "-p", f"{port}:80", "busybox", "true"]
+    given, _ = options.parse(tables.VERBS["run"], words)
+    taken_ms = []
+    gc.disable()
+    for number in range(int(times) + 3):
+        request = {**prepare.request(given, {}, "busybox", []), "name": f"bench-stage-{number}"}
+        with namespace() as pid:
+            began = time.perf_counter_ns()
+            network.check(request)
+            planned = network.plan(request)
+            network.outside(planned, pid)
+            taken_ms.append((time.perf_counter_ns() - began) / 1e6)
+            undo.replay_lines(list(planned["undo"]))  # type: ignore[call-overload]
+            # A start leaves it to its monitor to close this: closing waits for what others delete.
+            planned.pop("netfilter").close()  # type: ignore[attr-defined]
+    return taken_ms[3:]
+
+
+def first(address: str, port: str) -> float:
+    """The first packet to somebody: what is lost comes again after a second."""
+    with socket.socket() as sock:
+        sock.settimeout(LOST_MS / 1000)
+        began = time.perf_counter_ns()
+        try:
+            sock.connect((address, int(port)))
+        except ConnectionRefusedError:
+            pass
+        except TimeoutError:
+            return LOST_MS
+        return (time.perf_counter_ns() - began) / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

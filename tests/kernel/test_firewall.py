@@ -1,0 +1,141 @@
+"""The rules as `nft` prints them: every one with its reason, kept in ruleset.nft beside this; and what they cost.
+
+After a change that is meant: PYRUN_GOLDEN=write, and read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun.network import firewall, health, messages, nft
+from pyrun.network.firewall import bridged, routed
+
+GOLDEN = Path(__file__).parent / "ruleset.nft"
+# The version that printed it; others name some fields differently, and are asked for the reasons alone.
+PRINTED_BY = "v1.0.6"
+
+NETWORKS: list[dict[str, object]] = [
+    {
+        "name": "bridge", "driver": "bridge", "bridge": "pyrun0", "subnet": "10.77.0.0/16", "icc": True,
+        "subnets4": [{"subnet": "10.77.0.0/16"}, {"subnet": "10.79.0.0/24"}], "shards": ["pyrun0s1"],
+    },
+    {
+        "name": "inner", "driver": "bridge", "bridge": "pyrinner", "subnet": "10.78.0.0/16", "subnet6": "fd00:78::/64",
+        "subnets6": [{"subnet": "fd00:78::/64"}], "internal": True, "icc": False, "isolate": True,
+    },
+    {"name": "l2", "driver": "l2", "bridge": "", "subnet": ""},
+]  # fmt: skip
+
+Sandbox = Callable[..., Any]
+
+
+def build(published: list[bytes] | None = None) -> None:
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    pins = firewall.pinned_elements(
+        nft.NEW_ELEMENT,
+        "pyv0123456789ab",
+        "02:42:0a:4d:00:02",
+        ["10.77.0.2"],
+        ["fd00:78::2"],
+        unpinned=True,
+        alone=True,
+    )
+    firewall.build(sock, NETWORKS, published or [], pins)
+    sock.close()
+
+
+def listed(*more: str) -> str:
+    done = subprocess.run(["nft", *more, "list", "ruleset"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _whole() -> str:
+    build()
+    first = listed()
+    build()
+    assert listed() == first, "made anew it is the same"
+    return first
+
+
+@pytest.mark.root
+def test_the_rules_as_they_are_printed(sandbox_fork: Sandbox) -> None:
+    seen = sandbox_fork(_whole)
+    version = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=True).stdout
+    if PRINTED_BY in version:
+        if os.environ.get("PYRUN_GOLDEN") == "write":
+            GOLDEN.write_text(seen)
+        assert seen == GOLDEN.read_text()
+    reasons = [why for _, _, why in [*routed.rules(), *bridged.rules()]]
+    assert all(10 < len(why) < 120 for why in reasons), "a rule without its reason"
+    printed = re.findall(r'comment "([^"]*)"', seen)
+    assert sorted(printed) == sorted(reasons)
+
+
+def _removed() -> str:
+    build()
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    for network in NETWORKS:
+        firewall.commit(
+            sock,
+            firewall.network_elements(nft.DELETE_ELEMENT, network) or [nft.table(nft.NEW_TABLE, "pyrun")],
+        )
+    without = listed()
+    firewall.remove(sock)
+    firewall.remove(sock)
+    sock.close()
+    return without.partition("chain publish")[0] + listed()
+
+
+@pytest.mark.root
+def test_a_network_leaves_nothing(sandbox_fork: Sandbox) -> None:
+    assert "elements" not in sandbox_fork(_removed)
+
+
+def _large() -> tuple[int, float, float]:
+    keys = [bytes([6, 0, 0, 0]) + number.to_bytes(2, "big") + b"\0\0" for number in range(20000, 25000)]
+    target = bytes([10, 77, 0, 2, 0, 80, 0, 0])
+    ports = [
+        nft.elements(nft.NEW_ELEMENT, firewall.TABLE, firewall.PORTS, [{"key": key, "data": target}])
+        for key in keys
+    ]
+    build(ports)
+    return listed().count("10.77.0.2 . 80"), 0, 0
+
+
+@pytest.mark.root
+def test_thousands_of_ports_are_one_transaction(sandbox_fork: Sandbox) -> None:
+    assert sandbox_fork(_large)[0] == 5000
+
+
+def _asked(damage: str) -> tuple[bool, bool, float]:
+    build()
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    template = {f"message {name}": message.hex() for name, message in firewall.checks(NETWORKS[1]).items()}
+    standing = health.standing_table(template, sock)
+    started = time.perf_counter()
+    for _ in range(100):
+        health.standing_table(template, sock)
+        health.standing_forward(template, sock)
+    took = time.perf_counter() - started
+    subprocess.run(["nft", *damage.split()], check=True)
+    return standing, health.standing_table(template, sock), took / 100
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "damage", ["flush ruleset", "flush table inet pyrun", "flush chain inet pyrun forward", "delete table bridge pyrun",
+               "flush chain bridge pyrun frames"],
+)  # fmt: skip
+def test_a_start_notices_what_is_missing(sandbox_fork: Sandbox, damage: str) -> None:
+    before, after, seconds = sandbox_fork(_asked, damage)
+    assert (before, after) == (True, False)
+    assert seconds < 0.001, "asked at every start"

@@ -1,0 +1,279 @@
+"""Layers over layers: what a layer means depends on those below it, and the kernel decides (overlay_view.py)."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from image_files import Image, device, directory, file, hard_link, symlink, tar
+from pyrun.errors import ImageError
+from pyrun.store import image_removal, image_writer, images, inflate, layers, overlay_view, references, unpack
+
+NAME = references.parse("test/image").full
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+def install(*archives: bytes, name: str = NAME) -> dict[str, Any]:
+    """An image of those layers in the store."""
+    image = Image(list(archives), compress=False)
+    with layers.Staging() as staging:
+        return image_writer.install(image.config_text, lambda n: reader(archives[n]), [name], staging)
+
+
+def reader(data: bytes) -> Any:
+    return io.BytesIO(data)
+
+
+def merged(image: dict[str, Any], check: Any) -> Any:
+    """Call *check* with the root a container would see, mounted in a namespace of a thread that then ends."""
+    result: list[Any] = []
+
+    def body() -> None:
+        from pyrun import linux
+
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        place = Path(images.paths.root()) / "seen"
+        place.mkdir(exist_ok=True)
+        lower = ":".join([*reversed(image["layers"]), str(place)])
+        linux.mount("overlay", str(place), "overlay", 0, f"lowerdir={lower}")
+        result.append(check(place))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert result
+    return result[0]
+
+
+def listing(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): os.readlink(path)
+        if path.is_symlink()
+        else "/"
+        if path.is_dir()
+        else path.read_text()
+        for path in sorted(root.rglob("*"))
+    }
+
+
+def test_a_link_of_a_lower_layer_is_followed() -> None:
+    """Merged /usr: the upper layer names lib/b, the lower one made lib a link; neither hides the other."""
+    image = install(
+        tar(directory("usr"), directory("usr/lib"), symlink("lib", "usr/lib"), file("lib/a", b"1")),
+        tar(file("lib/b", b"2")),
+    )
+    assert merged(image, listing) == {
+        "lib": "usr/lib",
+        "usr": "/",
+        "usr/lib": "/",
+        "usr/lib/a": "1",
+        "usr/lib/b": "2",
+    }
+    assert not (Path(image["layers"][1]) / "lib").exists()
+    assert (Path(image["layers"][1]) / "usr/lib/b").read_text() == "2"
+
+
+def test_an_absolute_link_of_a_lower_layer_stays_inside(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    with pytest.raises(ImageError, match="link to nowhere"):
+        install(tar(symlink("l", str(tmp_path / "outside"))), tar(file("l/x", b"x")))
+    with pytest.raises(ImageError, match="may only be a directory"):
+        install(tar(file("a")), tar(symlink("./", str(tmp_path / "outside"))), tar(file("x", b"x")))
+    assert not os.listdir(tmp_path / "outside")
+
+
+def test_parents_not_listed_keep_mode_and_owner() -> None:
+    image = install(
+        tar(
+            directory("./", mode=0o711),
+            directory("tmp", mode=0o1777),
+            directory("home", uid=5, gid=6, mode=0o750),
+        ),
+        tar(file("tmp/x", b"1"), file("home/y", b"2"), file("new/z", b"3")),
+    )
+
+    def check(root: Path) -> None:
+        assert stat.S_IMODE((root / "tmp").stat().st_mode) == 0o1777
+        assert ((root / "home").stat().st_uid, stat.S_IMODE((root / "home").stat().st_mode)) == (5, 0o750)
+        assert stat.S_IMODE((root / "new").stat().st_mode) == 0o755
+        assert stat.S_IMODE(root.stat().st_mode) == 0o711
+
+    merged(image, lambda root: check(root) or True)
+
+
+def test_a_hard_link_to_a_file_below() -> None:
+    image = install(tar(file("a", b"1")), tar(hard_link("b", "a")))
+    assert merged(image, listing) == {"a": "1", "b": "1"}
+
+
+def test_whiteouts_hide_what_is_below() -> None:
+    image = install(
+        tar(
+            directory("d"),
+            file("d/x", b"1"),
+            file("d/y", b"1"),
+            directory("e"),
+            file("e/x", b"1"),
+            file("f", b"1"),
+        ),
+        tar(file("d/.wh.x"), file(".wh.e"), file(".wh.nothing")),
+        tar(directory("e"), file("e/z", b"3")),
+    )
+    assert merged(image, listing) == {"d": "/", "d/y": "1", "e": "/", "e/z": "3", "f": "1"}
+    whiteout = (Path(image["layers"][1]) / "d/x").lstat()
+    assert stat.S_ISCHR(whiteout.st_mode) and whiteout.st_rdev == 0
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_an_opaque_directory_hides_all_but_its_own(order: str) -> None:
+    mark, own = file("d/.wh..wh..opq"), [file("d/new", b"2"), directory("d/sub"), file("d/sub/new", b"2")]
+    image = install(
+        tar(
+            directory("d"),
+            file("d/old", b"1"),
+            directory("d/sub"),
+            file("d/sub/old", b"1"),
+            directory("d/gone"),
+            file("d/gone/x"),
+        ),
+        tar(directory("d"), *([mark, *own] if order == "first" else [*own, mark])),
+    )
+    assert merged(image, listing) == {"d": "/", "d/new": "2", "d/sub": "/", "d/sub/new": "2"}
+
+
+def test_kinds_change_from_layer_to_layer() -> None:
+    image = install(
+        tar(directory("a"), file("a/x", b"1"), file("b", b"1"), symlink("c", "b")),
+        tar(file("a", b"2"), directory("b"), file("b/y", b"2"), file("c", b"2")),
+    )
+    assert merged(image, listing) == {"a": "2", "b": "/", "b/y": "2", "c": "2"}
+
+
+def test_nobody_sees_the_mount() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    seen: list[str] = []
+    real, overlay_view.unpack = overlay_view.unpack, lambda *args: (  # type: ignore[assignment]
+        seen.append(Path("/proc/self/mountinfo").read_text()), real(*args)
+    )[1]  # fmt: skip
+    try:
+        install(tar(file("a", b"1")), tar(file("b", b"2")))
+    finally:
+        overlay_view.unpack = real
+    assert seen == [before, before]  # /proc/self is the main thread's view
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_owners_devices_and_capabilities(store: Path) -> None:
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    headers = {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+    image = install(
+        tar(file("f", b"x", uid=1234, gid=5678, mode=0o6755), file("ping", b"x", mode=0o755, pax_headers=headers),
+            device("null", 1, 3), file("big", b"x", uid=3_000_000_000))
+    )  # fmt: skip
+    root = Path(image["layers"][0])
+    status = (root / "f").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 5678, 0o6755)
+    assert os.getxattr(root / "ping", "security.capability") == capability
+    assert (root / "null").stat().st_rdev == os.makedev(1, 3)
+    assert (root / "big").stat().st_uid == 3_000_000_000
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    assert stat.S_IMODE((store / "layers").stat().st_mode) == 0o700
+
+
+def test_overlay_attributes_are_not_smuggled_in() -> None:
+    headers = {"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.trusted.overlay.redirect": "/etc"}
+    image = install(tar(directory("d"), file("d/x", b"1")), tar(directory("d", pax_headers=headers)))
+    assert merged(image, listing) == {"d": "/", "d/x": "1"}
+    with pytest.raises(ImageError, match="0:0 device"):
+        install(tar(file("a")), tar(device("a", 0, 0)))
+
+
+def test_a_diff_id_that_differs_leaves_nothing(store: Path) -> None:
+    good = Image([tar(file("a", b"1")), tar(file("b", b"2"))], compress=False)
+    with layers.Staging() as staging, pytest.raises(ImageError, match="layer 2 is not what the image says"):
+        image_writer.install(
+            good.config_text, lambda n: reader([good.layers[0], tar(file("b", b"3"))][n]), [NAME], staging
+        )
+    assert [str(path) for path in store.rglob("*") if path.is_file()] == []
+    assert os.listdir(store / "layers") == []
+
+
+def test_a_full_disk(store: Path, sandbox_fork: Any) -> None:
+    """On a small tmpfs: one clear line, and nothing is left."""
+
+    def small() -> tuple[str, list[str]]:
+        from pyrun import linux
+
+        store.mkdir(exist_ok=True)
+        linux.mount("tmpfs", str(store), "tmpfs", 0, "size=2m")
+        try:
+            install(tar(file("a", os.urandom(1_000_000))), tar(file("b", os.urandom(3_000_000))))
+        except ImageError as error:
+            return error.message, [name for _, _, names in os.walk(store) for name in names]
+        return "no error", []
+
+    message, left = sandbox_fork(small)
+    assert "No space left" in message or "no space left" in message
+    assert left == []
+
+
+def test_layers_are_shared_and_go_with_their_last_image(store: Path) -> None:
+    base = tar(file("a", b"1"))
+    one = install(base, tar(file("b", b"2")), name=references.parse("one").full)
+    two = install(base, tar(file("c", b"3")), name=references.parse("two").full)
+    assert one["layers"][0] == two["layers"][0]
+    assert two["size_bytes"] == 2
+    assert image_removal.remove("one")[0] == "untagged: one:latest"
+    assert images.find("one") is None
+    assert sorted(os.listdir(store / "layers")) == sorted(os.path.basename(layer) for layer in two["layers"])
+    image_removal.remove(two["id"][:8])
+    assert os.listdir(store / "layers") == [] and images.identifiers() == []
+
+
+def test_the_same_diff_on_another_base_is_another_layer() -> None:
+    upper = tar(file("lib/x", b"x"))
+    linked = install(
+        tar(directory("usr"), symlink("lib", "usr")), upper, name=references.parse("linked").full
+    )
+    plain = install(tar(directory("lib")), upper, name=references.parse("plain").full)
+    assert linked["diff_ids"][1] == plain["diff_ids"][1]
+    assert merged(linked, listing)["usr/x"] == merged(plain, listing)["lib/x"] == "x"
+
+
+def test_many_layers() -> None:
+    """As many as Docker allows; their paths together are longer than mount options may be."""
+    image = install(*[tar(file(f"f{n}", b"%d" % n)) for n in range(60)])
+    assert len(image["layers"]) == 60
+    assert (Path(image["layers"][59]) / "f59").read_text() == "59"
+
+
+def test_stopping(store: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with layers.Staging() as staging, pytest.raises(unpack.Stopped):
+        os.mkdir(f"{staging.path}/0")
+        overlay_view.unpack_over(
+            inflate.Stream(reader(tar(file("a"))).read, "x"), f"{staging.path}/0", "", [], stop
+        )
+
+
+def test_sweep_takes_the_dead_and_spares_the_living(store: Path) -> None:
+    dead = store / "layers" / ".new-0123456789abcdef"
+    dead.mkdir(parents=True)
+    (dead / "0").mkdir(mode=0)
+    with layers.Staging() as staging:
+        assert layers.sweep() == [str(dead)]
+        assert os.path.isdir(staging.path)
+    assert os.listdir(store / "layers") == []

@@ -1,0 +1,106 @@
+"""The lab's cgroups: one of its own in every hierarchy, which becomes the root of what is seen inside."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+
+class Hierarchy:
+    """One mounted cgroup hierarchy: where, "cgroup" or "cgroup2", the mount options that name it, our cgroup."""
+
+    def __init__(self, mountpoint: str, kind: str, options: str, own: str) -> None:
+        self.mountpoint, self.kind, self.options, self.own = mountpoint, kind, options, own
+
+
+def hierarchies() -> list[Hierarchy]:
+    """The cgroup mounts of this host, from /proc/self/mountinfo."""
+    own = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        own[controllers] = path
+    found: dict[str, Hierarchy] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mountpoint, (kind, _, super_options) = left.split()[4], right.split()
+        if kind == "cgroup2":
+            found[mountpoint] = Hierarchy(mountpoint, kind, "", own.get("", "/"))
+        elif kind == "cgroup":
+            names = [each for each in super_options.split(",") if each in own]
+            names = names or [
+                key for key in own if key and set(key.split(",")) <= set(super_options.split(","))
+            ]
+            for name in names:
+                found[mountpoint] = Hierarchy(mountpoint, kind, name, own[name])
+    return list(found.values())
+
+
+def make(hierarchy: Hierarchy) -> Path:
+    """Make the lab's cgroup: below our own (v1), at the top (v2, where only leaves may hold processes)."""
+    top = Path(hierarchy.mountpoint)
+    parent = top / hierarchy.own.lstrip("/") if hierarchy.kind == "cgroup" else top
+    path = (parent if parent.is_dir() else top) / f"pyrun-lab-{os.getpid()}"
+    path.mkdir()
+    for name in ("cpuset.cpus", "cpuset.mems"):  # v1: empty until set, and then nobody can join
+        if hierarchy.kind == "cgroup" and (path / name).exists():
+            (path / name).write_text((path.parent / name).read_text())
+    return path
+
+
+def join(path: Path) -> None:
+    """Move this process into *path*."""
+    (path / "cgroup.procs").write_text("0")
+
+
+def remove(path: Path) -> None:
+    """Remove *path* and what is below it; a process killed just now may hold it for a moment."""
+    deadline = time.monotonic() + 5
+    for each in [*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path]:
+        while each.exists():
+            try:
+                each.rmdir()
+            except OSError as problem:
+                if time.monotonic() > deadline:
+                    print(f"lab: cannot remove {each}: {problem.strerror}", file=sys.stderr)
+                    break
+                time.sleep(0.02)
+
+
+def remove_stale(mounted: list[Hierarchy]) -> None:
+    """Remove the cgroups of labs whose outer process was killed."""
+    for hierarchy in mounted:
+        for own in {"/", hierarchy.own}:
+            for path in Path(hierarchy.mountpoint, own.lstrip("/")).glob("pyrun-lab-*"):
+                if not Path("/proc", path.name.rpartition("-")[2]).exists():
+                    remove(path)
+
+
+def thaw(top: Path = Path("/sys/fs/cgroup/freezer")) -> None:
+    """v1: let every frozen process go on: even SIGKILL waits for that, and the end of a pid namespace with it."""
+    for path in sorted(top.rglob("freezer.state")):
+        try:
+            path.write_text("THAWED")
+        except OSError:  # the top has none to write, others may be gone
+            continue
+
+
+def leave_the_top(hierarchy: Hierarchy, path: Path) -> None:
+    """v2: move this process from the lab's cgroup, which is the namespace's root by now, into a leaf below it.
+
+    All processes of the lab descend from it, so the top stays empty, and can hand controllers down.
+    """
+    if hierarchy.kind == "cgroup2":
+        leaf = path / "init"
+        leaf.mkdir()
+        join(leaf)
+
+
+def hand_down(top: Path) -> None:
+    """v2: give the cgroups below the lab's topmost one every controller."""
+    for controller in (top / "cgroup.controllers").read_text().split():
+        try:
+            (top / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError as problem:
+            print(f"lab: no {controller} controller: {problem.strerror}", file=sys.stderr)

@@ -1,0 +1,103 @@
+"""Print the conformance table: `table.py VERDICTS.json...`, the files that `pytest --verdicts` wrote.
+
+Several files (this machine, the machine with cgroup v2) are one table: a body that was skipped in one run and
+ran in another has run. The worst verdict of a row's bodies counts, but a skip only where nothing else is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from oci import catalogue
+
+SEVERITY = {"": 0, "not known": 1, "not installed": 1, "skip": 2, "pass": 3, "fail": 4}
+RUNTIMES = ("pyrun-oci", "runc", "crun")
+Cell = tuple[str, str]  # verdict, reason
+
+
+class Table:
+    """The verdicts of all files."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, str] = {}
+        self.cells: dict[tuple[str, str], Cell] = {}
+        self.tests: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, path: Path) -> None:
+        document = json.loads(path.read_text())
+        for name, label in document["runtimes"].items():
+            if label not in self.labels.get(name, ""):
+                self.labels[name] = ", ".join(filter(None, (self.labels.get(name), label)))
+        for entry in document["rows"]:
+            key = (entry["row"], entry["runtime"])
+            if SEVERITY[entry["verdict"]] > SEVERITY[self.cells.get(key, ("", ""))[0]]:
+                self.cells[key] = (entry["verdict"], entry["reason"])
+            if entry["test"] not in self.tests[entry["row"]]:
+                self.tests[entry["row"]].append(entry["test"])
+
+    def lines(self) -> list[str]:
+        """The whole table."""
+        out = [", ".join(self.labels.get(name, f"{name}: not there") for name in RUNTIMES), ""]
+        known = catalogue.rows()
+        parts = {
+            "command line": [row for row in known if not row.startswith("config: ")],
+            "config.json": [row for row in known if row.startswith("config: ")],
+            "behaviour": [row for row in self.tests if row not in known],
+        }
+        for title, rows in parts.items():
+            head = [title, *RUNTIMES, "shown by"]
+            body = [self._row(row) for row in rows]
+            widths = [max(len(line[i]) for line in [head, *body]) for i in range(4)]
+            for line in [head, ["─" * width for width in widths] + [""], *body]:
+                padded = [word.ljust(width) for word, width in zip(line, widths, strict=False)]
+                out.append("  ".join([*padded, line[4]]).rstrip())
+            out.append("")
+        return [*out, *self._notes(), self._sum()]
+
+    def _row(self, row: str) -> list[str]:
+        if row not in self.tests and (reason := catalogue.gap(row)):
+            return [row.removeprefix("config: "), "·", "·", "·", f"no body: {reason}"]
+        verdicts = [self.cells.get((row, name), ("·", ""))[0] for name in RUNTIMES]
+        first, *more = self.tests.get(row, ["·"])
+        return [row.removeprefix("config: "), *verdicts, first + (f" and {len(more)} more" if more else "")]
+
+    def _notes(self) -> list[str]:
+        """Why something failed or was skipped, for the runtime under test; then the references' failures."""
+        out = []
+        for name in RUNTIMES:
+            for (row, runtime), (verdict, reason) in sorted(self.cells.items()):
+                if (
+                    runtime == name
+                    and verdict in ("fail", "skip")
+                    and (name == RUNTIMES[0] or verdict == "fail")
+                ):
+                    out.append(f"{name}: {verdict}: {row}: {reason}")
+        return [*out, ""]
+
+    def _sum(self) -> str:
+        counts: dict[str, int] = defaultdict(int)
+        for (_, runtime), (verdict, _) in self.cells.items():
+            if runtime == RUNTIMES[0]:
+                counts[verdict] += 1
+        return f"{RUNTIMES[0]}: " + ", ".join(
+            f"{number} rows {verdict}" for verdict, number in sorted(counts.items())
+        )
+
+
+def main(paths: list[str]) -> int:
+    """Print the table; 1 when a row of the runtime under test failed."""
+    table = Table()
+    for path in paths:
+        table.add(Path(path))
+    print("\n".join(table.lines()))
+    return int(
+        any(verdict == "fail" and name == RUNTIMES[0] for (_, name), (verdict, _) in table.cells.items())
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

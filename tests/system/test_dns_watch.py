@@ -1,0 +1,202 @@
+"""What the guard does about losses: `pyrun network reload`, soon, once, and not because of what that changed itself.
+
+The command is a stand-in here, in an environment of its own around a copy of the binary: it writes down when it was
+called, and what else the test wants.
+"""
+
+from __future__ import annotations
+
+import os
+import posix
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import leftovers
+from name_server import Networks, until
+from pyrun.network import guard
+
+STAND_IN = """
+import os, subprocess, sys, time
+run = os.environ["PYRUN_RUNROOT"]
+with open(run + "/calls", "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+heal = run + "/heal"
+if os.path.exists(heal):
+    subprocess.run(["sh", "-e", heal], check=True)
+"""
+
+
+class Host:
+    """A network, a guard with the stand-in, and our table as a start would have made it."""
+
+    def __init__(self, base: Path, binary: Path) -> None:
+        self.run = base / "run"
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        library = base / "env/lib" / version / "site-packages/pyrun"
+        library.mkdir(parents=True)
+        (base / "env/bin").mkdir()
+        shutil.copy(binary, base / "env/bin/pyrun")
+        (base / "env/bin/python3").symlink_to(os.path.realpath(sys.executable))
+        (library / "boot_cold.py").write_text(STAND_IN)
+        posix.environ[b"PYRUN_RUNROOT"] = str(self.run).encode()
+        posix.environ[b"PYRUN_BINARY"] = str(base / "env/bin/pyrun").encode()
+        self.networks = Networks(self.run, links=True)
+        self.gateway = self.networks.network("dnsw", "10.96.0.1")
+        self.networks.lease("dnsw", "10.96.0.2", "a" * 64, "name web")
+        nft("add table inet pyrun", "add chain inet pyrun forward { type filter hook forward priority 0; }",
+            "add rule inet pyrun forward accept")  # fmt: skip
+        guard.need([self.gateway])
+
+    def calls(self) -> int:
+        """How often the stand-in was called."""
+        path = self.run / "calls"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def heal_by(self, *lines: str) -> None:
+        """What reload does from now on."""
+        (self.run / "heal").write_text("\n".join(lines) + "\n")
+
+    def close(self) -> None:
+        self.networks.close()
+        subprocess.run(["nft", "flush", "ruleset"], check=False)
+        for name in (b"PYRUN_RUNROOT", b"PYRUN_BINARY"):
+            posix.environ.pop(name, None)
+
+
+def nft(*lines: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input="\n".join(lines) + "\n", text=True, check=True)
+
+
+def quiet(host: Host, seconds: float = 1.6) -> int:
+    """The calls after a while."""
+    time.sleep(seconds)
+    return host.calls()
+
+
+@pytest.fixture
+def host(static_binary: Path, tmp_path: Path) -> Iterator[Host]:
+    if subprocess.run(["nft", "list", "ruleset"], capture_output=True, check=True).stdout:
+        pytest.fail("somebody's rules are in the way")
+    before = leftovers.picture()
+    made = Host(tmp_path, static_binary)
+    yield made
+    made.close()
+    left = leftovers.settle(before)
+    assert not left, "left on the host:\n" + "\n".join(left)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nft flush ruleset",
+        "nft delete table inet pyrun",
+        "nft flush table inet pyrun",
+        "nft flush chain inet pyrun forward",
+        "ip link delete pyrdnsw",
+        "ip link set pyrdnsw down",
+        "ip address flush dev pyrdnsw",
+    ],
+)
+def test_a_loss_is_noticed_within_a_second_and_once(host: Host, command: str) -> None:
+    assert quiet(host, 0.5) == 0, "what a start does is no loss"
+    subprocess.run(command.split(), check=True)
+    assert until(lambda: host.calls() == 1, 2.0) < 1.0
+    assert (host.run / "calls").read_text() == "network reload --quiet\n"
+    assert quiet(host) == 1
+
+
+def test_a_rule_of_ours_in_a_foreign_chain(host: Host) -> None:
+    rule = "add rule ip filter FORWARD"
+    nft("add table ip filter", "add chain ip filter FORWARD", f'{rule} iifname "pyr*" accept comment "pyrun"',
+        f'{rule} accept comment "mine"')  # fmt: skip
+    assert quiet(host, 0.8) == 0
+    rules = subprocess.run(
+        ["nft", "-a", "list", "chain", "ip", "filter", "FORWARD"], capture_output=True, text=True
+    ).stdout
+    handles = {line.split('"')[-2]: line.split()[-1] for line in rules.splitlines() if "comment" in line}
+    nft(f"delete rule ip filter FORWARD handle {handles['mine']}")
+    assert quiet(host, 0.8) == 0, "somebody else's rule is none of ours"
+    nft(f"delete rule ip filter FORWARD handle {handles['pyrun']}")
+    until(lambda: host.calls() == 1, 2.0)
+
+
+def test_a_firewall_that_starts_is_looked_at(host: Host) -> None:
+    nft(
+        "add table inet strict",
+        "add chain inet strict f { type filter hook forward priority 10; policy drop; }",
+    )
+    until(lambda: host.calls() == 1, 2.0)
+
+
+def test_busy_neighbours_are_no_reason(host: Host) -> None:
+    """What Docker does for each of its containers, and what we do for ours."""
+    nft("add table ip nat", "add chain ip nat DOCKER", "add table ip filter", "add chain ip filter DOCKER",
+        "add map inet pyrun ports { type inet_service : ipv4_addr; }")  # fmt: skip
+    for number in range(20):
+        nft("add rule ip nat DOCKER tcp dport 80 counter", "flush chain ip nat DOCKER", "delete chain ip filter DOCKER",
+            "add chain ip filter DOCKER", f"add element inet pyrun ports {{ {number} : 10.96.0.2 }}",
+            f"delete element inet pyrun ports {{ {number} }}")  # fmt: skip
+        subprocess.run("ip link add pyvtest type veth peer name pyvpeer && ip link set pyvtest master pyrdnsw up "
+                       "&& ip link set pyvtest down && ip link delete pyvtest", shell=True, check=True)  # fmt: skip
+    assert quiet(host) == 0
+
+
+def test_what_reload_changes_does_not_call_it_again(host: Host) -> None:
+    """It rebuilds the table and says so: one more look, which finds nothing to do, and that is all."""
+    host.heal_by(
+        f"[ -e {host.run}/done ] && exit 0",
+        f"touch {host.run}/done; echo healed >>{host.run}/networks/events",
+        "nft add table inet pyrun; nft delete table inet pyrun; nft add table inet pyrun",
+        "ip link set pyrdnsw down; ip link set pyrdnsw up",
+    )
+    nft("delete table inet pyrun")
+    until(lambda: host.calls() == 2, 4.0)
+    assert quiet(host, 2.5) == 2
+
+
+def test_a_fight_gets_slower_and_slower(host: Host) -> None:
+    """Somebody, or a fault of ours, lets every reload find something: 1, 2, 4 ... seconds between."""
+    host.heal_by(
+        f"echo healed >>{host.run}/networks/events", "nft add table inet pyrun; nft delete table inet pyrun"
+    )
+    nft("delete table inet pyrun")
+    assert 2 <= quiet(host, 5.5) <= 3
+
+
+def test_a_loss_while_reload_runs_is_not_missed(host: Host) -> None:
+    """It found nothing to do, but meanwhile something went."""
+    host.heal_by("sleep 0.6")
+    nft("add table inet other", "add chain inet other f { type filter hook forward priority 10; }")
+    until(lambda: host.calls() == 1, 2.0)
+    nft("delete table inet pyrun")
+    until(lambda: host.calls() == 2, 4.0)
+
+
+def test_a_reload_that_hangs_is_ended(host: Host) -> None:
+    """With the guard, at the latest."""
+    host.heal_by("sleep 1000")
+    nft("delete table inet pyrun")
+    until(lambda: host.calls() == 1, 2.0)
+    os.kill(guard.status()["pid"], signal.SIGKILL)
+    words = f"{host.run}/heal"
+    until(lambda: not _running("boot_cold.py network reload"), 2.0)
+    for pid in _running(words) + _running("sleep 1000"):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _running(words: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if words in path.read_text().replace("\0", " "):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,128 @@
+"""The network of containers as a user meets it: `pyrun run` on the lab host, with its internet and a neighbour."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from command import Pyrun
+
+SERVE = ["sh", "-c", "mkdir -p /www; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"]
+
+
+GET = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], timeout=1)
+connection.request("GET", "/")
+print(connection.getresponse().read().decode())
+"""
+
+
+def fetch(address: str, at: str = "", tries: int = 20) -> str:
+    """The page at *address*, from the lab host or from one of its surroundings; "" if nobody answers."""
+    enter = ["nsenter", f"--net=/run/pyrun-lab/{at}"] if at else []
+    for _ in range(tries):
+        command = [*enter, sys.executable, "-c", GET, address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        time.sleep(0.05)
+    return ""
+
+
+def test_a_container_reaches_gateway_neighbours_and_the_internet(
+    pyrun: Pyrun, internet: SimpleNamespace
+) -> None:
+    pyrun.ok("run", "-d", "--name", "web", "busybox", *SERVE)
+    row = next(
+        json.loads(line)
+        for line in pyrun.ok("network", "ls", "--format", "json").splitlines()
+        if '"bridge"' in line
+    )
+    address = row["containers"]["web"]
+    assert fetch(f"{address}") == "hello"
+    script = f"ping -c1 -W1 {row['gateway']} && wget -qO- http://{address}/ && wget -qO- http://{internet.gateway}/"
+    seen = pyrun.ok("run", "--rm", "--net=bridge", "busybox", "sh", "-c", script)
+    assert "hello" in seen
+    assert f"you are {internet.host}" in seen, "not masqueraded"
+    assert (
+        "eth0"
+        in subprocess.run(
+            ["ip", "netns", "exec", "web", "ip", "addr"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+
+
+def test_the_names_of_a_container(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    seen = pyrun.ok(
+        "run",
+        "--rm",
+        "--name",
+        "web",
+        "-h",
+        "shop",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /etc/hosts /etc/resolv.conf; nslookup internet.test",
+    )
+    assert "10.77.0.2\tshop" in seen
+    assert "nameserver 10.77.0.1" in seen, "the resolver of the network"
+    assert "internet.test" in seen
+
+
+def test_a_published_port_from_everywhere(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "busybox", *SERVE)
+    assert fetch("127.0.0.1:8080") == "hello"
+    assert fetch("127.0.0.1:8081") == "hello"
+    for place in ("internet", "neighbour"):
+        assert fetch(f"{internet.host}:8080", place) == "hello"
+        assert fetch(f"{internet.host}:8081", place, tries=1) == ""
+    error = pyrun.fails(125, "run", "--rm", "-p", "8080:80", "busybox", "true")
+    assert error.startswith("pyrun: port 0.0.0.0:8080/tcp is already published by container web")
+    pyrun.ok("rm", "-f", "web")
+    assert fetch("127.0.0.1:8080", tries=1) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--net=nowhere"], "pyrun: no such network: nowhere"),
+        (["--net=a/b"], "pyrun: --network 'a/b' is no name of a network"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(pyrun: Pyrun, options: list[str], message: str) -> None:
+    assert pyrun.fails(125, "run", "--rm", *options, "busybox", "true").startswith(message)
+    assert not list(pyrun.runroot.glob("containers/*"))
+    assert not list(pyrun.runroot.glob("networks/*/leases/*"))
+
+
+def test_prune_says_what_it_restores(pyrun: Pyrun) -> None:
+    done = pyrun("run", "--rm", "busybox", "true")
+    assert "net.ipv4.ip_forward is now 1" in done.stderr
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
+    assert "bridge" in pyrun.ok("network", "prune")
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "0\n"
+    assert not Path("/sys/class/net/pyrun0").exists()
+
+
+def test_a_flushed_ruleset_is_healed_by_the_next_start(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", *SERVE)
+    subprocess.run(["nft", "delete", "table", "inet", "pyrun"], check=True)
+    done = pyrun("run", "--rm", "busybox", "true")
+    assert "table inet pyrun was missing and has been restored" in done.stderr
+    assert fetch(f"{internet.host}:8080", "internet") == "hello"
+
+
+def test_starts_side_by_side_share_nothing(pyrun: Pyrun) -> None:
+    starts = [
+        pyrun.start("run", "--rm", "busybox", "ip", "-4", "-o", "addr", "show", "eth0") for _ in range(12)
+    ]
+    addresses = [process.communicate(timeout=60)[0].split()[3] for process in starts]
+    assert len(set(addresses)) == 12

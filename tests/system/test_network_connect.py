@@ -1,0 +1,198 @@
+"""`network connect` and `disconnect`: a running container gets an interface more or less, and nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import Pyrun
+
+SLEEP = ("busybox", "sleep", "1000")
+
+
+@pytest.fixture
+def two(pyrun: Pyrun) -> Pyrun:
+    """Networks front and back, both of IPv4 and IPv6."""
+    for number, name in enumerate(("front", "back"), 1):
+        subnets = (f"--subnet=10.{number}.0.0/24", f"--subnet=fd00:{number}::/64")
+        pyrun.ok("network", "create", *subnets, name)
+    return pyrun
+
+
+def inside(pyrun: Pyrun, name: str, words: str) -> str:
+    return pyrun.ok("exec", name, "sh", "-c", words)
+
+
+def interfaces(pyrun: Pyrun, name: str) -> list[str]:
+    return re.findall(r"^\d+: (\w+)[@:]", inside(pyrun, name, "ip -o link"), re.MULTILINE)
+
+
+def defaults(pyrun: Pyrun, name: str) -> list[str]:
+    """Interfaces of the default routes of IPv4 and of IPv6."""
+    lines = inside(pyrun, name, "ip route; ip -6 route").splitlines()
+    return [line.split(" dev ")[1].split()[0] for line in lines if line.startswith("default")]
+
+
+def connected(pyrun: Pyrun, network: str) -> dict[str, dict[str, Any]]:
+    """By the container's name, what inspect tells."""
+    (told,) = json.loads(pyrun.ok("network", "inspect", network))
+    return {each["Name"]: each for each in told["Containers"].values()}
+
+
+def reaches(pyrun: Pyrun, name: str, *addresses: str) -> None:
+    for address in addresses:
+        inside(pyrun, name, f"ping -c1 -W2 {address}")
+
+
+def leases(pyrun: Pyrun, network: str) -> list[str]:
+    return sorted(path.name for path in (pyrun.runroot / "networks" / network / "leases").iterdir())
+
+
+def host_links() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith("pyv")}
+
+
+def pins() -> str:
+    return subprocess.run(
+        ["nft", "list", "table", "bridge", "pyrun"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_connect_and_disconnect_while_it_runs(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    two.ok("run", "-d", "--name=db", "--network=back", *SLEEP)
+    before = (leases(two, "back"), host_links(), pins())
+    two.ok("network", "connect", "--alias=shop", "--ip=10.2.0.9", "--ip6=fd00:2::9", "back", "web")
+    assert interfaces(two, "web") == ["lo", "eth0", "eth1"]
+    assert defaults(two, "web") == ["eth0", "eth0"], "of the first network, as before"
+    reaches(two, "web", "10.1.0.1", "fd00:1::1", "10.2.0.2", "fd00:2::a02:2")
+    reaches(two, "db", "10.2.0.9", "fd00:2::9", "shop", "web")
+    told = connected(two, "back")["web"]
+    assert (told["IPv4Address"], told["IPv6Address"]) == ("10.2.0.9/24", "fd00:2::9/64")
+    assert (told["Interface"], told["Aliases"]) == ("eth1", ["shop"])
+    assert told["HostInterface"] in host_links()
+    row = json.loads(two.ok("ps", "--format=json", "-f", "name=web"))
+    assert row["Networks"] == "front,back"
+    assert (
+        two.fails(1, "network", "connect", "back", "web") == "pyrun: container web is on network back already"
+    )
+
+    two.ok("network", "disconnect", "back", "web")
+    assert interfaces(two, "web") == ["lo", "eth0"]
+    assert (leases(two, "back"), host_links(), pins()) == before
+    assert list(connected(two, "back")) == ["db"]
+    reaches(two, "web", "10.1.0.1")
+    error = two.fails(1, "network", "disconnect", "back", "web")
+    assert error == "pyrun: container web is not on network back"
+    two.ok("network", "disconnect", "-f", "back", "web")
+
+
+def test_the_default_route_moves(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    two.ok("network", "connect", "--gw-priority=1", "back", "web")
+    assert defaults(two, "web") == ["eth1", "eth1"]
+    reaches(two, "web", "198.51.100.1")
+    two.ok("network", "disconnect", "back", "web")
+    assert defaults(two, "web") == ["eth0", "eth0"]
+    reaches(two, "web", "198.51.100.1")
+    two.ok("network", "connect", "back", "web")
+    two.ok("network", "disconnect", "front", "web")
+    assert (interfaces(two, "web"), defaults(two, "web")) == (["lo", "eth1"], ["eth1", "eth1"])
+    reaches(two, "web", "198.51.100.1")
+    two.ok("network", "disconnect", "back", "web")
+    assert (interfaces(two, "web"), defaults(two, "web")) == (["lo"], [])
+    assert json.loads(two.ok("ps", "--format=json"))["Networks"] == "none"
+    two.ok("network", "connect", "back", "web")
+    assert (interfaces(two, "web"), defaults(two, "web")) == (["lo", "eth0"], ["eth0", "eth0"])
+
+
+def test_a_container_without_network_gets_one(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=none", *SLEEP)
+    two.ok("network", "connect", "--ifname=lan0", "--mac-address=02:00:00:00:00:99", "front", "web")
+    assert interfaces(two, "web") == ["lo", "lan0"]
+    assert "02:00:00:00:00:99" in inside(two, "web", "ip link show lan0")
+    reaches(two, "web", "10.1.0.1", "fd00:1::1", "198.51.100.1")
+
+
+def test_the_containers_end_undoes_what_came_later(two: Pyrun) -> None:
+    idle = (leases(two, "back"), host_links(), pins())
+    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    two.ok("network", "connect", "back", "web")
+    assert leases(two, "back") == ["10.2.0.2", "fd00:2::a02:2"]
+    two.ok("kill", "web")
+    deadline = time.monotonic() + 5
+    while (leases(two, "back"), host_links(), pins()) != idle and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (leases(two, "back"), host_links(), pins()) == idle
+    assert two.fails(1, "network", "connect", "back", "web").startswith("pyrun: container web does not run")
+    two.ok("network", "rm", "front", "back")
+
+
+def test_published_ports_stay_where_they_are_answered(two: Pyrun) -> None:
+    """Answers take the default route: it does not move away from under published ports."""
+    two.ok("run", "-d", "--name=web", "--network=front", "-p", "8080:80", *SLEEP)
+    for words in (("connect", "--gw-priority=5", "back", "web"), ("disconnect", "front", "web")):
+        error = two.fails(1, "network", *words)
+        assert error.startswith("pyrun: published ports of web lead to network front (0.0.0.0:8080/tcp)"), (
+            error
+        )
+        assert "hint: pyrun port rm web 8080/tcp" in error
+    assert (interfaces(two, "web"), leases(two, "back")) == (["lo", "eth0"], [])
+    two.ok("network", "connect", "back", "web")
+    assert defaults(two, "web") == ["eth0", "eth0"]
+
+
+REFUSED: tuple[tuple[int, tuple[str, ...], str], ...] = (
+    (125, ("host", "web"), "network connect: host is no network one can be connected to"),
+    (125, ("a/b", "web"), "network connect 'a/b' is no name of a network"),
+    (1, ("nowhere", "web"), "no such network: nowhere"),
+    (1, ("back", "nobody"), "no such container: nobody"),
+    (1, ("back", "own"), "container own has --network=host: the namespace is not its own"),
+    (125, ("--ip=10.1.0.9", "back", "web"), "--ip 10.1.0.9: not in network back"),
+    (125, ("--ip=10.2.0.1", "back", "web"), "--ip 10.2.0.1: that is the gateway of network back"),
+    (125, ("--ip=x", "back", "web"), "--ip x: 'x' is no IPv4 address"),
+    (1, ("--ip=10.2.0.2", "back", "web"), "the address 10.2.0.2 of network back is held by container db"),
+    (1, ("--ip6=fd00:2::a02:2", "back", "web"), "fd00:2::a02:2 of network back is held by container db"),
+    (125, ("--mac-address=x", "back", "web"), "--mac-address x: 'x' is no MAC address"),
+    (125, ("--ifname=a/b", "back", "web"), "'a/b' is no name of an interface"),
+    (1, ("--ifname=eth0", "back", "web"), "--ifname eth0: the container has an interface of that name"),
+    (125, ("--alias=a b", "back", "web"), "'a b' is no host name"),
+)  # fmt: skip
+
+
+def test_what_is_refused_leaves_nothing(two: Pyrun) -> None:
+    for name, network in (("web", "front"), ("db", "back"), ("own", "host")):
+        two.ok("run", "-d", f"--name={name}", f"--network={network}", *SLEEP)
+    before = (leases(two, "back"), host_links(), pins())
+    for status, words, named in REFUSED:
+        error = two.fails(status, "network", "connect", *words)
+        assert named in error.splitlines()[0], error
+        assert (leases(two, "back"), host_links(), pins()) == before, words
+    assert interfaces(two, "web") == ["lo", "eth0"]
+
+
+def test_a_name_that_is_taken_inside_is_told_and_nothing_left(two: Pyrun) -> None:
+    """The container made itself an interface of that name."""
+    two.ok("run", "-d", "--name=web", "--network=front", "--cap-add=NET_ADMIN", *SLEEP)
+    inside(two, "web", "ip link add eth1 type bridge")
+    before = (leases(two, "back"), host_links(), pins())
+    assert "make the link pair: File exists" in two.fails(1, "network", "connect", "back", "web")
+    assert (leases(two, "back"), host_links(), pins()) == before
+    two.ok("network", "connect", "--ifname=lan1", "back", "web")
+    reaches(two, "web", "10.2.0.1")
+
+
+def test_connect_side_by_side(two: Pyrun) -> None:
+    """Of two that connect the same container at the same time, both do, or one is told."""
+    two.ok("run", "-d", "--name=web", "--network=none", *SLEEP)
+    started = [two.start("network", "connect", name, "web") for name in ("front", "back", "front", "back")]
+    statuses = [(process.communicate(timeout=60)[1], process.returncode)[1] for process in started]
+    assert sorted(statuses) == [0, 0, 1, 1]
+    assert interfaces(two, "web") == ["lo", "eth0", "eth1"]
+    assert len(leases(two, "front")) == len(leases(two, "back")) == 2

@@ -1,0 +1,272 @@
+"""Containers beside a card of the host: macvlan, l2 and what this kernel lacks of ipvlan, by the command itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import Pyrun
+from segments import CARD, FAR, GATEWAY, HOST, pings, segment, shell
+
+ADDRESS = "192.168.50.9"
+IPVLAN = "CONFIG_IPVLAN"
+
+
+@pytest.fixture
+def card(lab: None) -> Iterator[None]:
+    """A card with an address of the host, in no bridge. Before `pyrun` in a test: it outlives its containers."""
+    with segment():
+        yield
+
+
+@pytest.fixture
+def bridged(lab: None) -> Iterator[None]:
+    """A card in a bridge that somebody made."""
+    with segment(bridged=True):
+        yield
+
+
+def leases(pyrun: Pyrun) -> list[str]:
+    return [path.name for path in pyrun.runroot.glob("networks/*/leases/*")]
+
+
+# ── macvlan ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_macvlan_is_one_more_machine_on_the_segment(card: None, pyrun: Pyrun) -> None:
+    script = f"ip -4 -o addr show eth0; ip route; ping -c1 -W1 {GATEWAY}; ping -c1 -W1 {HOST} || echo no host"
+    seen = pyrun.ok("run", "--rm", f"--network=macvlan:{CARD}:ip={ADDRESS}", "busybox", "sh", "-c", script)
+    assert f"inet {ADDRESS}/24 brd 192.168.50.255" in seen
+    assert "1 packets received" in seen
+    assert "no host" in seen, "the kernel does not let a macvlan and its card's host speak"
+    assert leases(pyrun) == []
+    assert not list(pyrun.runroot.glob("networks/macvlan:*")), (
+        "the directory of a bare card goes with its last container"
+    )
+
+
+def test_a_host_shim_lets_host_and_container_meet(card: None, pyrun: Pyrun) -> None:
+    wanted = f"--network=macvlan:{CARD}:ip={ADDRESS},host-shim=on"
+    pyrun.ok("run", "-d", "--name", "web", wanted, "busybox", "sleep", "100")
+    assert pings(ADDRESS), "from the host"
+    assert pings(ADDRESS, at=FAR), "from the segment"
+    assert "1 packets received" in pyrun.ok("exec", "web", "ping", "-c1", "-W1", HOST), "to the host"
+    shell(f"ip -n {FAR} neigh flush all")
+    assert pings(HOST, at=FAR)
+    card_mac = Path(f"/sys/class/net/{CARD}/address").read_text().strip()
+    assert f"lladdr {card_mac}" in shell(f"ip -n {FAR} neigh show {HOST}"), "the shim answered for the host"
+    pyrun.ok("rm", "-f", "web")
+    assert not [link for link in Path("/sys/class/net").iterdir() if link.name.startswith("pym")]
+
+
+def test_two_containers_never_have_one_address(card: None, pyrun: Pyrun) -> None:
+    wanted = f"--network=macvlan:{CARD}:ip={ADDRESS}"
+    pyrun.ok("run", "-d", "--name", "web", wanted, "busybox", "sleep", "100")
+    error = pyrun.fails(125, "run", "--rm", wanted, "busybox", "true")
+    assert error.startswith(
+        f"pyrun: the address {ADDRESS} of network macvlan:{CARD} is held by container web"
+    )
+    pyrun.ok("rm", "-f", "web")
+    pyrun.ok(
+        "run", "--rm", wanted, "busybox", "true"
+    )  # at once: the kernel may still be collecting the former
+
+
+def test_a_macvlan_network_leases_its_range_beside_the_host(card: None, pyrun: Pyrun) -> None:
+    """Created as with Docker; the subnet is the segment's, where the host has an address that is nobody else's."""
+    made = ("--subnet", "192.168.50.0/24", "--ip-range", "192.168.50.0/29")
+    pyrun.ok("network", "create", "-d", "macvlan", "-o", f"parent={CARD}", *made, "lan")
+    for name in ("one", "two"):
+        pyrun.ok("run", "-d", "--name", name, "--network", "lan", "busybox", "sleep", "100")
+    inspected = [
+        pyrun.ok("exec", name, "sh", "-c", "ip -4 -o addr show eth0; ip route") for name in ("one", "two")
+    ]
+    found = [text.split("inet ")[1].split("/")[0] for text in inspected]
+    assert found == ["192.168.50.3", "192.168.50.4"], "not the gateway's, .1, nor the host's, .2"
+    assert f"default via {GATEWAY}" in inspected[0]
+    assert "1 packets received" in pyrun.ok("exec", "one", "ping", "-c1", "-W1", found[1])
+    assert pyrun.fails(1, "network", "rm", "lan").startswith("pyrun: network lan is used by one, two")
+    pyrun.ok("rm", "-f", "one", "two")
+    assert pyrun.ok("network", "rm", "lan") == "lan"
+    assert leases(pyrun) == []
+
+
+def test_a_card_and_a_bridge_together(card: None, pyrun: Pyrun) -> None:
+    """Interfaces are called by their place; the default route is the first's, unless a priority says otherwise."""
+    lan, script = f"--network=macvlan:{CARD}:ip={ADDRESS}", "ip -4 -o addr; ip route"
+    seen = pyrun.ok("run", "--rm", lan, "--network=bridge", "busybox", "sh", "-c", script)
+    assert f"eth0    inet {ADDRESS}/24" in seen
+    assert "eth1    inet 10.77." in seen
+    assert "default via 10.77.0.1 dev eth1" in seen, "the card has no gateway here"
+    shell(f"ip route add default via {GATEWAY} metric 5000")
+    try:
+        seen = pyrun.ok("run", "--rm", lan, "--network=bridge", "busybox", "sh", "-c", script)
+        assert f"default via {GATEWAY} dev eth0" in seen
+        first = ("--network=bridge:gw-priority=1",)
+        assert "default via 10.77.0.1 dev eth1" in pyrun.ok(
+            "run", "--rm", lan, *first, "busybox", "sh", "-c", script
+        )
+    finally:
+        shell(f"ip route del default via {GATEWAY} metric 5000")
+
+
+def test_connect_and_disconnect_a_running_container(card: None, pyrun: Pyrun) -> None:
+    pyrun.ok(
+        "network", "create", "-d", "macvlan", "-o", f"parent={CARD}", "--subnet", "192.168.50.0/24", "lan"
+    )
+    pyrun.ok("run", "-d", "--name", "web", "busybox", "sleep", "100")
+    pyrun.ok("network", "connect", "--ip", ADDRESS, "lan", "web")
+    assert pings(ADDRESS, at=FAR)
+    pyrun.ok("network", "disconnect", "bridge", "web")
+    assert f"default via {GATEWAY} dev eth1" in pyrun.ok("exec", "web", "ip", "route")
+    pyrun.ok("network", "connect", "bridge", "web")
+    pyrun.ok("network", "disconnect", "lan", "web")
+    assert "eth1" not in pyrun.ok("exec", "web", "ip", "link")
+    assert leases(pyrun)[:1] and ADDRESS not in leases(pyrun)
+    assert "default via 10.77.0.1" in pyrun.ok("exec", "web", "ip", "route")
+    pyrun.ok("network", "connect", "--ip", ADDRESS, "lan", "web")
+    pyrun.ok("rm", "-f", "web")
+    assert ADDRESS not in leases(pyrun)
+
+
+# ── l2 ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_l2_puts_the_container_on_the_cards_segment(bridged: None, pyrun: Pyrun) -> None:
+    script = f"ip -4 -o addr show eth0; ping -c1 -W1 {GATEWAY} && ping -c1 -W1 {HOST} && echo all reached"
+    seen = pyrun.ok("run", "--rm", f"--network=l2:{CARD}:ip={ADDRESS}", "busybox", "sh", "-c", script)
+    assert f"inet {ADDRESS}/24" in seen
+    assert "all reached" in seen, "the first packets, too"
+    links = json.loads(shell("ip -j link show master br0"))
+    assert [link["ifname"] for link in links if "UP" in link["flags"]] == [CARD]
+
+
+def test_l2_below_a_firewall_that_drops_what_is_forwarded(bridged: None, pyrun: Pyrun) -> None:
+    """As Docker sets it up. The bridge is not pyrun's: it says which rule is missing, and that rule is enough."""
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if not switch.exists():
+        pytest.skip("this machine lacks br_netfilter")
+    before = switch.read_text()
+    ping = (f"--network=l2:{CARD}:ip={ADDRESS}", "busybox", "ping", "-c1", "-W1", GATEWAY)
+    try:
+        switch.write_text("1")
+        shell("iptables -P FORWARD DROP")
+        done = pyrun("run", "--rm", *ping)
+        assert done.returncode == 1, "dropped"
+        assert "drops what passes the bridge br0" in done.stderr
+        shell(done.stderr.strip().rpartition("through: ")[2])
+        assert "1 packets received" in pyrun.ok("run", "--rm", *ping)
+    finally:
+        subprocess.run(
+            ["sh", "-c", "iptables -P FORWARD ACCEPT; iptables -F; nft delete table ip filter"], check=False
+        )
+        switch.write_text(before)
+
+
+def test_l2_leaves_the_address_to_dhcp(bridged: None, pyrun: Pyrun, tmp_path: Path) -> None:
+    """A DHCP server of the segment's own, and a client in the container."""
+    server = tmp_path / "udhcpd.conf"
+    server.write_text(
+        f"start 192.168.50.100\nend 192.168.50.110\ninterface far\nlease_file {tmp_path}/leases\n"
+        f"opt subnet 255.255.255.0\nopt router {GATEWAY}\n"
+    )
+    (tmp_path / "leases").touch()
+    words = ["ip", "netns", "exec", FAR, "busybox", "udhcpd", "-f", str(server)]
+    daemon = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    script = tmp_path / "bound"
+    script.write_text('#!/bin/sh\n[ "$1" = bound ] && ip addr add $ip/24 dev $interface\nexit 0\n')
+    script.chmod(0o755)
+    try:
+        done = pyrun(
+            "run", "--rm", "--cap-add=NET_ADMIN", "-v", f"{script}:/bound", f"--network=l2:{CARD}", "busybox",
+            "sh", "-c",
+            f"udhcpc -i eth0 -n -q -s /bound && ip -4 -o addr show eth0 && ping -c1 -W1 {GATEWAY}",
+        )  # fmt: skip
+    finally:
+        daemon.kill()
+        daemon.wait(10)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "inet 192.168.50.1" in done.stdout
+    assert "eth0 has no address" in done.stderr, "it is said that none is handed out"
+
+
+# ── what cannot be ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("network", "message", "hint"),
+    [
+        (f"l2:{CARD}", f"{CARD} is in no bridge, and none is made for you", "ip link add br0 type bridge"),
+        ("macvlan:nope", "this host has no interface nope", "lan1"),
+        (f"macvlan:{CARD}:ip=10.1.1.1", "ip=10.1.1.1 is in none of its subnets", "network create"),
+        (f"macvlan:{CARD}:ip={HOST}", f"ip={HOST} is the host's own address", ""),
+        (f"macvlan:{CARD}:mode=odd", "mode=odd: no mode of macvlan", "bridge, private, vepa, passthru"),
+        (f"macvlan:{CARD}:host-shim=on", "host-shim needs an address that pyrun knows", ""),
+        (f"l2:{CARD}:mode=x", "mode=x: no setting of l2", ""),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    card: None, pyrun: Pyrun, network: str, message: str, hint: str
+) -> None:
+    error = pyrun.fails(125, "run", "--rm", f"--network={network}", "busybox", "true")
+    assert error.startswith(
+        f"pyrun: --network {network.partition(':ip')[0].partition(':mode')[0].partition(':host')[0]}"
+    )
+    assert message in error
+    assert hint in error
+    assert leases(pyrun) == []
+
+
+def test_the_commands_of_the_hint_make_the_bridge(card: None, pyrun: Pyrun) -> None:
+    error = pyrun.fails(125, "run", "--rm", f"--network=l2:{CARD}", "busybox", "true")
+    shell(error.rpartition(f"not by way of {CARD}: ")[2])
+    try:
+        seen = pyrun.ok(
+            "run", "--rm", f"--network=l2:{CARD}:ip={ADDRESS}", "busybox", "ping", "-c1", "-W1", GATEWAY
+        )
+        assert "1 packets received" in seen
+    finally:
+        shell("ip link delete br0")
+
+
+def test_a_card_that_belongs_to_a_bridge(bridged: None, pyrun: Pyrun) -> None:
+    error = pyrun.fails(125, "run", "--rm", f"--network=macvlan:{CARD}", "busybox", "true")
+    assert f"{CARD} belongs to br0" in error
+    assert f"hint: --network l2:{CARD}" in error
+
+
+def test_a_kernel_without_ipvlan_is_told_by_its_option(card: None, pyrun: Pyrun) -> None:
+    if (
+        subprocess.run(
+            ["ip", "link", "add", "probe", "link", CARD, "type", "ipvlan"], capture_output=True
+        ).returncode
+        == 0
+    ):
+        shell("ip link delete probe")
+        assert (
+            pyrun.ok("run", "--rm", f"--network=ipvlan:{CARD}:ip={ADDRESS}", "busybox", "echo", "it works")
+            == "it works"
+        )
+        return
+    error = pyrun.fails(125, "run", "--rm", f"--network=ipvlan:{CARD}", "busybox", "true")
+    assert error.startswith(f"pyrun: --network ipvlan:{CARD}: this kernel has no ipvlan ({IPVLAN})")
+
+
+def test_a_plan_tells_every_step(card: None, pyrun: Pyrun) -> None:
+    wanted = f"--network=macvlan:{CARD}:ip={ADDRESS},host-shim=on"
+    told = pyrun.ok("run", "--rm", "--dry-run", wanted, "busybox", "true")
+    assert f"ip link add eth0 link {CARD} netns" in told
+    assert f"ip route add {ADDRESS} dev pym" in told
+    assert leases(pyrun) == []
+
+
+def test_a_killed_planner_leaves_no_lease_for_long(card: None, pyrun: Pyrun) -> None:
+    """Its claim is dead, and the next who wants that very address takes it."""
+    directory = pyrun.runroot / f"networks/macvlan:{CARD}/leases"
+    directory.mkdir(parents=True)
+    (directory / ADDRESS).write_text(f"{'0' * 64} 999999 1\nname gone\n")
+    pyrun.ok("run", "--rm", f"--network=macvlan:{CARD}:ip={ADDRESS}", "busybox", "true")

@@ -1,0 +1,186 @@
+"""What is taken away from under running containers: rules, bridge, guard, resolver. It comes back, and is told.
+
+The guard (csrc/guard_watch.c) notices and has `pyrun network reload` heal; without one the next start does, or reload.
+Kill -9 in the middle of a verb: test_network_kill_matrix.py. A host that lacks something: test_network_hosts.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import ruleset
+from command import Pyrun
+from yard import SERVE, page, run, soon
+
+HEALED_S = 4.0
+# Asks as often as it can, and tells when it was answered: one line an answer, "lost" for a question without.
+CLIENT = """
+import http.client, sys, time
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    try:
+        connection = http.client.HTTPConnection(sys.argv[1], timeout=0.3)
+        connection.request("GET", "/")
+        print(connection.getresponse().read().decode().strip(), time.monotonic())
+    except OSError:
+        print("lost", time.monotonic())
+"""
+
+
+def asks(pyrun: Pyrun, name: str, host: str) -> bool:
+    """Whether a container finds a name."""
+    return pyrun("exec", name, "timeout", "3", "nslookup", "-type=a", host).returncode == 0
+
+
+def resolvers(pyrun: Pyrun) -> list[int]:
+    """The process id of the resolver of this run directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(pyrun.runroot).encode() in words and b"answer" in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def standing(internet: SimpleNamespace, pyrun: Pyrun) -> list[str]:
+    """What does not work: published ports, names, the way out, the way to a neighbour."""
+    ask = ("exec", "other", "timeout", "2", "wget", "-q", "-O-")
+    checks = {
+        "the published port": lambda: page(internet, f"{internet.host}:8080") == "a secret",
+        "a name": lambda: asks(pyrun, "other", "web"),
+        "the outside": lambda: pyrun(*ask, f"http://{internet.far}/").stdout == f"you are {internet.host}\n",
+        "the neighbour": lambda: pyrun(*ask, "http://web/").stdout == "a secret\n",
+    }
+    return [what for what, works in checks.items() if not works()]
+
+
+@pytest.fixture
+def two(pyrun: Pyrun, internet: SimpleNamespace) -> Iterator[Pyrun]:
+    """The containers web (its port 80 is the host's 8080) and other, who have talked to each other."""
+    pyrun.ok("run", "-d", "--name=web", "-p", "8080:80", "busybox", *SERVE)
+    pyrun.ok("run", "-d", "--name=other", "busybox", "sleep", "1000")
+    assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", within_s=5)
+    assert standing(internet, pyrun) == []
+    yield pyrun
+
+
+def events(pyrun: Pyrun) -> str:
+    path = pyrun.runroot / "networks" / "events"
+    return path.read_text() if path.exists() else ""
+
+
+# ── rules ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_ruleset_is_flushed_under_load(two: Pyrun, internet: SimpleNamespace) -> None:
+    """Three times, while somebody asks without pause and containers come and go: each time all of it is back."""
+    golden = ruleset.whole()
+    words = [
+        "nsenter",
+        "--net=/run/pyrun-lab/neighbour",
+        sys.executable,
+        "-c",
+        CLIENT,
+        f"{internet.host}:8080",
+        "9",
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
+        for _ in range(3):
+            run("nft", "flush", "ruleset")
+            assert two.ok("run", "--rm", "busybox", "echo", "up") == "up"
+            assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", HEALED_S)
+        answered, _ = client.communicate(timeout=30)
+    lines = [line.rpartition(" ") for line in answered.splitlines()]
+    assert sum(said == "a secret" for said, _, _ in lines) > 50
+    assert lines[-1][0] == "a secret"
+    assert standing(internet, two) == []
+    assert soon(lambda: ruleset.whole() == golden, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["flush ruleset", "delete table inet pyrun", "delete table bridge pyrun", "flush table inet pyrun"],
+)
+def test_without_any_start_the_guard_heals_and_tells(
+    two: Pyrun, internet: SimpleNamespace, words: str
+) -> None:
+    golden = ruleset.whole()
+    run("nft", *words.split())
+    assert soon(lambda: "restored" in events(two), HEALED_S), "nobody told of it"
+    assert ruleset.whole() == golden
+    assert standing(internet, two) == []
+
+
+# ── the bridge ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("who", ["guard", "start", "reload"])
+def test_the_bridge_is_deleted(two: Pyrun, internet: SimpleNamespace, who: str) -> None:
+    """By the guard, without one by the next start, or when asked: the running containers are on it again."""
+    if who != "guard":
+        ruleset.end_guard(two.runroot)
+    run("ip", "link", "delete", "pyrun0")
+    if who == "start":
+        assert (
+            "bridge pyrun0 was missing and has been restored" in two("run", "--rm", "busybox", "true").stderr
+        )
+    elif who == "reload":
+        assert "bridge pyrun0 was missing and has been restored" in two.ok("network", "reload")
+        assert two.ok("network", "reload") == "nothing was missing"
+    assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", HEALED_S)
+    assert soon(lambda: standing(internet, two) == [], HEALED_S), standing(internet, two)
+
+
+def test_the_bridge_is_set_down(two: Pyrun, internet: SimpleNamespace) -> None:
+    run("ip", "link", "set", "pyrun0", "down")
+    assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", HEALED_S)
+    assert standing(internet, two) == []
+
+
+def test_the_gateways_address_is_taken_away(two: Pyrun, internet: SimpleNamespace) -> None:
+    run("ip", "address", "flush", "dev", "pyrun0")
+    assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", HEALED_S)
+    assert standing(internet, two) == []
+
+
+# ── the processes ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_guard_is_killed(two: Pyrun, internet: SimpleNamespace) -> None:
+    """What is published goes on; names come back with the next start, and with `network reload`."""
+    for heal in (("run", "--rm", "busybox", "true"), ("network", "reload")):
+        (guard,) = ruleset.guards(two.runroot)
+        os.kill(guard, signal.SIGKILL)
+        assert page(internet, f"{internet.host}:8080") == "a secret"
+        two.ok(*heal)
+        assert standing(internet, two) == []
+        assert ruleset.guards(two.runroot) not in ([], [guard])
+    error = two.fails(125, "run", "--rm", "-p", "8080:80", "busybox", "true")
+    assert "already published by container web" in error
+    listening = run("ss", "-Hlnt", "sport = :8080")
+    assert "[::1]:8080" in listening, listening
+
+
+def test_the_resolver_is_killed(two: Pyrun, internet: SimpleNamespace) -> None:
+    """Whoever asks next is answered, by another one."""
+    (first,) = resolvers(two)
+    os.kill(first, signal.SIGKILL)
+    assert soon(lambda: asks(two, "other", "web"), 5)
+    assert resolvers(two) not in ([], [first])
+    assert asks(two, "other", internet.name)
+
+
+def test_resolver_and_guard_are_gone_with_the_last_container(two: Pyrun) -> None:
+    two.ok("rm", "-f", "web", "other")
+    assert soon(lambda: not ruleset.guards(two.runroot) and not resolvers(two), 5)

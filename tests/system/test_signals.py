@@ -1,0 +1,126 @@
+"""Signals: what reaches the container from outside, with and without a terminal, and who ends when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from command import Pyrun
+
+RUN = ["run", "--rm", "--network=none"]
+SAYS_SO = "for s in INT TERM HUP USR1 USR2 QUIT WINCH; do trap \"echo got $s\" $s; done; trap 'exit 9' ALRM; echo ready"
+DEAF_CALLER = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+LOOP = "while :; do sleep 0.02; done"
+
+
+def begin(pyrun: Pyrun, script: str, *options: str) -> subprocess.Popen[str]:
+    """A foreground container that has said it is ready, in a process group of its own."""
+    process = pyrun.start(*RUN, *options, "busybox", "sh", "-c", script, start_new_session=True)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2", "QUIT"])
+@pytest.mark.parametrize("options", [[], ["--init"]])
+def test_forwarded(pyrun: Pyrun, name: str, options: list[str]) -> None:
+    process = begin(pyrun, f"{SAYS_SO}; {LOOP}", *options)
+    assert process.stdout
+    for _ in range(2):
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        assert process.stdout.readline() == f"got {name}\n"
+    process.send_signal(signal.SIGALRM)
+    assert process.wait(10) == 9
+
+
+def test_a_default_action_ends_it_with_128_and_the_number(pyrun: Pyrun) -> None:
+    """As in Docker, only behind --init: the kernel protects process 1 from signals without a handler."""
+    process = begin(pyrun, "echo ready; exec sleep 60", "--init")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    process = begin(pyrun, "echo ready; exec sleep 60", "--name", "deaf")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    pyrun.ok("kill", "deaf")
+    assert process.wait(10) == 137
+
+
+def test_ctrl_c_without_a_terminal_reaches_the_container_once(pyrun: Pyrun) -> None:
+    """A terminal sends SIGINT to the whole process group of `pyrun run`; the container is not in it."""
+    process = begin(
+        pyrun, f"n=0; trap 'n=$((n+1)); echo $n' INT; trap 'exit 9' TERM; echo ready; {LOOP}", "-i"
+    )
+    assert process.stdout
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "1\n"
+    time.sleep(0.1)
+    process.terminate()
+    assert (process.wait(10), process.stdout.read()) == (9, "")
+
+
+def test_no_sig_proxy(pyrun: Pyrun) -> None:
+    process = begin(pyrun, f"{SAYS_SO}; {LOOP}", "--sig-proxy=false", "--name", "alone")
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.1)
+    pyrun.ok("kill", "-s", "ALRM", "alone")
+    assert process.stdout and (process.wait(10), process.stdout.read()) == (9, "")
+
+
+def test_a_stopped_job_goes_on(pyrun: Pyrun) -> None:
+    """SIGSTOP stops `pyrun run` alone, the container works on; nothing is lost."""
+    process = begin(pyrun, "echo ready; for i in 1 2 3; do sleep 0.05; echo $i; done")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGCONT)
+    assert process.stdout and (process.stdout.read(), process.wait(10)) == ("1\n2\n3\n", 0)
+
+
+def test_stop_ends_one_that_ignores_everything(pyrun: Pyrun) -> None:
+    process = begin(
+        pyrun, f"for i in $(seq 1 31); do trap '' $i 2>&-; done; echo ready; {LOOP}", "--name", "deaf"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        process.send_signal(number)
+    began = time.monotonic()
+    pyrun.ok("stop", "-t", "1", "deaf")
+    assert 0.9 < time.monotonic() - began < 5
+    assert process.wait(10) == 137
+
+
+def test_stop_waits_for_one_that_takes_its_time(pyrun: Pyrun) -> None:
+    process = begin(pyrun, f"trap 'sleep 0.3; echo bye; exit 4' TERM; echo ready; {LOOP}", "--name", "slow")
+    began = time.monotonic()
+    pyrun.ok("stop", "slow")
+    assert 0.25 < time.monotonic() - began < 5
+    assert process.stdout and (process.wait(10), process.stdout.read()) == (4, "bye\n")
+
+
+def test_the_caller_dies_the_container_lives(pyrun: Pyrun) -> None:
+    """kill -9 of the monitor: the container goes on, and `stop` still ends it."""
+    process = begin(pyrun, f"trap 'exit 3' TERM; echo ready; {LOOP}", "--name", "orphan")
+    process.kill()
+    process.wait(10)
+    assert len(pyrun.ok("ps", "-q").split()) == 1
+    assert pyrun.ok("exec", "orphan", "echo", "alive") == "alive"
+    pyrun.ok("stop", "orphan")
+    assert pyrun.ok("ps", "-q") == ""
+
+
+def test_signals_of_the_caller_are_not_inherited(pyrun: Pyrun) -> None:
+    """nohup, a shell's `trap '' INT`, a blocked mask: none of it is the container's."""
+    words = [str(pyrun.binary), *RUN, "busybox", "grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/1/status"]
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF_CALLER, *words], env=pyrun.env, capture_output=True, text=True, check=True
+    )
+    assert [int(line.split()[1], 16) for line in done.stdout.splitlines()] == [0, 0, 0]

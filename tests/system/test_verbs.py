@@ -1,0 +1,290 @@
+"""ps, stop, kill, rm, logs, info, version and system reconcile, on real containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from command import Pyrun
+
+POLITE = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
+
+
+def until(condition: Callable[[], object], timeout_s: float = 5.0) -> object:
+    """Wait for *condition* to be true; returns its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def begin(pyrun: Pyrun, name: str, script: str = POLITE, *options: str) -> str:
+    """A detached container that has said it is ready; returns its id."""
+    ident = pyrun.ok("run", "-d", "--name", name, "--net=none", *options, "busybox", "sh", "-c", script)
+    if "ready" in script:
+        until(lambda: "ready" in pyrun.ok("logs", name))
+    return ident
+
+
+def listed(pyrun: Pyrun, *options: str) -> dict[str, dict[str, str]]:
+    """`ps -a` by name."""
+    lines = pyrun.ok("ps", "-a", "--format", "json", *options).splitlines()
+    return {row["Names"]: row for row in map(json.loads, lines)}
+
+
+def kill_monitor(pyrun: Pyrun, name: str) -> None:
+    pid = int(str(pyrun.state(name)["monitor_pid"]))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+
+
+def test_the_life_of_a_container(pyrun: Pyrun) -> None:
+    ident = begin(pyrun, "web", POLITE, "--label", "tier=front")
+    assert len(ident) == 64
+    assert pyrun.ok("ps", "-q") == ident[:12]
+    assert pyrun.ok("ps", "-q", "--no-trunc") == ident
+    row = listed(pyrun)["web"]
+    assert (row["State"], row["Image"], row["Labels"], row["Networks"]) == (
+        "running",
+        "busybox",
+        "tier=front",
+        "none",
+    )
+    assert row["Status"].startswith("Up ")
+    assert pyrun.ok("stop", "web") == "web"
+    assert pyrun.ok("ps", "-q") == ""
+    assert listed(pyrun)["web"]["Status"].startswith("Exited (3) ")
+    assert pyrun.ok("logs", "web").split() == ["ready", "bye"]
+    assert pyrun.ok("rm", ident[:12]) == ident[:12]
+    assert listed(pyrun) == {}
+    assert "no such container: web" in pyrun.fails(1, "logs", "web")
+    assert not list((pyrun.root / "containers").iterdir())
+    assert not list((pyrun.root / "names").iterdir())
+
+
+def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:
+    begin(pyrun, "deaf", DEAF)
+    began = time.monotonic()
+    pyrun.ok("stop", "-t", "1", "deaf")
+    assert 0.9 < time.monotonic() - began < 4
+    assert listed(pyrun)["deaf"]["Status"].startswith("Exited (137) ")
+
+
+def test_the_stop_signal_and_timeout_of_the_container(pyrun: Pyrun) -> None:
+    begin(
+        pyrun,
+        "usr",
+        "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        "--stop-signal=USR1",
+    )
+    begin(pyrun, "fast", DEAF, "--stop-timeout=0")
+    began = time.monotonic()
+    pyrun.ok("stop", "usr", "fast")
+    assert time.monotonic() - began < 4
+    assert listed(pyrun)["usr"]["Status"].startswith("Exited (5) ")
+    assert listed(pyrun)["fast"]["Status"].startswith("Exited (137) ")
+    pyrun.ok("stop", "usr")  # one that has ended is fine
+
+
+def test_kill(pyrun: Pyrun) -> None:
+    begin(pyrun, "aa", "trap 'echo got it' USR2; echo ready; while :; do sleep 0.05; done")
+    for number, spelling in enumerate(("USR2", "sigusr2", "12"), 1):
+        pyrun.ok("kill", "-s", spelling, "aa")
+        until(lambda number=number: pyrun.ok("logs", "aa").count("got it") == number)
+    assert "unknown signal 'FOO'" in pyrun.fails(125, "kill", "-s", "FOO", "aa")
+    pyrun.ok("kill", "aa")
+    assert listed(pyrun)["aa"]["Status"].startswith("Exited (137) ")  # as soon as kill has returned
+    assert "container aa is not running" in pyrun.fails(1, "kill", "aa")
+
+
+def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
+    begin(pyrun, "runs", DEAF)
+    begin(pyrun, "done", "exit 0")
+    until(lambda: listed(pyrun)["done"]["State"] == "exited")
+    failed = pyrun("rm", "runs", "nope", "done")
+    assert (failed.returncode, failed.stdout) == (1, "done\n")
+    assert failed.stderr.splitlines() == [
+        "pyrun: container runs is running",
+        "pyrun: no such container: nope",
+    ]
+    forced = pyrun("rm", "-f", "nope", "runs")
+    assert (forced.returncode, forced.stdout) == (0, "runs\n")
+    assert listed(pyrun) == {}
+
+
+def test_rm_of_hostile_trees(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Links out of the container are not followed, and neither depth nor names stop the removal."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "file").write_text("alive")
+    script = (
+        f"ln -s {canary} /link; mkdir -p '/a\nb\tc'; touch '/-rf' '/\x07'; cd /; i=0;"
+        " while [ $i -lt 1200 ]; do mkdir ddddddddd && cd ddddddddd || break; i=$((i+1)); done"
+    )
+    pyrun.ok("run", "--name", "hostile", "--net=none", "busybox", "sh", "-c", script)
+    pyrun.ok("rm", "hostile")
+    assert (canary / "file").read_text() == "alive"
+    assert not list((pyrun.root / "containers").iterdir())
+
+
+def test_logs_options(pyrun: Pyrun) -> None:
+    script = "for i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.05; done; printf end"
+    pyrun.ok("run", "--name", "job", "--net=none", "busybox", "sh", "-c", script)
+    done = pyrun("logs", "job")
+    assert (done.stdout, done.stderr) == ("out 1\nout 2\nout 3\nend", "err 1\nerr 2\nerr 3\n")
+    assert pyrun("logs", "-n", "1", "job").stdout == "end"
+    stamp, _, text = pyrun.ok("logs", "-t", "--tail=1", "job").partition(" ")
+    assert text == "end" and stamp.startswith("20") and stamp.endswith("Z") and len(stamp) == 30
+    assert pyrun("logs", "--since", "10m", "job").stdout == done.stdout
+    assert pyrun("logs", "--until", "10m", "job").stdout == ""
+    assert "needs a number" in pyrun.fails(125, "logs", "--tail", "few", "job")
+
+
+def test_logs_follow_until_the_end(pyrun: Pyrun) -> None:
+    begin(pyrun, "web")
+    follower = pyrun.start("logs", "-f", "web")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "ready\n"
+    pyrun.ok("stop", "web")
+    assert follower.stdout.read() == "bye\n"
+    assert follower.wait(5) == 0
+
+
+def test_logs_follow_survives_removal(pyrun: Pyrun) -> None:
+    begin(pyrun, "web", POLITE, "--rm")
+    follower = pyrun.start("logs", "-f", "web")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "ready\n"
+    pyrun.ok("stop", "web")
+    assert follower.stdout.read() == "bye\n"
+    assert follower.wait(5) == 0
+    assert listed(pyrun) == {}
+
+
+def test_a_reader_that_has_seen_enough(pyrun: Pyrun) -> None:
+    """As with any other command, `pyrun logs | head -1` ends by SIGPIPE, silently."""
+    pyrun.ok("run", "--name", "job", "--net=none", "busybox", "seq", "30000")
+    reader = pyrun.start("logs", "job")
+    assert reader.stdout is not None and reader.stderr is not None
+    assert reader.stdout.readline() == "1\n"
+    reader.stdout.close()
+    assert reader.wait(5) == -signal.SIGPIPE
+    assert reader.stderr.read() == ""
+
+
+def test_without_its_monitor_a_container_runs_on(pyrun: Pyrun) -> None:
+    ident = begin(pyrun, "web", "echo ready; exec sleep 1000")
+    kill_monitor(pyrun, "web")
+    assert listed(pyrun)["web"]["State"] == "running"
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")  # looks for the dead, must leave it alone
+    assert pyrun.ok("system", "reconcile") == "nothing to clean up"
+    assert listed(pyrun)["web"]["State"] == "running"
+    pyrun.ok("stop", "-t", "0", "web")
+    assert listed(pyrun)["web"]["Status"].startswith("Exited (unknown) ")
+    assert not (pyrun.runroot / "containers" / ident).exists()
+    pyrun.ok("rm", "web")
+
+
+@pytest.mark.parametrize("how", ["system reconcile", "run", "rm", "stop"])
+def test_monitor_and_container_are_dead(pyrun: Pyrun, how: str) -> None:
+    ident = begin(pyrun, "web", "echo ready; exec sleep 1000")
+    kill_monitor(pyrun, "web")
+    os.kill(int(str(pyrun.state("web")["pid"])), signal.SIGKILL)
+    until(lambda: listed(pyrun)["web"]["Status"] == "Exited (unknown)")
+    if how == "system reconcile":
+        assert pyrun.ok("system", "reconcile") == f"container {ident[:12]}: undid what it had left"
+        assert pyrun.ok("system", "reconcile") == "nothing to clean up"
+    elif how == "run":
+        pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    else:
+        pyrun.ok(how, "web")
+    assert not (pyrun.runroot / "containers" / ident).exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/pyrun/{ident}"))
+    assert ("web" in listed(pyrun)) == (how != "rm")
+
+
+def test_reconcile_removes_leftovers_without_an_owner(pyrun: Pyrun) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    half = pyrun.runroot / "staging" / f"{'ab' * 32}.{gone.pid}"
+    half.mkdir()
+    (half / "undo").write_text("")
+    rebooted = pyrun.root / "containers" / ("cd" * 32)
+    rebooted.mkdir()
+    (rebooted / "container.json").write_text(json.dumps({"name": "gone", "rm": True}))
+    (pyrun.root / "names" / "gone").write_text("cd" * 32 + "\n")
+    (pyrun.root / "names" / "lost").write_text("ef" * 32 + f"\n{gone.pid} 1\n")
+    kept = pyrun.root / "containers" / ("0f" * 32)
+    kept.mkdir()
+    (kept / "container.json").write_text(json.dumps({"name": "kept", "rm": False}))
+    group = next(path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir())
+    (group / "pyrun" / ("12" * 32)).mkdir(parents=True)
+    told = pyrun.ok("system", "reconcile").splitlines()
+    assert len(told) == 4, told
+    assert not half.exists() and not rebooted.exists() and not (group / "pyrun").exists()
+    assert kept.exists() and not list((pyrun.root / "names").iterdir())
+    assert pyrun.ok("system", "reconcile") == "nothing to clean up"
+    assert list(listed(pyrun)) == ["kept"]
+
+
+def test_ambiguous_and_unknown_references(pyrun: Pyrun) -> None:
+    for start in ("aa0", "aa1"):
+        directory = pyrun.root / "containers" / (start + "0" * 61)
+        directory.mkdir(parents=True)
+        (directory / "container.json").write_text("{}")
+    assert "container 'aa' is ambiguous" in pyrun.fails(1, "rm", "aa")
+    assert "no such container: ../names" in pyrun.fails(1, "rm", "../names")
+    pyrun.ok("rm", "aa0", "aa1")
+
+
+def test_info_and_version(pyrun: Pyrun) -> None:
+    info = json.loads(pyrun.ok("info", "--format", "json"))
+    assert info["namespaces"]["pid"] is True
+    assert info["cgroup"]["mode"] in ("v1", "v2", "hybrid")
+    assert "SYS_ADMIN" in info["capabilities"]["held"]
+    assert info["seccomp"]["filter"] is True
+    assert info["images"] == 1
+    version = json.loads(pyrun.ok("version", "--format=json"))
+    assert version["libraries"]["rich"] and version["version"]
+    assert f"version: {version['version']}" in pyrun.ok("version")
+    assert "unknown --format" in pyrun.fails(125, "version", "--format=xml")
+
+
+def test_aliases_and_help(pyrun: Pyrun) -> None:
+    ident = begin(pyrun, "web")
+    assert pyrun.ok("container", "ls", "-q") == ident[:12]
+    assert pyrun.ok("image", "ls").splitlines()[1].split()[:2] == ["busybox", "latest"]
+    assert pyrun.ok("container", "kill", "web") == "web"
+    assert pyrun.ok("container", "rm", "web") == "web"
+    assert pyrun.ok("network", "--help").startswith("Usage:  pyrun network COMMAND")
+    assert pyrun.ok("help", "network", "ls") == pyrun.ok("network", "list", "--help")
+    assert pyrun.ok("run", "--help").startswith("Usage:  pyrun run ")
+    assert "unknown command 'rum'" in pyrun.fails(125, "rum")
+    assert "unknown option --frob" in pyrun.fails(125, "ps", "--frob")
+
+
+def test_a_terminal_gets_a_decorated_table(pyrun: Pyrun) -> None:
+    begin(pyrun, "web")
+    master, slave = os.openpty()
+    env = pyrun.env | {"NO_COLOR": "", "TERM": "xterm-256color"}
+    with subprocess.Popen([str(pyrun.binary), "ps"], stdout=slave, env=env) as shown:
+        os.close(slave)
+        output = b""
+        try:
+            while chunk := os.read(master, 65536):
+                output += chunk
+        except OSError:  # EIO: the other side is closed
+            pass
+    os.close(master)
+    assert shown.returncode == 0
+    assert b"\x1b[" in output and b"web" in output

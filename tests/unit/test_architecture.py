@@ -1,0 +1,240 @@
+"""The architecture as data: who may import whom, where each library lives, how long things may be.
+
+The tables are the documentation; a violation names file and line.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bundle
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGE = REPOSITORY / "runtime" / "pyrun"
+
+# From the top down. A module imports only from rows below its own, or from its own package. Of two names that fit, the
+# longer one counts: plan/ puts the stages' operations together, and what an operation is, they must know.
+LAYERS = (
+    ("boot_cold",),
+    ("cli",),
+    ("engine",),
+    ("launch",),
+    ("verdict",),
+    ("plan",),
+    ("stages",),
+    ("registry", "network", "cgroups"),
+    ("descriptors", "device_rules", "idmaps", "sealing", "undo"),
+    ("plan.operations",),
+    ("spec",),
+    ("store",),
+    ("handshake", "host", "signals"),
+    ("linux", "jsonlite"),
+    ("boot", "digest", "errors", "notice"),
+)
+
+# Third-party libraries and where they may be imported: a file or a package. Nowhere else, not even lazily.
+ONE_PLACE = {
+    "pyroute2": "network/",
+    "yaml": "store/recipes.py",
+    "rich": "cli/render.py",
+    "prctl": "host.py",
+    "_shim": "linux.py",
+    "jeepney": "cgroups/bus_library.py",
+    "dnslib": "network/dns/wire.py",
+    "cffi": "nowhere: csrc/build_backend.py uses it",
+}
+
+# What hot modules may import at module level besides one another: built in, or C extensions that load in a moment.
+HOT_ALLOWED = set(
+    "__future__ sys posix time errno marshal _json _socket _struct fcntl _signal select _imp _frozen_importlib".split()
+)
+
+# These packages' modules do not know one another: each is one kernel idea.
+STRANGERS = ("stages",)
+
+FILE_LINES, FUNCTION_LINES, C_FILE_LINES = 300, 40, 500
+
+
+def python_files() -> list[Path]:
+    return sorted(
+        path for path in PACKAGE.rglob("*.py") if not any(part.startswith(".") for part in path.parts)
+    )
+
+
+def c_files() -> list[Path]:
+    return sorted((REPOSITORY / "csrc").glob("*.[ch]"))
+
+
+def inside(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every import of a file, those inside functions too: line, absolute name."""
+    name = module_name(path)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in executed(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*up, *([base] if base else [])])
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield node.lineno, whole if is_module(whole) else base
+
+
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below `if TYPE_CHECKING:`, which only a type checker reads."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not bundle.is_for_types(node):
+            waiting += ast.iter_child_nodes(node)
+
+
+def is_module(name: str) -> bool:
+    return bundle.source_of(PACKAGE, name) is not None or name == "pyrun._shim"
+
+
+def top(name: str) -> str:
+    """The row of the table a module of ours belongs to: pyrun.store.images -> store; pyrun -> ''."""
+    return [*name.split("."), ""][1]
+
+
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+
+def rank(name: str) -> int | None:
+    """The row of a module of ours, None if the table does not know it."""
+    return RANK.get(".".join(name.split(".")[1:3]), RANK.get(top(name)))
+
+
+def complaints_about(paths: list[Path]) -> Iterator[str]:
+    """Every import that the tables forbid."""
+    for path in paths:
+        own = module_name(path)
+        for line, name in imports(path):
+            where = f"runtime/pyrun/{inside(path)}:{line}: imports {name}"
+            library = name.split(".")[-1] if name == "pyrun._shim" else name.split(".")[0]
+            if library in ONE_PLACE and not inside(path).startswith(ONE_PLACE[library]):
+                yield f"{where}, allowed in {ONE_PLACE[library]}"
+            if library != "pyrun" or top(name) == "" or top(own) == "":
+                continue
+            above, below = rank(own), rank(name)
+            if above is None or below is None:
+                yield f"{where}, one of which is not in LAYERS"
+            elif top(name) != top(own) and below <= above:
+                yield f"{where}, which is not below {top(own)}"
+            elif top(name) == top(own) in STRANGERS and name not in (own, f"pyrun.{top(own)}"):
+                yield f"{where}: modules of {top(own)} do not know one another"
+
+
+def test_imports_go_down_and_each_library_has_one_place() -> None:
+    assert not list(complaints_about(python_files())), "\n".join(complaints_about(python_files()))
+
+
+def test_every_module_is_in_the_table() -> None:
+    tops = {top(module_name(path)) for path in python_files()} - {"", "_shim"}
+    assert tops <= set(RANK), f"not in LAYERS: {sorted(tops - set(RANK))}"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        ("store/images.py", "from pyrun.engine import run", "not below store"),
+        ("spec/config.py", "import yaml", "allowed in store/recipes.py"),
+        ("stages/rootfs.py", "from pyrun.stages import cgroup", "do not know one another"),
+        ("errors.py", "def f():\n    from .linux import mount", "not below errors"),
+    ],
+)
+def test_the_test_can_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, line: str, expected: str
+) -> None:
+    """Planted violations are found."""
+    package = tmp_path / "pyrun"
+    for name in (
+        file,
+        "engine/run.py",
+        "linux.py",
+        "stages/cgroup.py",
+        "stages/__init__.py",
+        "engine/__init__.py",
+    ):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("")
+    (package / file).write_text(line)
+    monkeypatch.setitem(globals(), "PACKAGE", package)
+    assert expected in "\n".join(complaints_about([package / file]))
+
+
+def test_hot_modules_import_only_what_is_cheap() -> None:
+    hot = bundle.hot_modules(PACKAGE)
+    wrong = []
+    for name, path in hot.items():
+        for each in bundle.module_imports(path, name):
+            base = each.rpartition(".")[0]
+            if each.split(".")[0] == "pyrun" or each in HOT_ALLOWED or base in HOT_ALLOWED:
+                continue
+            wrong.append(f"{name} imports {each}")
+    assert not wrong, "hot modules (csrc/bundle.py) import what costs milliseconds:\n" + "\n".join(wrong)
+
+
+def test_files_are_short() -> None:
+    wrong = [f"{path}: {size} lines" for path in python_files() if (size := count(path)) > FILE_LINES]
+    wrong += [f"{path}: {size} lines" for path in c_files() if (size := count(path)) > C_FILE_LINES]
+    assert not wrong, "\n".join(wrong)
+
+
+def count(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_functions_are_short() -> None:
+    wrong = []
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines >= FUNCTION_LINES:
+                    wrong.append(f"runtime/pyrun/{inside(path)}:{node.lineno}: {node.name} has {lines} lines")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_cli_prints_and_exits() -> None:
+    wrong = []
+    for path in python_files():
+        if inside(path).startswith("cli/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "print",
+                "sys.exit",
+                "exit",
+                "sys.stdout.write",
+            ):
+                wrong.append(f"runtime/pyrun/{inside(path)}:{node.lineno}: {ast.unparse(node.func)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [inside(path) for path in python_files() if not ast.get_docstring(ast.parse(path.read_bytes()))]
+    assert not silent, f"no docstring: {silent}"
+
+
+def test_names_that_say_nothing_are_not_used() -> None:
+    empty_words = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+    assert not [inside(path) for path in python_files() if path.stem in empty_words]

@@ -1,0 +1,463 @@
+"""Which cgroup hierarchies there are, where a container goes in them, what linux.resources become in each version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyrun.cgroups import files, layout, limits_v1, limits_v2, rootless
+from pyrun.errors import UsageError
+from pyrun.plan.operations import Operation
+from pyrun.stages import cgroup
+
+HYBRID_MOUNTS = """\
+25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+26 25 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+27 25 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+28 25 0:25 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+29 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+40 20 0:26 /docker/x /somewhere/else rw - cgroup cgroup rw,memory
+"""
+HYBRID_OWN = "3:memory:/\n2:cpu,cpuacct:/user\n1:name=systemd:/init.scope\n0::/\n"
+V2_MOUNTS = "30 20 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+V2_OWN = "0::/user.slice/session-1.scope\n"
+
+
+def hybrid() -> list[layout.Hierarchy]:
+    return layout.layout(HYBRID_MOUNTS, HYBRID_OWN)
+
+
+def v2() -> list[layout.Hierarchy]:
+    return layout.layout(V2_MOUNTS, V2_OWN)
+
+
+def test_hybrid() -> None:
+    found = hybrid()
+    assert [names for names, _, _ in found] == ["unified", "name=systemd", "cpu,cpuacct", "memory"]
+    assert not layout.is_v2(found)
+    assert layout.directories(found, "/pyrun/x")[3] == ("memory", "/sys/fs/cgroup/memory/pyrun/x")
+
+
+def test_pure_v2() -> None:
+    assert layout.is_v2(v2())
+
+
+def test_a_named_v1_hierarchy_beside_v2_does_not_make_it_v1() -> None:
+    """Mounted for old containers, or by hand: the controllers are in v2 all the same."""
+    named = "31 20 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
+    found = layout.layout(V2_MOUNTS + named, V2_OWN + "1:name=systemd:/\n")
+    assert layout.is_v2(found)
+
+
+def test_in_a_container_without_a_cgroup_namespace() -> None:
+    """The mount's root is our own place: paths begin there."""
+    mounts = "29 25 0:26 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    assert layout.layout(mounts, "3:memory:/docker/x\n") == [("memory", "/sys/fs/cgroup/memory", "/")]
+
+
+def test_our_own_place_may_lie_outside_the_namespace() -> None:
+    assert layout.places("0::/../../other\n") == {"unified": "/"}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a/b", "/sys/fs/cgroup/cpu,cpuacct/a/b"),
+        ("a/b", "/sys/fs/cgroup/cpu,cpuacct/user/a/b"),
+        ("/../../a", "/sys/fs/cgroup/cpu,cpuacct/a"),
+        ("../a/./b//", "/sys/fs/cgroup/cpu,cpuacct/user/a/b"),
+        ("", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci/c1"),
+    ],
+)
+def test_paths_of_v1(path: str, expected: str) -> None:
+    job = {"id": "c1", "hierarchies": hybrid()}
+    found = dict(cgroup.groups({"linux": {"cgroupsPath": path}}, job))
+    assert found["cpu,cpuacct"] == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a", "/sys/fs/cgroup/a"),
+        # beside our own: below it no controllers could be had
+        ("a", "/sys/fs/cgroup/user.slice/a"),
+    ],
+)
+def test_paths_of_v2(path: str, expected: str) -> None:
+    job = {"id": "c1", "hierarchies": v2()}
+    assert cgroup.groups({"linux": {"cgroupsPath": path}}, job) == [("unified", expected)]
+
+
+# ── linux.resources, field by field ────────────────────────────────────────────────────────────────
+
+M = 1 << 20
+# (resources, v1's files, v2's files); an exception's words instead of files
+TABLE: list[tuple[dict[str, Any], Any, Any]] = [
+    ({}, [], []),
+    # memory
+    ({"memory": {"limit": 64 * M}}, [("memory.limit_in_bytes", f"{64 * M}")], [("memory.max", f"{64 * M}")]),
+    ({"memory": {"limit": 0, "swap": 0, "reservation": 0}}, [], []),
+    (
+        {"memory": {"limit": 64 * M, "swap": 100 * M}},
+        [("memory.limit_in_bytes", f"{64 * M}"), ("memory.memsw.limit_in_bytes", f"{100 * M}")],
+        [("memory.swap.max", f"{36 * M}"), ("memory.max", f"{64 * M}")],
+    ),
+    (
+        {"memory": {"limit": 64 * M, "swap": 64 * M}},
+        [("memory.limit_in_bytes", f"{64 * M}"), ("memory.memsw.limit_in_bytes", f"{64 * M}")],
+        [("memory.swap.max?", "0"), ("memory.max", f"{64 * M}")],
+    ),
+    (
+        {"memory": {"limit": 64 * M, "swap": -1}},
+        [("memory.limit_in_bytes", f"{64 * M}"), ("memory.memsw.limit_in_bytes", "-1")],
+        [("memory.swap.max?", "max"), ("memory.max", f"{64 * M}")],
+    ),
+    (
+        {"memory": {"limit": -1}},
+        [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes?", "-1")],
+        [("memory.swap.max?", "max"), ("memory.max", "max")],
+    ),
+    (
+        {"memory": {"limit": -1, "swap": 5 * M}},
+        [("memory.limit_in_bytes", "-1"), ("memory.memsw.limit_in_bytes", f"{5 * M}")],
+        [("memory.swap.max", f"{5 * M}"), ("memory.max", "max")],
+    ),
+    ({"memory": {"limit": 64 * M, "swap": 1 * M}}, None, "linux.resources.memory.swap: must be at least memory.limit"),
+    ({"memory": {"swap": 1 * M}}, [("memory.memsw.limit_in_bytes", f"{M}")], "memory.swap: needs a memory limit"),
+    ({"memory": {"reservation": M}}, [("memory.soft_limit_in_bytes", f"{M}")], [("memory.low", f"{M}")]),
+    ({"memory": {"swappiness": 0}}, [("memory.swappiness", "0")], "linux.resources.memory.swappiness: cannot be had"),
+    ({"memory": {"disableOOMKiller": True}}, [("memory.oom_control", "1")], "memory.disableOOMKiller: cannot be had"),
+    ({"memory": {"disableOOMKiller": False, "swappiness": None}}, [], []),
+    ({"memory": {"kernel": M, "kernelTCP": M, "useHierarchy": True, "checkBeforeUpdate": True}}, [], []),
+    # cpu
+    ({"cpu": {"shares": 1024}}, [("cpu.shares", "1024")], [("cpu.weight", "100")]),
+    ({"cpu": {"shares": 2}}, [("cpu.shares", "2")], [("cpu.weight", "1")]),
+    ({"cpu": {"shares": 262144}}, [("cpu.shares", "262144")], [("cpu.weight", "10000")]),
+    ({"cpu": {"shares": 1}}, "linux.resources.cpu.shares: must be 2 to 262144", [("cpu.weight", "1")]),
+    ({"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": ""}}, [], []),
+    ({"cpu": {"quota": 50000}}, [("cpu.cfs_quota_us", "50000")], [("cpu.max", "50000 100000")]),
+    ({"cpu": {"quota": -1}}, [("cpu.cfs_quota_us", "-1")], [("cpu.max", "max 100000")]),
+    ({"cpu": {"period": 20000}}, [("cpu.cfs_period_us", "20000")], [("cpu.max", "max 20000")]),
+    (
+        {"cpu": {"quota": 50000, "period": 20000, "burst": 9000}},
+        [("cpu.cfs_period_us", "20000"), ("cpu.cfs_quota_us", "50000"), ("cpu.cfs_burst_us", "9000")],
+        [("cpu.max", "50000 20000"), ("cpu.max.burst", "9000")],
+    ),
+    ({"cpu": {"burst": 0}}, [("cpu.cfs_burst_us?", "0")], [("cpu.max.burst?", "0")]),
+    (
+        {"cpu": {"realtimePeriod": 100, "realtimeRuntime": 50}},
+        [("cpu.rt_period_us", "100"), ("cpu.rt_runtime_us", "50")],
+        "linux.resources.cpu.realtimeRuntime: cannot be had",
+    ),
+    (
+        {"cpu": {"cpus": "0-1", "mems": "0"}},
+        [("cpuset.cpus", "0-1"), ("cpuset.mems", "0")],
+        [("cpuset.cpus", "0-1"), ("cpuset.mems", "0")],
+    ),
+    ({"cpu": {"idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
+    ({"cpu": {"idle": 0}}, [("cpu.idle?", "0")], [("cpu.idle?", "0")]),
+    # an idle cgroup takes no weight: the weight goes first
+    (
+        {"cpu": {"idle": 1, "shares": 1024}},
+        [("cpu.shares", "1024"), ("cpu.idle", "1")],
+        [("cpu.weight", "100"), ("cpu.idle", "1")],
+    ),
+    # pids
+    ({"pids": {"limit": 9}}, [("pids.max", "9")], [("pids.max", "9")]),
+    ({"pids": {"limit": -1}}, [("pids.max", "max")], [("pids.max", "max")]),
+    ({"pids": {"limit": 0}}, [("pids.max", "1")], [("pids.max", "1")]),
+    ({"pids": {"limit": None}}, [], []),
+    # blockIO
+    (
+        {"blockIO": {"weight": 10}},
+        [("blkio.weight|blkio.bfq.weight", "10")],
+        [("io.bfq.weight|io.weight", "10|1")],
+    ),
+    (
+        {"blockIO": {"weight": 1000}},
+        [("blkio.weight|blkio.bfq.weight", "1000")],
+        [("io.bfq.weight|io.weight", "1000|10000")],
+    ),
+    ({"blockIO": {"leafWeight": 20}}, [("blkio.leaf_weight", "20")], "resources.blockIO.leafWeight: cannot be had"),
+    (
+        {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 500}]}},
+        [("blkio.weight_device|blkio.bfq.weight_device", "8:0 500")],
+        [("io.bfq.weight|io.weight", "8:0 500|8:0 4950")],
+    ),
+    (
+        {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 500}]}},
+        [("blkio.leaf_weight_device", "8:0 500")],
+        "linux.resources.blockIO.weightDevice: cannot be had",
+    ),
+    (
+        {
+            "blockIO": {
+                "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}, {"major": 8, "minor": 16, "rate": 2}],
+                "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 3}],
+                "throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 4}],
+                "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 0}],
+            }
+        },
+        [
+            ("blkio.throttle.read_bps_device", "8:0 1"),
+            ("blkio.throttle.read_bps_device", "8:16 2"),
+            ("blkio.throttle.write_bps_device", "8:0 3"),
+            ("blkio.throttle.read_iops_device", "8:0 4"),
+            ("blkio.throttle.write_iops_device", "8:0 0"),
+        ],
+        [
+            ("io.max", "8:0 rbps=1"),
+            ("io.max", "8:16 rbps=2"),
+            ("io.max", "8:0 wbps=3"),
+            ("io.max", "8:0 riops=4"),
+            ("io.max", "8:0 wiops=max"),
+        ],
+    ),
+    # the rest
+    (
+        {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * M}]},
+        [("hugetlb.2MB.limit_in_bytes", f"{4 * M}"), ("hugetlb.2MB.rsvd.limit_in_bytes?", f"{4 * M}")],
+        [("hugetlb.2MB.max", f"{4 * M}"), ("hugetlb.2MB.rsvd.max?", f"{4 * M}")],
+    ),
+    ({"network": {"classID": 1048577}}, [("net_cls.classid", "1048577")], "linux.resources.network.classID: cannot be"),
+    (
+        {"network": {"priorities": [{"name": "lo", "priority": 5}]}},
+        [("net_prio.ifpriomap", "lo 5")],
+        "linux.resources.network.priorities: cannot be had",
+    ),
+    ({"network": {"classID": 0, "priorities": []}}, [], []),
+    (
+        {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 0}, "mlx4_0": {"hcaObjects": 1000}, "x": {}}},
+        [("rdma.max", "mlx5_1 hca_handle=3 hca_object=0"), ("rdma.max", "mlx4_0 hca_object=1000")],
+        [("rdma.max", "mlx5_1 hca_handle=3 hca_object=0"), ("rdma.max", "mlx4_0 hca_object=1000")],
+    ),
+    ({"unified": {"memory.high": "10"}}, "linux.resources.unified: is for cgroup v2", [("memory.high", "10")]),
+    (
+        {"unified": {"io.max": "8:0 rbps=1\n8:16 rbps=2\n"}},
+        "linux.resources.unified: is for cgroup v2",
+        [("io.max", "8:0 rbps=1"), ("io.max", "8:16 rbps=2")],
+    ),
+    ({"unified": {"a/b.max": "1"}}, None, "linux.resources.unified: a/b.max: must be the name of a file"),
+    ({"unified": {"memory": "1"}}, None, "linux.resources.unified: memory: must be a name like CONTROLLER.FILE"),
+    ({"unified": {}}, [], []),
+    # after what the named fields say: unified has the last word
+    (
+        {"memory": {"limit": M}, "unified": {"memory.max": "5"}},
+        None,
+        [("memory.max", f"{M}"), ("memory.max", "5")],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: str(row[0])[:60])
+def test_every_field(row: tuple[dict[str, Any], Any, Any], version: int) -> None:
+    resources, expected, module = row[0], row[version], (limits_v1, limits_v2)[version - 1]
+    if expected is None:
+        return
+    if isinstance(expected, str):
+        with pytest.raises(UsageError, match=r"^config.json: linux") as caught:
+            module.limits(resources)
+        assert expected in caught.value.message
+        return
+    found = module.limits(resources)
+    assert [(file, value) for file, value, _ in found] == expected
+    section = next(iter(resources), "")
+    assert all(field.startswith(section) or section == "memory" for _, _, field in found)
+
+
+def test_every_field_of_the_specification_is_in_the_table() -> None:
+    """The names in the schema's resources, but for devices, which test_device_rules has."""
+    named: set[str] = set()
+    for resources, _, _ in TABLE:
+        for section, value in resources.items():
+            named |= {section, *([f"{section}.{key}" for key in value] if isinstance(value, dict) else [])}
+    wanted = """memory.limit memory.reservation memory.swap memory.kernel memory.kernelTCP memory.swappiness
+        memory.disableOOMKiller memory.useHierarchy memory.checkBeforeUpdate cpu.shares cpu.quota cpu.burst cpu.period
+        cpu.realtimeRuntime cpu.realtimePeriod cpu.cpus cpu.mems cpu.idle pids.limit blockIO.weight blockIO.leafWeight
+        blockIO.weightDevice blockIO.throttleReadBpsDevice blockIO.throttleWriteBpsDevice
+        blockIO.throttleReadIOPSDevice blockIO.throttleWriteIOPSDevice hugepageLimits network.classID
+        network.priorities rdma unified""".split()
+    assert set(wanted) <= named
+
+
+@pytest.mark.parametrize(
+    ("shares", "weight"),
+    [
+        (2, 1),
+        (3, 2),
+        (10, 4),
+        (100, 17),
+        (512, 59),
+        (1024, 100),
+        (2048, 174),
+        (4096, 303),
+        (8192, 532),
+        (262143, 10000),
+    ],
+)
+def test_the_curve_from_shares_to_weight(shares: int, weight: int) -> None:
+    """Values of 10^((l^2+125l)/612-7/34) rounded up, l = log2(shares)."""
+    assert limits_v2.cpu_weight(shares) == weight
+
+
+def test_pyruns_own_share_of_swap_may_be_left_out() -> None:
+    resources = {"memory": {"limit": M, "swap": 2 * M}}
+    assert "memory.swap.max?" in [file for file, _, _ in limits_v2.limits(resources, lenient=True)]
+    assert "memory.memsw.limit_in_bytes?" in [
+        file for file, _, _ in limits_v1.limits(resources, lenient=True)
+    ]
+
+
+# ── operations ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def job_of(hierarchies: list[layout.Hierarchy], config: dict[str, Any], **more: object) -> dict[str, Any]:
+    job: dict[str, Any] = {"id": "c1", "bundle": "/b", "hierarchies": hierarchies, **more}
+    job["cgroups"] = cgroup.groups(config, job)
+    return job
+
+
+def test_limits_go_to_their_controllers_hierarchy() -> None:
+    config = {"linux": {"resources": {"cpu": {"shares": 7}, "memory": {"limit": 9}}}}
+    found = cgroup.before(config, job_of(hybrid(), config))
+    assert (
+        Operation(
+            "cgroup-write", "/sys/fs/cgroup/memory/pyrun-oci/c1/memory.limit_in_bytes", "9", "memory.limit"
+        )
+        in found
+    )
+    assert (
+        Operation("cgroup-write", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci/c1/cpu.shares", "7", "cpu.shares")
+        in found
+    )
+
+
+def test_v1_hands_nothing_down_in_the_empty_unified_hierarchy() -> None:
+    makes = [each for each in cgroup.before({}, job_of(hybrid(), {})) if each.kind == "cgroup-make"]
+    assert [each.args[2] for each in makes] == ["", "name=systemd", "cpu,cpuacct", "memory"]
+
+
+def test_a_controller_that_is_not_mounted_is_named_with_the_field_and_the_file() -> None:
+    config = {"linux": {"resources": {"pids": {"limit": 5}}}}
+    with pytest.raises(UsageError, match=r"linux.resources.pids.limit: needs the pids controller.*pids.max"):
+        cgroup.before(config, job_of(hybrid(), config))
+
+
+def test_a_bundle_is_never_without_device_rules() -> None:
+    config: dict[str, Any] = {"linux": {}}
+    kinds = [each.kind for each in cgroup.before(config, job_of(v2(), config))]
+    assert kinds == ["cgroup-make", "cgroup-devices"]
+
+
+def test_the_disabled_driver() -> None:
+    assert job_of(v2(), {}, driver="disabled")["cgroups"] == []
+    config = {"linux": {"resources": {"memory": {"limit": 5}}}}
+    with pytest.raises(UsageError, match=r"linux.resources.memory: the container has no cgroup"):
+        job_of(v2(), config, driver="disabled")
+    job = job_of(hybrid(), {}, driver="disabled")
+    assert job["hierarchies"] == [], "nothing to show in the container"
+    assert cgroup.before({}, job) == []
+    assert cgroup.plan(job) == []
+    assert cgroup.undo(job["cgroups"], job) == []
+
+
+def test_undo_ends_processes_before_it_removes_directories() -> None:
+    lines = cgroup.undo([("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x")])
+    assert lines == ["kill-cgroup\t/p/x", "rmcgroup\t/m/x", "rmcgroup\t/p/x", "rmcgroup\t/u/x"]
+
+
+def test_parents_that_have_to_be_made_are_taken_away_the_deepest_first(tmp_path: Any) -> None:
+    (tmp_path / "there").mkdir()
+    hierarchies = [("unified", str(tmp_path), "/")]
+    job = job_of(hierarchies, {"linux": {"cgroupsPath": "/there/a/b/c"}})
+    lines = cgroup.undo(job["cgroups"], job)
+    assert lines[1:] == [
+        f"rmcgroup\t{tmp_path}/there/a/b/c", f"rmdir-empty\t{tmp_path}/there/a/b", f"rmdir-empty\t{tmp_path}/there/a",
+    ]  # fmt: skip
+
+
+def test_the_parent_of_all_goes_with_the_last(tmp_path: Any) -> None:
+    (tmp_path / "pyrun-oci/other").mkdir(parents=True)
+    job = job_of([("unified", str(tmp_path), "/")], {})
+    assert cgroup.undo(job["cgroups"], job)[-1] == f"rmdir-empty\t{tmp_path}/pyrun-oci"
+
+
+# ── owners ─────────────────────────────────────────────────────────────────────────────────────────
+
+CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["rw"]}
+MAPPED = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "owner"),
+    [
+        ({}, 100000),
+        ({"mounts": [{**CGROUP_MOUNT, "options": ["ro"]}]}, -1),
+        ({"mounts": []}, -1),
+        ({"process": {"user": {"uid": 7}}}, 100007),
+        ({"process": {"user": {"uid": 70000}}}, -1),
+        ({"linux": {"namespaces": [{"type": "user"}], "uidMappings": MAPPED}}, -1),
+        ({"linux": {"namespaces": [{"type": "cgroup"}]}}, -1),  # root of the host has it already
+        ({"linux": {"namespaces": [{"type": "cgroup"}]}, "process": {"user": {"uid": 7}}}, 7),
+        (
+            {
+                "linux": {
+                    "namespaces": [{"type": "cgroup", "path": "/x"}, {"type": "user"}],
+                    "uidMappings": MAPPED,
+                }
+            },
+            -1,
+        ),
+    ],
+)
+def test_who_owns_a_delegated_cgroup(changes: dict[str, Any], owner: int) -> None:
+    config = {
+        "process": {"user": {"uid": 0}},
+        "mounts": [CGROUP_MOUNT],
+        "linux": {"namespaces": [{"type": "cgroup"}, {"type": "user"}], "uidMappings": MAPPED},
+        **changes,
+    }
+    assert rootless.owner(config) == owner
+
+
+def test_v2_gives_the_cgroup_to_the_containers_root() -> None:
+    config = {
+        "process": {"user": {"uid": 0}},
+        "mounts": [CGROUP_MOUNT],
+        "linux": {"namespaces": [{"type": "cgroup"}, {"type": "user"}], "uidMappings": MAPPED},
+    }
+    job = job_of(v2(), config, user_namespace=True)
+    assert cgroup.before(config, job)[-1] == Operation("cgroup-owner", "/sys/fs/cgroup/pyrun-oci/c1", 100000)
+    assert "cgroup-owner" not in [each.kind for each in cgroup.before(config, job_of(hybrid(), config))]
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        ({}, ""),
+        ({"devices": [{"allow": False, "access": "rwm"}]}, ""),
+        ({"memory": {"disableOOMKiller": False}, "pids": {"limit": 0}, "cpu": {}, "blockIO": None}, ""),
+        ({"memory": {"limit": 5}}, "memory"),
+        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}, "hugepageLimits"),
+        ({"unified": {"pids.max": "5"}}, "unified"),
+    ],
+)
+def test_whether_a_limit_was_asked_for(resources: dict[str, Any], field: str) -> None:
+    assert rootless.limit_asked(resources) == field
+
+
+def test_writing(tmp_path: Any) -> None:
+    """An open and a write; a ? lets a file be absent; of a|b the one that is there is taken, with its own value."""
+    (tmp_path / "pids.max").write_text("")
+    (tmp_path / "io.weight").write_text("")
+    files.write(f"{tmp_path}/pids.max", "5", "pids.limit")
+    assert (tmp_path / "pids.max").read_text() == "5"
+    files.write(f"{tmp_path}/memory.swap.max?", "5")
+    files.write(f"{tmp_path}/io.bfq.weight|io.weight", "10|1", "blockIO.weight")
+    assert (tmp_path / "io.weight").read_text() == "1"
+    with pytest.raises(
+        UsageError, match=r"linux.resources.cpu.idle: cannot write '1' to .*cpu.idle: No such file"
+    ):
+        files.write(f"{tmp_path}/cpu.idle", "1", "cpu.idle")

@@ -1,0 +1,90 @@
+"""Device rules as cgroup v1 lines and as the eBPF program of cgroup v2, run by a small interpreter of its own."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from pyrun import device_rules
+from pyrun.spec import defaults
+
+DOCKER = {
+    "devices": [
+        {
+            "allow": allow,
+            "type": kind,
+            "access": access,
+            "major": None if major < 0 else major,
+            "minor": None if minor < 0 else minor,
+        }
+        for allow, kind, major, minor, access in defaults.DEVICE_RULES
+    ]
+}
+
+
+def decide(code: bytes, kind: str, access: str, major: int, minor: int) -> int:
+    """Execute the program as the kernel would: 1 allows."""
+    letters = {"m": 1, "r": 2, "w": 4}
+    context = [{"b": 1, "c": 2}[kind] | sum(letters[c] for c in access) << 16, major, minor]
+    registers = [0] * 11
+    at = 0
+    for _ in range(10_000):
+        opcode, regs, offset, immediate = struct.unpack_from("<BBhi", code, 8 * at)
+        dst, src = regs & 15, regs >> 4
+        at += 1
+        match opcode:
+            case 0x61:
+                registers[dst] = context[offset // 4]
+            case 0xBC:
+                registers[dst] = registers[src]
+            case 0xB4:
+                registers[dst] = immediate
+            case 0x54:
+                registers[dst] &= immediate & 0xFFFFFFFF
+            case 0x74:
+                registers[dst] >>= immediate
+            case 0x56:
+                at += offset if registers[dst] != immediate & 0xFFFFFFFF else 0
+            case 0x16:
+                at += offset if registers[dst] == immediate & 0xFFFFFFFF else 0
+            case 0x95:
+                return registers[0]
+            case _:
+                raise AssertionError(f"opcode {opcode:#x}")
+    raise AssertionError("the program does not end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "access", "major", "minor", "allowed"),
+    [
+        ("c", "rw", 1, 3, 1), ("c", "r", 1, 9, 1), ("c", "w", 136, 7, 1), ("c", "rwm", 5, 2, 1), ("c", "m", 99, 1, 1),
+        ("b", "m", 8, 0, 1), ("b", "r", 8, 0, 0), ("b", "w", 259, 1, 0), ("c", "rw", 1, 1, 0), ("c", "r", 10, 229, 0),
+        ("c", "rw", 10, 200, 1), ("b", "rm", 8, 0, 0), ("c", "mr", 99, 1, 0),
+    ],
+)  # fmt: skip
+def test_dockers_rules(kind: str, access: str, major: int, minor: int, allowed: int) -> None:
+    code = device_rules.program(device_rules.lines(DOCKER))
+    assert decide(code, kind, access, major, minor) == allowed
+
+
+def test_privileged_allows_everything() -> None:
+    code = device_rules.program(
+        device_rules.lines({"devices": [{"allow": True, "type": "a", "access": "rwm"}]})
+    )
+    assert decide(code, "b", "rw", 8, 0) == 1
+
+
+def test_a_later_denial_wins_and_may_be_partial() -> None:
+    code = device_rules.program(["allow a *:* rwm", "deny b 8:0 w"])
+    assert decide(code, "b", "r", 8, 0) == 1
+    assert decide(code, "b", "w", 8, 0) == 0
+    assert decide(code, "b", "rw", 8, 0) == 0
+
+
+def test_the_lines_come_to_dockers_list() -> None:
+    texts = device_rules.lines(DOCKER)
+    assert texts[0] == "deny a"
+    assert len(set(texts)) == len(texts)
+    allowed = {text.partition(" ")[2] for text in texts if text.startswith("allow")}
+    assert allowed == set(defaults.DEVICE_ALLOW_LINES)

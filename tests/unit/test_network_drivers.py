@@ -1,0 +1,355 @@
+"""The pure halves of the drivers, of shaping and of adopting: what is asked, and what it is turned into."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pyrun.errors import Conflict, NotFound, UsageError
+from pyrun.network import claims, explain_drivers, shaping, strangers
+from pyrun.network.drivers import cni, cni_config, ipvlan, joined, l2, leasing, links, macvlan
+from pyrun.plan.operations import Operation
+
+# ── --net-rate, --net-fault ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in=10mbit", {"in": 10_000_000}),
+        ("in=1.5mbit,out=64kbit", {"in": 1_500_000, "out": 64_000}),
+        ("out=8000", {"out": 8000}),
+        ("out=2GBIT", {"out": 2_000_000_000}),
+        ("in=1mibit", {"in": 1 << 20}),
+        ("in=1mbps", {"in": 8_000_000}),
+    ],
+)
+def test_rates(text: str, expected: dict[str, int]) -> None:
+    assert shaping.rates(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "10mbit", "in=", "in=-1mbit", "in=1mbit,in=2mbit", "in=1e9", "in=٣mbit", "in=1mb", "in=33gbit", "in=1.2.3mbit",
+     "both=1mbit", "in=1mbit,", "in=7999"],
+)  # fmt: skip
+def test_rates_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--net-rate"):
+        shaping.rates(text)
+
+
+def test_faults() -> None:
+    text = "delay=100ms,jitter=20,loss=0.5%,duplicate=1,reorder=25%,corrupt=0.1%"
+    expected = {
+        "delay": 100_000,
+        "jitter": 20_000,
+        "loss": 0.5,
+        "duplicate": 1,
+        "reorder": 25,
+        "corrupt": 0.1,
+    }
+    assert shaping.faults(text) == expected
+    assert shaping.faults("delay=2s,jitter=50us") == {"delay": 2_000_000, "jitter": 50}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["delay", "delay=fast", "delay=61s", "loss=101", "loss=-1", "loss=1%%", "jitter=1ms", "reorder=5%",
+     "delay=1ms,jitter=2ms", "delay=1ms,delay=1ms", "speed=1"],
+)  # fmt: skip
+def test_faults_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--net-fault"):
+        shaping.faults(text)
+
+
+def test_the_plan_of_both() -> None:
+    """The emulator at the root, the bucket below it; only the detour has to be taken away by name."""
+    todo, undone = shaping.plan(
+        {"net_rate": "in=1mbit,out=2mbit", "net_fault": "delay=1ms"}, ["pyv0123456789ab"]
+    )
+    assert todo == [
+        Operation("FAULT", "pyv0123456789ab", "delay=1000"),
+        Operation("RATE", "pyv0123456789ab", 1_000_000, 2_000_000, 1),
+    ]
+    (line,) = undone
+    assert b"pyi0123456789ab\0" in bytes.fromhex(line.split("\t")[2])
+
+
+def test_links_of_both_kinds_take_different_detours() -> None:
+    assert shaping.ifb("pyv0123456789ab") != shaping.ifb("pyl0123456789ab")
+
+
+def test_no_link_no_rate() -> None:
+    with pytest.raises(UsageError, match="no link with an end on the host"):
+        shaping.plan({"net_rate": "in=1mbit"}, [])
+    with pytest.raises(UsageError, match="no link"):
+        shaping.check({"net_rate": "in=1mbit", "mode": "none"})
+
+
+# ── settings and segments ──────────────────────────────────────────────────────────────────────────
+
+
+def card(**given: Any) -> Any:
+    """A card as segment.card finds it; its arithmetic is the real one's."""
+    from pyrun.network.drivers.segment import Card
+
+    made = SimpleNamespace(
+        **{"name": "lan1", "bridge": "", "master": "", "up": True, "mtu": 1500, "gateways": ["192.168.50.1"],
+           "addresses": ["192.168.50.2/24", "2001:db8::2/64"], **given}
+    )  # fmt: skip
+    made.home = lambda address: Card.home(made, address)
+    return made
+
+
+def wanted(**given: Any) -> dict[str, Any]:
+    return {
+        "ip": "",
+        "ip6": "",
+        "mac": "",
+        "driver": "macvlan",
+        "options": {"host_shim": False},
+        "subnets": {"": None},
+        **given,
+    }
+
+
+def test_settings() -> None:
+    assert macvlan.settings({}, "") == {"mode": "bridge", "host_shim": False}
+    assert macvlan.settings({"macvlan_mode": "vepa"}, "")["mode"] == "vepa"
+    assert macvlan.settings({"host-shim": "on"}, "")["host_shim"] is True
+    assert ipvlan.settings({"ipvlan_mode": "l3s"}, "") == {"mode": "l3s"}
+    assert l2.settings({}, "") == {}
+    for module, options in ((macvlan, {"mode": "l2"}), (macvlan, {"host-shim": "perhaps"}), (ipvlan, {"mode": "vepa"}),
+                            (l2, {"mode": "l2"}), (macvlan, {"host-shim": "on", "mode": "private"})):  # fmt: skip
+        with pytest.raises(UsageError, match="here"):
+            module.settings(options, "here")  # type: ignore[attr-defined]
+
+
+def test_the_bridge_that_the_hint_makes_takes_over_addresses_and_routes() -> None:
+    assert l2.bridging(card(addresses=["192.168.50.2/24"])).split("; ") == [
+        "ip link add br0 type bridge", "ip link set br0 up", "ip addr del 192.168.50.2/24 dev lan1",
+        "ip link set lan1 master br0", "ip addr add 192.168.50.2/24 dev br0",
+        "ip route add default via 192.168.50.1 dev br0",
+    ]  # fmt: skip
+
+
+def test_a_card_that_is_down_or_taken() -> None:
+    with pytest.raises(UsageError, match="lan1 is down"):
+        macvlan.refuse_unfit(card(up=False), "x", "macvlan")
+    with pytest.raises(UsageError, match="belongs to bond0") as raised:
+        macvlan.refuse_unfit(card(master="bond0"), "x", "macvlan")
+    assert raised.value.hint == "--network macvlan:bond0"
+
+
+def test_the_subnet_of_an_address_on_a_bare_card_is_the_hosts() -> None:
+    asked = wanted(ip="192.168.50.9", ip6="2001:db8::9")
+    leasing.check(asked, card(), {}, "told")
+    assert asked["subnets"][""] == {"gateway": "192.168.50.1", "prefix": 24, "range": "", "subnet": ""}
+    assert asked["subnets"]["6"] == {"gateway": "", "prefix": 64, "range": "", "subnet": ""}
+    nothing = wanted()
+    leasing.check(nothing, card(), {}, "told")
+    assert nothing["subnets"] == {"": None, "6": None}, "on somebody else's segment none is handed out"
+
+
+def test_the_subnet_of_a_created_network_is_its_own() -> None:
+    subnet = {"subnet": "10.44.0.0/24", "gateway": "10.44.0.1", "prefix": 24, "range": "10.44.0.128/25"}
+    network = {"subnets4": [subnet], "subnets6": []}
+    for asked in (wanted(), wanted(ip="10.44.0.7")):
+        leasing.check(asked, card(), network, "told")
+        assert asked["subnets"][""] == subnet
+    for address, said in (("10.44.0.1", "is the gateway"), ("10.45.0.1", "in none of its subnets"),
+                          ("192.168.50.2", "the host's own")):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            leasing.check(wanted(ip=address), card(), network, "told")
+
+
+def test_macs() -> None:
+    """By the address, as anywhere; without one by the container, the same at every start of it; none for ipvlan."""
+    wire = {"driver": "macvlan", "address": "192.168.50.9", "address6": ""}
+    assert leasing._mac(wire, "a" * 64, 0) == "02:42:c0:a8:32:09"
+    bare = {"driver": "l2", "address": "", "address6": ""}
+    macs = {leasing._mac(bare, ident * 64, number) for ident in "ab" for number in (0, 1)}
+    assert len(macs) == 4
+    assert all(mac.startswith("02:") for mac in macs)
+    assert leasing._mac({**wire, "driver": "ipvlan"}, "a" * 64, 0) == ""
+
+
+def test_a_routed_ipvlan_sends_straight_out() -> None:
+    wire = {"ifname": "eth0", "driver": "ipvlan", "options": {"mode": "l3"}, "address": "10.44.0.2", "prefix": 24,
+            "address6": "", "prefix6": 0, "gateway": "10.44.0.1", "gateway6": "", "link": ""}  # fmt: skip
+    todo = links.dressing(wire, True, False)
+    assert Operation("CARD_ROUTE", "eth0", "") in todo
+    assert Operation("CARD_ROUTE", "eth0", "10.44.0.1") in links.dressing(
+        {**wire, "options": {"mode": "l2"}}, True, False
+    )
+    assert not [each for each in links.dressing(wire, False, False) if each.kind == "CARD_ROUTE"]
+
+
+# ── somebody else's namespace ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("options", "mode", "refused"),
+    [
+        ({"publish": ["80:80"]}, "container", "--publish"),
+        ({"publish": ["80:80"]}, "ns", "--publish"),
+        ({"hostname": "x"}, "container", "--hostname"),
+        ({"hostname": "x"}, "ns", ""),
+        ({"dns": []}, "container", ""),
+        ({"egress": "none"}, "ns", "--egress"),
+    ],
+)
+def test_options_that_would_change_what_is_somebody_elses(
+    options: dict[str, object], mode: str, refused: str
+) -> None:
+    if not refused:
+        joined.refuse(options, mode, "web")
+        return
+    with pytest.raises(UsageError, match=f"{refused} is refused with --network {mode}:web"):
+        joined.refuse(options, mode, "web")
+
+
+def test_paths_that_are_no_namespace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    for name, error in (("file", UsageError), ("fifo", UsageError), ("none", NotFound), ("", UsageError)):
+        with pytest.raises(error):
+            joined.resolve("ns", f"{tmp_path}/{name}")
+    for target, error in (("a/b", UsageError), ("..", UsageError)):
+        with pytest.raises(error):
+            joined.resolve("ns", target)
+    assert joined.resolve("ns", "/proc/self/ns/net") == ("/proc/self/ns/net", None)
+    with pytest.raises(UsageError, match="is a uts namespace"):
+        joined.resolve("ns", "/proc/self/ns/uts")
+
+
+# ── CNI ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def net_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NETCONFPATH", str(tmp_path))
+    return tmp_path
+
+
+def write(directory: Path, file: str, **content: Any) -> None:
+    (directory / file).write_text(json.dumps(content))
+
+
+def test_the_first_file_with_the_name_counts(net_d: Path) -> None:
+    write(net_d, "20-b.conflist", name="lab", cniVersion="1.0.0", plugins=[{"type": "second"}])
+    write(net_d, "10-a.conf", name="lab", cniVersion="0.4.0", type="first", own=1)
+    (net_d / "05.conflist").write_text("[")
+    network = cni_config.load("lab")
+    assert network["plugins"][0]["type"] == "first"
+    assert network["cniVersion"] == "0.4.0"
+    with pytest.raises(NotFound, match="cni:web") as raised:
+        cni_config.load("web")
+    assert raised.value.hint == "there are lab, lab"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"name": "lab", "plugins": []}', '{"name": "lab", "plugins": [{"type": "a/b"}]}',
+     '{"name": "lab", "plugins": {}}',
+     '{"name": "lab", "cniVersion": "3.0", "plugins": [{"type": "a"}]}', '{"name": "lab", "plugins": ["a"]}', "{", "[]",
+     '{"name": 1}'],
+)  # fmt: skip
+def test_configurations_that_are_none(net_d: Path, content: str) -> None:
+    (net_d / "lab.conflist").write_text(content)
+    with pytest.raises(UsageError, match=r"lab\.conflist"):
+        cni_config.load("lab")
+
+
+def test_what_a_plugin_is_told() -> None:
+    plugins = [{"type": "a"}, {"type": "b", "x": 1, "capabilities": {"portMappings": True, "ips": False}}]
+    network = {"name": "lab", "cniVersion": "1.0.0", "plugins": plugins, "file": "f"}
+    arguments = {"portMappings": [1], "ips": ["no"]}
+    assert cni_config.request(network, 0, arguments, None) == {
+        "type": "a",
+        "name": "lab",
+        "cniVersion": "1.0.0",
+    }
+    assert cni_config.request(network, 1, arguments, {"r": 1}) == {
+        "type": "b", "x": 1, "name": "lab", "cniVersion": "1.0.0", "runtimeConfig": {"portMappings": [1]},
+        "prevResult": {"r": 1},
+    }  # fmt: skip
+    assert cni_config.declares(network, "portMappings") and not cni_config.declares(network, "ips")
+
+
+def test_what_a_plugin_that_failed_says() -> None:
+    assert (
+        cni._complaint(b'{"code": 7, "msg": "no", "details": "sorry\\nthere"}', b"noise") == "no: sorry there"
+    )
+    assert cni._complaint(b"", b"first\nlast\n") == "last"
+    assert cni._complaint(b"[1]", b"") == "[1]"
+    assert cni._complaint(b"", b"") == "failed without a word"
+
+
+def test_the_servers_of_a_result() -> None:
+    assert cni.resolver_lines({}) == []
+    dns = {"nameservers": ["1.1.1.1", "::1"], "domain": "a.test", "options": ["ndots:2"]}
+    assert cni.resolver_lines(dns) == [
+        "nameserver 1.1.1.1",
+        "nameserver ::1",
+        "search a.test",
+        "options ndots:2",
+    ]
+
+
+def test_undoing_twice_does_nothing(tmp_path: Path) -> None:
+    assert cni.finish(str(tmp_path / "gone.json")) == []
+    (tmp_path / "torn.json").write_text("{")
+    assert "is torn" in cni.finish(str(tmp_path / "torn.json"))[0]
+
+
+# ── strangers ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_strangers_claim_lives_as_long_as_its_namespace(tmp_path: Path) -> None:
+    file = tmp_path / "namespace"
+    file.touch()
+    owner = claims.owner_of_namespace(str(file))
+    assert claims.alive(owner)
+    file.rename(tmp_path / "other")
+    assert not claims.alive(owner)
+    (tmp_path / "another").touch()
+    (tmp_path / "another").rename(file)
+    assert not claims.alive(owner), "another one of that name"
+
+
+def test_a_network_is_closed_unless_a_container_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
+    leases = tmp_path / "networks/old/leases"
+    leases.mkdir(parents=True)
+    strangers.note("old", str(tmp_path), "blue", "eth0", ["10.0.0.2"])
+    before = (leases / "10.0.0.2").read_text()
+    assert before.splitlines()[1:] == ["name blue", "ifname eth0"]
+    (leases / "10.0.0.3").write_text(f"{claims.owner('web')}\nname web\n")
+    with pytest.raises(Conflict, match="network old is used by web"):
+        strangers.close("old")
+    assert (leases / "10.0.0.2").read_text() == before, "a refusal changes nothing"
+    (leases / "10.0.0.3").write_text("gone 1 1\nname web\n")
+    strangers.close("old")
+    assert not leases.exists()
+    strangers.close("old")
+
+
+# ── every operation is explained ───────────────────────────────────────────────────────────────────
+
+
+def test_every_operation_has_its_words() -> None:
+    kinds = {*links.PERFORM, *macvlan.PERFORM, *ipvlan.PERFORM, *l2.PERFORM, *cni.PERFORM, *shaping.PERFORM}
+    assert kinds == set(explain_drivers.EXPLAIN)
+    sentence, shell, see = explain_drivers.EXPLAIN["FAULT"](
+        Operation("FAULT", "pyvx", "delay=1000,jitter=5,loss=1")
+    )
+    assert shell == "tc qdisc add dev pyvx root netem delay 1000us 5us loss 1%"
+    assert "delay 1000us" in sentence and see.startswith("tc ")

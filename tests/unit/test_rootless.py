@@ -1,0 +1,102 @@
+"""What becomes of a start of an ordinary user's, and what the network programs are told: pure parts."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrun import boot
+from pyrun.engine import rootless
+from pyrun.errors import NetworkError, UsageError
+from pyrun.network import pasta, slirp, user_mode
+from pyrun.spec.values import RLIM_INFINITY
+from pyrun.store import paths
+
+MAP = "         0      12345          1\n         1     200000      65536\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, -1), ("", -1), ("12345", 12345), ("x", -1), ("-1", -1)]
+)
+def test_rootless_uid(monkeypatch: pytest.MonkeyPatch, given: str | None, expected: int) -> None:
+    environment = {} if given is None else {b"PYRUN_ROOTLESS": given.encode()}
+    monkeypatch.setattr("posix.environ", environment)
+    assert boot.rootless_uid() == expected
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, True), (1, True), (65536, True), (65537, False)])
+def test_mapped(number: int, expected: bool) -> None:
+    assert rootless.mapped("uid", number, MAP) is expected
+
+
+def test_last_id() -> None:
+    assert rootless.last_id(MAP) == 65536
+    assert rootless.last_id("0 1000 1\n") == 0
+
+
+def test_limits_are_clamped_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(rootless.notice, "say", said.append)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 1000))
+    limit: dict[str, Any] = {"type": "RLIMIT_NOFILE", "soft": 500, "hard": 900}
+    assert rootless.clamped(limit) is limit and not said
+    above = {"type": "RLIMIT_NOFILE", "soft": RLIM_INFINITY, "hard": RLIM_INFINITY}
+    assert rootless.clamped(above) == {"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 1000}
+    assert said == ["--ulimit nofile=unlimited: this user's own limit is 1000, which is used"]
+
+
+def test_pasta_publishes_what_is_asked_for_and_nothing_else() -> None:
+    words = " ".join(pasta.words([("0.0.0.0", 8080, 80, "tcp"), ("127.0.0.1", 53, 5353, "udp")]))
+    assert "-t 8080:80 -u 127.0.0.1/53:5353 -T none -U none" in words
+    assert "--no-map-gw" in words and "--config-net" in words
+    assert "-t none -u none -T none -U none" in " ".join(pasta.words([]))
+
+
+def test_slirp4netns_is_kept_from_the_hosts_loopback() -> None:
+    line = slirp.command("/run/x/netns", slirp.words([]), 9)
+    assert "--disable-host-loopback" in line and "--enable-sandbox" in line and "--enable-seccomp" in line
+    assert line[-2:] == ["/run/x/netns", "tap0"] and "--ready-fd=9" in line
+    assert slirp.api_socket("/run/x/netns") == "/run/x/slirp.sock"
+
+
+def _programs(directory: Path, *names: str) -> str:
+    for name in names:
+        (directory / name).write_text("#!/bin/sh\n")
+        (directory / name).chmod(0o755)
+    return str(directory)
+
+
+def test_which_program(tmp_path: Path) -> None:
+    path = _programs(tmp_path, "slirp4netns")
+    assert user_mode.choose("", path) == "slirp4netns"
+    with pytest.raises(NetworkError, match="no program pasta here"):
+        user_mode.choose("pasta", path)
+    _programs(tmp_path, "pasta")
+    assert user_mode.choose("", path) == "pasta"
+    assert user_mode.choose("slirp4netns", path) == "slirp4netns"
+
+
+def test_low_ports(tmp_path: Path) -> None:
+    setting = tmp_path / "start"
+    setting.write_text("1024\n")
+    user_mode.refuse_low([("", 1024, 80, "tcp"), ("", 0, 80, "tcp")], str(setting))
+    with pytest.raises(UsageError, match="ports below 1024 are root's"):
+        user_mode.refuse_low([("", 1023, 80, "tcp")], str(setting))
+    setting.write_text("80\n")
+    user_mode.refuse_low([("", 80, 80, "tcp")], str(setting))
+
+
+def test_the_cache_of_who_may_not_write_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posix.environ", {b"HOME": b"/home/me"})
+    monkeypatch.setattr(paths, "is_user", lambda: True)
+    monkeypatch.setattr("posix.access", lambda *_: False)
+    assert paths.cache() == "/home/me/.cache/pyrun"
+    monkeypatch.setattr("posix.environ", {b"HOME": b"/home/me", b"XDG_CACHE_HOME": b"/elsewhere"})
+    assert paths.cache() == "/elsewhere/pyrun"
+    monkeypatch.setattr(paths, "is_user", lambda: False)
+    assert paths.cache() == "/var/lib/pyrun/cache"
+    monkeypatch.setattr("posix.environ", {b"PYRUN_ROOT": b"/given"})
+    assert paths.cache() == "/given/cache"
