@@ -192,7 +192,8 @@ def test_routes_of_an_uplink_that_takes_advertisements(pyrun: Pyrun, internet: S
         assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "0\n"
         assert Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").read_text() == "1\n"
     run("ip", "-6", "route", "flush", "dev", "eth0", "proto", "ra")
-    run("ip", "-6", "route", "delete", "2001:db8:77::/64", "dev", "eth0")  # the prefix, which the kernel made of it
+    # the prefix, of which the kernel made a route
+    run("ip", "-6", "route", "delete", "2001:db8:77::/64", "dev", "eth0")
     run("ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
 
 
