@@ -31,7 +31,8 @@ WAITS = ("recv", "epoll", "poll", "wait")
 # A network made again is called anew.
 BRIDGE = re.compile(r"pyr[0-9a-f]{8}\b")
 OF_THE_GUARD = re.compile(
-    r"network reload|nft -n -j list ruleset|pyrun-guard|answer /run|/networks/(\w+\.errors|events|guard\.)|/\.record-"
+    r"network reload|nft -n -j list ruleset|tables-legacy -w -S|pyrun-guard"
+    r"|answer /run|/networks/(\w+\.errors|events|guard\.)|/\.record-"
 )
 
 
@@ -48,8 +49,14 @@ def picture(pyrun: Pyrun) -> leftovers.Picture:
 
 def settled(pyrun: Pyrun, before: leftovers.Picture) -> list[str]:
     """What differs once the kernel has taken away what was released."""
-    soon(lambda: picture(pyrun) == before, 5)
-    return leftovers.difference(before, picture(pyrun))
+    left: list[str] = []
+
+    def nothing() -> bool:
+        left[:] = leftovers.difference(before, picture(pyrun))
+        return not left
+
+    soon(nothing, 5)
+    return left
 
 
 class Scenario(NamedTuple):

@@ -6,11 +6,18 @@ import re
 
 import networking_doc
 from command import Pyrun
+from pyrun.network import netns
+
+MOUNT = "restored: mount /run/netns\n"
 
 
 def test_the_page_is_what_a_run_writes(pyrun: Pyrun) -> None:
     """Another version of nft may word a rule in another way: then chains, elements and reasons are compared."""
-    written, found = networking_doc.Writer(pyrun).write(), networking_doc.PAGE.read_text()
+    found = networking_doc.PAGE.read_text()
+    if netns.directory_ready():  # since a test made a namespace by hand: then it is not ours to take away
+        assert found.count(MOUNT) == 1
+        found = found.replace(MOUNT, "")
+    written = networking_doc.Writer(pyrun).write()
     if f"with {networking_doc.version()};" not in found:
         written, found = (_without_wording(text) for text in (written, found))
     assert written == found, "the rules have changed: `make docs`, and look at what it changes"
