@@ -6,11 +6,14 @@ Not here: published ports (port_rows.py), names (dns_rows.py), whole starts on a
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from contenders import RUN, WORK, NoPeer, Peers, output
@@ -24,6 +27,7 @@ FEW, MANY, AT_ONCE = 9, 999, 4
 OF_DOCKER = 40  # as many of Docker's are removed, for its time per container
 STARTS, LOST_MS = 200, 500.0
 SLEEP = ("sleep", "1000")
+SERVE = ("nc", "-ll", "-p", "81", "-e", "cat")
 NETAVARK = ("/usr/lib/podman/netavark", "/usr/libexec/podman/netavark")
 
 # The tutorial's way into a network, its bridge being there: nine commands, and two for the port.
@@ -158,16 +162,23 @@ def thousand_row(peers: Peers, effort: Effort) -> list[Figure]:
     command = {"pyrun": peers.run("pyrun", "--rm")}
     part = Effort(effort.rounds, effort.runs, effort.budget_s / 3)
     names = [f"bench-{number}" for number in range(MANY)]
+    published = {name: PORT + 1 + number for number, name in enumerate(names[::10])}
     output(*command["pyrun"])
     before = traces()
     try:
-        start(peers, names[:FEW])
+        start(peers, names[:FEW], published)
         quiet = interleaved(command, part)["pyrun"]
-        start(peers, names[FEW:])
+        start(peers, names[FEW:], published)
         crowded = interleaved(command, part)["pyrun"]
-        for name in names[::10]:  # flows that lead to some of them
-            subprocess.run(["busybox", "nslookup", name, "10.77.0.1"], capture_output=True, check=False)
-        removed_ms = ending(peers, "pyrun", names) / MANY
+        with ExitStack() as flows:  # flows that lead to some of them
+            for port in published.values():
+                sock = flows.enter_context(socket.create_connection((HOST, port), timeout=5))
+                sock.sendall(b"anybody there?")
+                sock.recv(100)
+            led = len(traces()["flows"] - before["flows"])
+            if led < len(published):
+                raise MeasuringFailed(f"{led} flows lead to {len(published)} published ports")
+            removed_ms = ending(peers, "pyrun", names) / MANY
     finally:
         peers.remove("pyrun", *names)
     left = {kind: len(found - before[kind]) for kind, found in traces().items() if found - before[kind]}
@@ -192,12 +203,13 @@ def _against_docker(peers: Peers, what: str, ours_ms: float) -> Figure:
     return Figure(what, "docker", ours_ms, theirs_ms, 0.2, notes=[f"of Docker's {OF_DOCKER}"])
 
 
-def start(peers: Peers, names: list[str]) -> None:
-    """Detached containers, AT_ONCE at a time."""
+def start(peers: Peers, names: list[str], published: dict[str, int]) -> None:
+    """Detached containers, AT_ONCE at a time; published: the port of the host of those that have one."""
     listed = WORK / "numbers-network"
-    listed.write_text("".join(f"{name}\n" for name in names))
-    words = ["xargs", "-a", str(listed), "-I", "{}", "-P", str(AT_ONCE)]
-    timed([*words, *peers.run("pyrun", "-d", "--name", "{}", command=SLEEP)])
+    ports = {name: f" -p {published[name]}:81" if name in published else "" for name in names}
+    listed.write_text("".join(f"--name {name}{ports[name]}\n" for name in names))
+    shell = shlex.join(peers.run("pyrun", "-d", "@", command=SERVE)).replace(" @ ", ' "$@" ')
+    timed(["xargs", "-a", str(listed), "-L", "1", "-P", str(AT_ONCE), "sh", "-c", shell, "sh"])
     running = len(output(peers.pyrun, "ps", "-q").split())
     if running < len(names):
         raise MeasuringFailed(f"{running} containers are running, not {len(names)}")
@@ -229,7 +241,7 @@ def traces() -> dict[str, set[str]]:
         "rules": {line.strip() for line in rules.splitlines() if "pyv" in line or "10.77.0." in line},
         "leases": {str(path) for path in run.glob("*/leases/*")},
         "names": {path.name for path in Path("/run/netns").glob("*")},
-        "flows": {line for line in lines if "dst=10.77." in line and "ASSURED" in line},
+        "flows": {line for line in lines if "=10.77." in line and "ASSURED" in line},
     }
 
 
