@@ -1,6 +1,6 @@
 /* The guard's ports: a bound socket reserves a published port for as long as its claim exists, so that no other
  * program of the host takes what containers were promised; and what cannot be redirected, connections to [::1], is
- * relayed by a process each. RUN/ports/CLAIM is <protocol>-<host address>-<port>, as network/ports.py writes it. */
+ * relayed by a process each. RUN/ports/CLAIM is <protocol>-<host address>-<port>, as publishing/ports.py writes it. */
 #define _GNU_SOURCE
 #include "guard.h"
 

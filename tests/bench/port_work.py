@@ -21,7 +21,8 @@ FIRST_PORT = 40000
 
 def publish(container: str, times: str) -> list[float]:
     """Claim, reservation and element of one port: what one more costs a start, or `port add`, in the network."""
-    from pyrun.network import claims, elements, messages, ports, publication
+    from pyrun.network import claims, elements, messages
+    from pyrun.network.publishing import ports, publication
     from pyrun.store import state
 
     identifier = state.resolve(container)

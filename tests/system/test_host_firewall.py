@@ -1,6 +1,6 @@
 """The host's own firewall and published ports: what it would not let in stays closed to the outside, and is told.
 
-Docker opens every published port past ufw, firewalld and a dropping INPUT policy; see network/host_firewall.py.
+Docker opens every published port past ufw, firewalld and a dropping INPUT policy; see publishing/host_firewall.py.
 """
 
 from __future__ import annotations

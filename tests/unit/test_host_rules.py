@@ -7,9 +7,9 @@ import json
 import pytest
 
 from pyrun import boot
-from pyrun.network import host_firewall
-from pyrun.network.host_rules import iptables, nftables
-from pyrun.network.host_rules.judge import Hook, Packet, refusal
+from pyrun.network.publishing import host_firewall
+from pyrun.network.publishing.host_rules import iptables, nftables
+from pyrun.network.publishing.host_rules.judge import Hook, Packet, refusal
 
 
 def saved(*rules: str, policy: str = "DROP", chains: tuple[str, ...] = ()) -> Hook:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import claims, endpoint, leases, messages, publication, records, requests
+from pyrun.network import claims, endpoint, leases, messages, records, requests
+from pyrun.network.publishing import publication
 
 IDENTIFIER = "ab" * 32
 

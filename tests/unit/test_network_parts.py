@@ -14,14 +14,12 @@ from pyrun import notice
 from pyrun.errors import Conflict, NetworkError, UsageError
 from pyrun.network import (
     attach,
-    choosing,
     endpoint,
     explain,
     explain_drivers,
     health,
     leases,
     messages,
-    ports,
     records,
     requests,
     resolver,
@@ -29,6 +27,7 @@ from pyrun.network import (
     wiring,
 )
 from pyrun.network.egress import explain as explain_egress
+from pyrun.network.publishing import choosing, ports
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import Conflict, NetworkError
-from pyrun.network import choosing, claims, ports, reservation
-from pyrun.network.ports import ANY, ANY6, HostRange, Port
+from pyrun.network import claims
+from pyrun.network.publishing import choosing, ports, reservation
+from pyrun.network.publishing.ports import ANY, ANY6, HostRange, Port
 
 
 @pytest.fixture(autouse=True)

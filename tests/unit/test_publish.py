@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from pyrun.errors import UsageError
-from pyrun.network import ports, publish
-from pyrun.network.ports import HostRange, Port
+from pyrun.network.publishing import option, ports
+from pyrun.network.publishing.ports import HostRange, Port
 
 FORMS = [
     ("8080:80", [("", 8080, 80, "tcp")]),
@@ -35,12 +35,12 @@ FORMS = [
 
 @pytest.mark.parametrize(("word", "expected"), FORMS)
 def test_every_form(word: str, expected: list[Port]) -> None:
-    assert publish.parsed(word) == expected
+    assert option.parsed(word) == expected
 
 
 @pytest.mark.parametrize(("word", "expected"), FORMS)
 def test_what_is_told_of_a_port_means_that_port(word: str, expected: list[Port]) -> None:
-    assert [port for told in expected for port in publish.parsed(ports.spelled(told))] == expected
+    assert [port for told in expected for port in option.parsed(ports.spelled(told))] == expected
 
 
 def test_all_combinations_of_the_parts() -> None:
@@ -51,7 +51,7 @@ def test_all_combinations_of_the_parts() -> None:
         addresses.items(), hosts.items(), ("", "/tcp", "/udp", "/sctp")
     ):
         word = f"{text}{numbers}{':' if numbers or text else ''}80{protocol}"
-        ((found_host, found, inside, found_protocol),) = publish.parsed(word)
+        ((found_host, found, inside, found_protocol),) = option.parsed(word)
         assert (found_host, inside, found_protocol) == (host, 80, protocol[1:] or "tcp"), word
         if isinstance(chosen, tuple):
             assert isinstance(found, HostRange), word
@@ -93,7 +93,7 @@ def test_all_combinations_of_the_parts() -> None:
 )
 def test_one_line_for_every_wrong_one(word: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        publish.parsed(word)
+        option.parsed(word)
     assert said in caught.value.message
     assert caught.value.message.startswith(f"-p {word}"[:60])
     assert "\n" not in caught.value.message
@@ -114,7 +114,7 @@ def test_one_line_for_every_wrong_one(word: str, said: str) -> None:
 )
 def test_two_that_want_the_same_port(words: list[str], both: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="both want port") as caught:
-        publish.requested({"publish": words}, {})
+        option.requested({"publish": words}, {})
     assert f"-p {both[0]} and -p {both[1]} " in caught.value.message
 
 
@@ -130,7 +130,7 @@ def test_two_that_want_the_same_port(words: list[str], both: tuple[str, str]) ->
     ],
 )
 def test_those_that_do_not(words: list[str]) -> None:
-    publish.requested({"publish": words}, {})
+    option.requested({"publish": words}, {})
 
 
 IMAGE: dict[str, object] = {"config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "8000-8001": {}}}}
@@ -138,7 +138,7 @@ IMAGE: dict[str, object] = {"config": {"ExposedPorts": {"80/tcp": {}, "53/udp": 
 
 def test_publish_all_takes_what_the_image_and_expose_tell_of() -> None:
     options: dict[str, object] = {"publish_all": True, "expose": ["9000", "80/tcp"], "publish": ["8080:80"]}
-    assert publish.requested(options, IMAGE) == [
+    assert option.requested(options, IMAGE) == [
         ("", 8080, 80, "tcp"),
         ("", 0, 8000, "tcp"),
         ("", 0, 8001, "tcp"),
@@ -148,26 +148,26 @@ def test_publish_all_takes_what_the_image_and_expose_tell_of() -> None:
 
 
 def test_without_publish_all_nothing_exposed_is_published() -> None:
-    assert publish.requested({"expose": ["9000"]}, IMAGE) == []
+    assert option.requested({"expose": ["9000"]}, IMAGE) == []
 
 
 @pytest.mark.parametrize("word", ["0", "80:80", "a", "80/icmp", "90-80", ""])
 def test_a_wrong_expose(word: str) -> None:
     with pytest.raises(UsageError, match=f"^--expose {word}"):
-        publish.requested({"expose": [word]}, {})
+        option.requested({"expose": [word]}, {})
 
 
 def test_what_an_image_exposes_wrongly_is_passed_over() -> None:
     image: dict[str, object] = {"config": {"ExposedPorts": {"x\n": {}, "80/tcp": {}, "70000": {}}}}
-    assert publish.requested({"publish_all": True}, image) == [("", 0, 80, "tcp")]
+    assert option.requested({"publish_all": True}, image) == [("", 0, 80, "tcp")]
 
 
 @pytest.mark.parametrize("config", [None, [], {"ExposedPorts": None}, {"ExposedPorts": ["80"]}, {}])
 def test_an_image_that_exposes_nothing(config: object) -> None:
-    assert publish.requested({"publish_all": True}, {"config": config}) == []
+    assert option.requested({"publish_all": True}, {"config": config}) == []
 
 
 def test_five_thousand_are_parsed_and_compared_in_a_moment() -> None:
-    found = publish.requested({"publish": ["20000-24999:20000-24999"]}, {})
+    found = option.requested({"publish": ["20000-24999:20000-24999"]}, {})
     assert len(found) == 5000
     assert ports.lines(found) == ["port tcp  20000 20000 5000"]

@@ -11,7 +11,8 @@ import pytest
 from pyrun import boot
 from pyrun.engine import rootless
 from pyrun.errors import NetworkError, UsageError
-from pyrun.network import pasta, slirp, user_mode
+from pyrun.network import user_mode
+from pyrun.network.user_mode import pasta, slirp
 from pyrun.spec.values import RLIM_INFINITY
 from pyrun.store import paths
 

@@ -15,7 +15,7 @@ _FORMS = ("docker", "table", "json")
 def cmd_port(options: Options, arguments: list[str]) -> int:
     """Published ports as Docker lists them, or with from where each is reachable."""
     from pyrun.engine import port
-    from pyrun.network.ports import place
+    from pyrun.network.publishing.ports import place
 
     form = str(options["format"])
     if form not in _FORMS:
@@ -57,7 +57,7 @@ def _cells(row: Options, published: str) -> list[str]:
 def cmd_port_add(options: Options, arguments: list[str]) -> int:
     """Publish more of a running container; prints what was published, one line each."""
     from pyrun.engine import port
-    from pyrun.network.ports import place
+    from pyrun.network.publishing.ports import place
 
     added = port.add(arguments[0], arguments[1:], through_firewall=bool(options["publish_through_firewall"]))
     text.write("".join(f"{each[2]}/{each[3]} -> {place(each)}\n" for each in added))
@@ -68,7 +68,7 @@ def cmd_port_rm(options: Options, arguments: list[str]) -> int:
     """Publish less of a running container; prints what was withdrawn, one line each."""
     del options
     from pyrun.engine import port
-    from pyrun.network.ports import place
+    from pyrun.network.publishing.ports import place
 
     removed = port.rm(arguments[0], arguments[1:])
     text.write("".join(f"{place(each)}/{each[3]}\n" for each in removed))

@@ -11,7 +11,8 @@ import posix
 
 from pyrun import boot, launch
 from pyrun.errors import UsageError
-from pyrun.network import publish, requests, resolver
+from pyrun.network import requests, resolver
+from pyrun.network.publishing import option
 from pyrun.plan import plan as plans
 from pyrun.spec import check, config_file, seccomp, values
 from pyrun.stages import cgroup, hooks, namespaces
@@ -119,7 +120,7 @@ def _wire(options: Options, prepared: launch.Launch) -> None:
     from pyrun.stages import network
 
     through = bool(options.get("publish_through_firewall"))
-    request = {**prepared.job, "ports": publish.requested(options, {}), "through_firewall": through}
+    request = {**prepared.job, "ports": option.requested(options, {}), "through_firewall": through}
     network.check(request)
     prepared.network = network.plan(request)
 

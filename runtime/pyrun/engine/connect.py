@@ -12,8 +12,9 @@ from _struct import pack
 from pyrun import undo
 from pyrun.engine import policy
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
-from pyrun.network import attach, claims, disconnecting, endpoint, messages, ports, requests, wiring
+from pyrun.network import attach, claims, disconnecting, endpoint, messages, requests, wiring
 from pyrun.network import later as later_changes
+from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
 from pyrun.store import paths, state

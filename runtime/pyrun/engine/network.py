@@ -65,7 +65,8 @@ def create(name: str, options: Options) -> str:
 
 def reload() -> list[str]:
     """Restore what others removed of the networks; a line for each thing. Raises: NetworkError."""
-    from pyrun.network import bridge, events, guard_start, shutting
+    from pyrun.network import bridge, events, guard_start
+    from pyrun.network.publishing import shutting
 
     sweep()
     told = bridge.reload()

@@ -5,7 +5,8 @@
 
 Killed anywhere in between, all of it is taken back at the container's end; and the next `add` or `rm` of the same port
 first takes back what was left half done: a claim of the container's that its record does not tell of.
-The steps of publishing are those of a start (network/publication.py). From where a port is reachable: network/reach.py.
+The steps of publishing are those of a start (publication.py in network/publishing; there reach.py says from where a
+port is reachable).
 """
 
 from __future__ import annotations
@@ -15,18 +16,9 @@ from _socket import socket
 from pyrun import undo
 from pyrun.engine import port_words
 from pyrun.errors import Conflict, NotFound
-from pyrun.network import (
-    attach,
-    claims,
-    endpoint,
-    flows,
-    later,
-    messages,
-    ports,
-    publication,
-    publish,
-)
+from pyrun.network import attach, claims, endpoint, later, messages
 from pyrun.network.endpoint import Wire
+from pyrun.network.publishing import flows, option, ports, publication
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
 from pyrun.store import state
@@ -53,8 +45,8 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
 
 
 def reach(published: list[ports.Port]) -> list[dict[str, object]]:
-    """From where each is reachable, see network/reach.py."""
-    from pyrun.network import reach as reaching
+    """From where each is reachable, see network/publishing/reach.py."""
+    from pyrun.network.publishing import reach as reaching
 
     return reaching.rows(published)
 
@@ -64,7 +56,7 @@ def add(reference: str, words: list[str], *, through_firewall: bool = False) -> 
 
     Raises: NotFound, UsageError, Conflict (taken, not running), NetworkError, StageFailed.
     """
-    wanted = [port for word in words for port in publish.parsed(word)]
+    wanted = [port for word in words for port in option.parsed(word)]
     ports.check(wanted)
     identifier = state.resolve(reference)
     with later.locked(identifier):

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from pyrun.errors import NotFound, UsageError
-from pyrun.network import claims, ports
+from pyrun.network import claims
+from pyrun.network.publishing import ports
 from pyrun.spec.values import is_number
 
 

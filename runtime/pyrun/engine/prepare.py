@@ -11,7 +11,8 @@ import posix
 import time
 
 from pyrun import boot, launch, notice
-from pyrun.network import publish, requests, resolver
+from pyrun.network import requests, resolver
+from pyrun.network.publishing import option
 from pyrun.plan import plan as plans
 from pyrun.spec import capabilities, seccomp, values
 from pyrun.spec import config as configs
@@ -34,7 +35,7 @@ def request(options: Options, image: dict[str, object], name: str, command: list
     default = "bridge" if boot.rootless_uid() < 0 or options.get("network") else _users_network()
     mode, target, endpoints = requests.parse(options, default)
     default_name = posix.uname().nodename if mode == "host" else identifier[:12]
-    ports = publish.requested(options, image)
+    ports = option.requested(options, image)
     if ports and mode in ("host", "none"):
         notice.say(f"--publish has no effect with --network={mode}")
         ports = []

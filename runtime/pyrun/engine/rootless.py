@@ -10,7 +10,7 @@ is adapted to what can be had there:
 
     root        by fuse-overlayfs, where the kernel mounts no overlay for a user
 
-Devices (shown, not made) and mounts are init's (csrc/init_nodes.c), the network is network/user_mode.py's.
+Devices (shown, not made) and mounts are init's (csrc/init_nodes.c), the network is network/user_mode/'s.
 Source: man 7 user_namespaces, man 5 sysfs, podman's specgen (rootless rules). Cold: root has none of it.
 """
 

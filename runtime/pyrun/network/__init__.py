@@ -10,15 +10,7 @@ One container, at its start (all hot):
     netns.py        names in /run/netns; resolver.py  resolv.conf; later.py  what changes after the start
     announcing.py   tells neighbours of an address that was asked for
     health.py       does a network still stand as it was made?
-
-Published ports:
-
-    publish.py      the words of -p, -P and --expose; ports.py  claims (hot)
-    choosing.py     free ones; reservation.py  the sockets that hold them (hot)
-    publication.py  where they lead, and what takes them back (hot); flows.py  connections to forget
-    host_firewall.py  is there another firewall? (hot); host_rules/  what its rules do with a port
-    shutting.py     closed to the outside; reach.py  from where a port is reached
-    beside_resolver.py  port 53 of a container beside the resolver's
+    publishing/     published ports, with a map of its own
 
 Networks, made and healed:
 
@@ -33,7 +25,7 @@ Other ways to be wired:
 
     drivers/        macvlan, ipvlan, l2, cni, joined namespaces; shaping.py  rates and faults
     adopt.py        a bridge made by hand; strangers.py  who is on it; net_devices.py  OCI's netDevices
-    user_mode.py    without root: pasta.py, slirp.py
+    user_mode/      without root: pasta.py, slirp.py
 
     explain.py, explain_drivers.py  sentence, shell equivalent and check of every operation
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from _struct import pack
 
-from pyrun.network import elements, messages, ports
+from pyrun.network import elements, messages
+from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms

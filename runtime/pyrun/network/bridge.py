@@ -29,12 +29,12 @@ from pyrun.network import (
     host,
     leases,
     messages,
-    ports,
     rebuilding,
     records,
     shards,
     strangers,
 )
+from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 boot.site_packages()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyrun.network import explain_drivers, firewall, ports
+from pyrun.network import explain_drivers, firewall
 from pyrun.network.egress import explain as explain_egress
+from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
@@ -228,7 +229,7 @@ def _netns_file(operation: Operation) -> Explanation:
 
 def _user_network(operation: Operation) -> Explanation:
     program, pid_file, name, *given = _words(operation)
-    from pyrun.network import pasta, slirp
+    from pyrun.network.user_mode import pasta, slirp
 
     line = pasta.command(pid_file, name, given) if program == "pasta" else slirp.command(name, given)
     return (

@@ -32,7 +32,7 @@ from pyrun.store import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrun.network import ports
+    from pyrun.network.publishing import ports
 
 _BACKLOG = 4096
 _SCTP = 132
@@ -146,7 +146,8 @@ def reserved() -> list[tuple[str, socket, str]]:
     """(claim, a socket bound to it, where it leads) of every published port of a living container that is free."""
     if not _names_in(f"{paths.run()}/ports"):
         return []
-    from pyrun.network import ports, records
+    from pyrun.network import records
+    from pyrun.network.publishing import ports
 
     found = []
     for port, address in records.published_ports():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from _socket import socket
 
-from pyrun.network import elements, firewall, host, leases, messages, ports, records, shutting, templates
+from pyrun.network import elements, firewall, host, leases, messages, records, templates
+from pyrun.network.publishing import ports, shutting
 from pyrun.network.records import Network
 from pyrun.store import paths
 

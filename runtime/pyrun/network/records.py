@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pyrun.errors import Conflict
-from pyrun.network import claims, ports
+from pyrun.network import claims
+from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 Network = dict[str, Any]

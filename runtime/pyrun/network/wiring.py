@@ -6,8 +6,9 @@ stages/network.py alone; `network connect` adds a single interface (engine/conne
 
 from __future__ import annotations
 
-from pyrun.network import claims, endpoint, later, messages, netns, ports, publication, requests
+from pyrun.network import claims, endpoint, later, messages, netns, requests
 from pyrun.network.endpoint import Wanted, Wire
+from pyrun.network.publishing import ports, publication
 from pyrun.store import paths
 
 Request = dict[str, object]

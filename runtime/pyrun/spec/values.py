@@ -1,6 +1,6 @@
 """The values of `run`'s options: each parser takes what the user wrote and returns data, or one clear line.
 
-Docker's notations: sizes with b, k, m, g; volumes `src:dst[:options]`. Ports: network/publish.py.
+Docker's notations: sizes with b, k, m, g; volumes `src:dst[:options]`. Ports: network/publishing/option.py.
 Source: docs.docker.com/reference/cli/docker/container/run.
 """
 

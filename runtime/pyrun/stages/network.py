@@ -9,7 +9,7 @@ The kernel gives a container an empty network namespace. This stage connects it 
 
 Modes: "bridge", with an interface for every entry of "endpoints" (network/requests.py has their keys), in that order;
 "none": only the name in /run/netns; "host", "container", "ns": nothing at all, the namespace is somebody else's; "cni":
-the plugins of network/drivers/cni.py. What an ordinary user may have instead is in network/user_mode.py.
+the plugins of network/drivers/cni.py. What an ordinary user may have instead is in network/user_mode/.
 The undo list is complete when `plan` returns: links down, ports and flows, addresses, name.
 """
 
@@ -19,20 +19,8 @@ from _socket import socket
 
 from pyrun import boot, notice
 from pyrun.errors import UsageError
-from pyrun.network import (
-    attach,
-    claims,
-    endpoint,
-    health,
-    later,
-    messages,
-    netns,
-    ports,
-    publication,
-    requests,
-    resolver,
-    wiring,
-)
+from pyrun.network import attach, claims, endpoint, health, later, messages, netns, requests, resolver, wiring
+from pyrun.network.publishing import ports, publication
 from pyrun.plan.operations import Operation
 
 Request = dict[str, object]

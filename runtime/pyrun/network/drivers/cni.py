@@ -20,8 +20,9 @@ from typing import Any
 
 from pyrun import boot, notice
 from pyrun.errors import NetworkError, UsageError
-from pyrun.network import attach, choosing, claims, later, netns, ports, resolver, wiring
+from pyrun.network import attach, claims, later, netns, resolver, wiring
 from pyrun.network.drivers import cni_config
+from pyrun.network.publishing import choosing, ports
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 

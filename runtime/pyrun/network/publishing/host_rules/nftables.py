@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pyrun.network.host_rules.judge import ACCEPT, DROP, GOTO, JUMP, RETURN, Hook, Rule, Test, networks
+from pyrun.network.publishing.host_rules.judge import (
+    ACCEPT,
+    DROP,
+    GOTO,
+    JUMP,
+    RETURN,
+    Hook,
+    Rule,
+    Test,
+    networks,
+)
 
 _OURS = ("inet", "pyrun")
 _FAMILIES = {"inet": (False, True), "ip": (False,), "ip6": (True,)}

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import shlex
 
-from pyrun.network.host_rules.judge import ACCEPT, DROP, GOTO, JUMP, RETURN, Hook, Rule, Test, networks
+from pyrun.network.publishing.host_rules.judge import (
+    ACCEPT,
+    DROP,
+    GOTO,
+    JUMP,
+    RETURN,
+    Hook,
+    Rule,
+    Test,
+    networks,
+)
 
 _VERDICTS = {"ACCEPT": ACCEPT, "DROP": DROP, "REJECT": DROP, "RETURN": RETURN, "QUEUE": DROP, "NFQUEUE": DROP}
 # Targets that change or tell something and let the next rule decide.

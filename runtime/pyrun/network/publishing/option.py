@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from pyrun import notice
 from pyrun.errors import UsageError
-from pyrun.network import ports
-from pyrun.network.ports import HostRange, Port
+from pyrun.network.publishing import ports
+from pyrun.network.publishing.ports import HostRange, Port
 from pyrun.spec.values import is_number
 
 Options = dict[str, object]

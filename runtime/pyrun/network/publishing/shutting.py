@@ -22,13 +22,11 @@ from pyrun.network import (  # noqa: E402
     firewall,
     health,
     host,
-    host_firewall,
     messages,
     nft,
-    ports,
-    publication,
     records,
 )
+from pyrun.network.publishing import host_firewall, ports, publication  # noqa: E402
 
 _GET_ELEMENTS = 13
 # Of the kernel's answer: the list of elements, an element's key, the bytes of that.

@@ -10,7 +10,8 @@ import errno
 from _socket import socket
 
 from pyrun.errors import Conflict
-from pyrun.network import claims, ports, reservation
+from pyrun.network import claims
+from pyrun.network.publishing import ports, reservation
 
 
 def settle(asked: list[ports.Port], *, six: bool = False, keep: bool = True) -> list[ports.Port]:

@@ -10,8 +10,9 @@ from _socket import socket
 
 from pyrun import notice
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import choosing, claims, elements, endpoint, host_firewall, messages, ports, reservation
+from pyrun.network import claims, elements, endpoint, messages
 from pyrun.network.endpoint import Wire
+from pyrun.network.publishing import choosing, host_firewall, ports, reservation
 from pyrun.plan.operations import Operation
 
 # In the claims of ports that are published whatever the host's own firewall lets in.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import subprocess
 
-from pyrun.network import ports
+from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 NAME_SERVER = "169.254.1.1"  # as podman's

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pyrun.network.host_rules import iptables, nftables
-from pyrun.network.host_rules.judge import DROP, Hook
+from pyrun.network.publishing.host_rules import iptables, nftables
+from pyrun.network.publishing.host_rules.judge import DROP, Hook
 
 _PATIENCE_S = 10
 # Where no default route says which interfaces lead outside.

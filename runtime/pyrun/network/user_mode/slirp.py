@@ -16,7 +16,7 @@ import socket
 import subprocess
 
 from pyrun.errors import NetworkError
-from pyrun.network import ports
+from pyrun.network.publishing import ports
 
 NAME_SERVER = "10.0.2.3"
 ADDRESS = "10.0.2.100"

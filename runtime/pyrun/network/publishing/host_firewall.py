@@ -15,14 +15,14 @@ from _socket import socket
 from _struct import pack
 
 from pyrun.network import health, messages
-from pyrun.network.ports import ANY, ANY6, Port
+from pyrun.network.publishing.ports import ANY, ANY6, Port
 from pyrun.store import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyrun.network.host_rules.judge import Hook
+    from pyrun.network.publishing.host_rules.judge import Hook
 
 # Of nftables: a dump of all chains of all families, the same bytes for everybody (a test has pyroute2 encode it).
 DUMP_CHAINS = pack("=IHHIIBBH", 20, 10 << 8 | 4, 0x301, 0, 0, 0, 0, 0)
@@ -83,14 +83,14 @@ def _read(path: str) -> bytes:
 
 def closed(published: Iterable[Port]) -> dict[Port, str]:
     """The ports which the host's firewall would not let in from outside, each with the reason in words."""
-    from pyrun.network.host_rules import reading
+    from pyrun.network.publishing.host_rules import reading
 
     return refused(published, reading.hooks(), reading.uplinks())
 
 
 def refused(published: Iterable[Port], hooks: list[Hook], uplinks: list[str]) -> dict[Port, str]:
     """The same for rules that have been read: by each of *hooks*, on any of the interfaces *uplinks*."""
-    from pyrun.network.host_rules import judge
+    from pyrun.network.publishing.host_rules import judge
 
     found: dict[Port, str] = {}
     known: dict[tuple[str, int, str], str] = {}

@@ -19,7 +19,8 @@ import time
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton, socket
 
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import claims, reservation
+from pyrun.network import claims
+from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
 ANY, ANY6, LOOPBACK6 = "0.0.0.0", "::", "::1"
@@ -204,7 +205,7 @@ def bound(host: str, number: int, protocol: str) -> socket:
 
 
 def _beside_resolver(host: str, number: int, protocol: str) -> socket | None:
-    from pyrun.network import beside_resolver
+    from pyrun.network.publishing import beside_resolver
 
     return beside_resolver.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
 

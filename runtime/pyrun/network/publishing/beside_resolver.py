@@ -11,7 +11,8 @@ import errno
 import socket
 from pathlib import Path
 
-from pyrun.network import guard, messages, reservation
+from pyrun.network import guard, messages
+from pyrun.network.publishing import reservation
 
 _LISTENS = "0A"
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from _socket import AF_INET6, inet_aton, inet_pton
 from _struct import pack
 
-from pyrun.network import messages, ports
+from pyrun.network import messages
+from pyrun.network.publishing import ports
 
 # netlink's header and nfnetlink's; the last attribute, CTA_FILTER, with a flag word for each direction.
 _HEADER, _FILTER = 20, 20

@@ -25,7 +25,9 @@ from typing import Any
 
 from pyrun import linux
 from pyrun.errors import NetworkError, StageFailed, UsageError
-from pyrun.network import choosing, pasta, ports, resolver, slirp
+from pyrun.network import resolver
+from pyrun.network.publishing import choosing, ports
+from pyrun.network.user_mode import pasta, slirp
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 

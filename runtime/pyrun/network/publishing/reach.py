@@ -17,7 +17,8 @@ boot.site_packages()
 
 from pyroute2 import IPRoute  # noqa: E402
 
-from pyrun.network import host_firewall, messages, ports, shutting  # noqa: E402
+from pyrun.network import messages  # noqa: E402
+from pyrun.network.publishing import host_firewall, ports, shutting  # noqa: E402
 
 Row = dict[str, object]
 
