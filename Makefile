@@ -16,7 +16,8 @@ PACKAGES       := gcc libc6-dev make python3-dev python3-venv musl-tools libcap-
 PACKAGES_TEST  := clang-format containernetworking-plugins cppcheck docker-registry fuse-overlayfs iptables nftables \
                   passt procps shellcheck skopeo slirp4netns uidmap umoci
 # not for a machine somebody uses: tests of coexistence skip without them
-PACKAGES_FIREWALLS := ufw firewalld dbus
+PACKAGES_FIREWALLS = ufw firewalld dbus libvirt-daemon libvirt-clients dnsmasq-base \
+                  $(if $(shell apt-cache show libvirt-daemon-driver-network 2>/dev/null),libvirt-daemon-driver-network)
 # the guest of the VM floor: an emulator, what makes disks, what `vagrant validate` needs
 PACKAGES_VM    := qemu-system-x86 qemu-utils erofs-utils e2fsprogs cpio mmdebstrap debian-archive-keyring util-linux \
                   python3 busybox-static vagrant

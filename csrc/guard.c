@@ -4,10 +4,11 @@
  *              sockets on every gateway  the first question starts the resolver, which gets them (guard_dns.c)
  *              sockets on ports          reserved while their claim exists; [::1]:PORT is relayed (guard_ports.c)
  *              nftables, links           what somebody takes away, `pyrun network reload` puts back (guard_watch.c)
+ *              a pipe to its spare       which has another made if this one is killed (guard_spare.c)
  *
  * The socket comes listening as descriptor 3: whoever starts the guard connects before it runs
  * (network/guard_start.py). It ends 2 s after the last lease is gone, or with the last network. Nothing else depends on
- * its memory: killed, the next start makes another and hands everything over again. It reads no byte of any container.
+ * its memory: killed, the next one has everything handed over again. It reads no byte of any container.
  */
 #define _GNU_SOURCE
 #include "guard.h"
@@ -129,6 +130,7 @@ static int may_end(void) {
 
 static void end(void) {
     dns_stop();
+    spare_stop();
     _exit(0);
 }
 
@@ -159,6 +161,7 @@ static void request(char *text, const int *fds, int count, struct answer *answer
     if (verb && strcmp(verb, "status") == 0) {
         put(answer, "pid", getpid());
         put(answer, "resolver", dns_pid());
+        put(answer, "spare", spare_pid());
         put(answer, "ports", ports_count());
         for (int i = 0; i < guard.count; i++) put(answer, guard.networks[i].name, guard.networks[i].port);
         return;
@@ -252,6 +255,7 @@ static void signals(int fd) {
         dns_ended(pid);
         ports_ended(pid);
         watch_ended(pid);
+        spare_ended(pid);
     }
 }
 
@@ -329,11 +333,13 @@ int guard_main(int argc, char **argv) {
     if (fork() != 0) return 0; /* whoever started us need not be our parent */
     guard.run = argv[1];
     set_up();
+    spare_start(argv[0]);
     for (;;) {
         struct epoll_event events[EVENTS];
         int64_t due = end_at, now;
         sooner(&due, dns_tick());
         sooner(&due, watch_tick());
+        sooner(&due, spare_tick());
         now = now_ms();
         int count = epoll_wait(guard.epoll_fd, events, EVENTS, !due ? -1 : due <= now ? 0 : (int)(due - now));
         for (int i = 0; i < count; i++) happened(&events[i]);

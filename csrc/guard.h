@@ -60,4 +60,11 @@ void watch_links(void);
 void watch_ended(pid_t pid);
 int64_t watch_tick(void);
 
+/* guard_spare.c */
+void spare_start(char *shown); /* argv[0] */
+void spare_ended(pid_t pid);
+void spare_stop(void);
+pid_t spare_pid(void);
+int64_t spare_tick(void);
+
 #endif

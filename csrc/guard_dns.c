@@ -4,7 +4,12 @@
  * no reader, starts it (launcher.c, "pyrun-resolver"), and waits in the socket until it is there. If it dies, the next
  * question starts another. Port 53 where it is free; where somebody has it, another one for that network's gateway, to
  * which the firewall redirects. The resolver in turn asks for one thing: "mute NETWORK ADDRESS SECONDS" when somebody
- * floods a socket, and a filter keeps that address out of the queue of all others for a while. */
+ * floods a socket, and a filter keeps that address out of the queue of all others for a while.
+ *
+ * One that hangs is found out by the questions it leaves unread: every 10 s the sockets are looked at, and where some
+ * wait it is asked "there?". A busy one says "here" in its next round; one that does not for 5 looks, a second apart,
+ * is killed. Looks are counted and not time: after a pause of the whole machine it has its turn as well. The next one
+ * to be killed gets twice as many looks, up to 40, until one has answered. */
 #define _GNU_SOURCE
 #include "complain.h"
 #include "guard.h"
@@ -14,6 +19,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +31,10 @@ enum { DNS_PORT = 53, TRIES = 20, BACKLOG = 128, QUEUE_BYTES = 4 << 20, MUTED_MO
 enum {
     RESTART_MS = 1000,
     RESTART_MOST_MS = 30000,
+    LOOK_MS = 10000,
+    LOOK_AGAIN_MS = 1000,
+    PATIENCE = 5,
+    PATIENCE_MOST = 40,
     LEASES = IN_CREATE | IN_DELETE | IN_MOVE | IN_DELETE_SELF | IN_ONLYDIR
 };
 
@@ -33,7 +43,10 @@ static struct {
     int fd;        /* our end of its control socket */
     int may_admit; /* it holds CAP_NET_ADMIN, for the addresses egress policies learn from answers */
     int64_t started, again, backoff;
-} resolver = {.fd = -1};
+    int64_t look;   /* when to look whether it hangs */
+    int unanswered; /* so many looks ago it was asked, 0: it was not, or has answered */
+    int patience;
+} resolver = {.fd = -1, .patience = PATIENCE};
 
 static struct {
     int socket; /* -1: free */
@@ -247,6 +260,8 @@ void dns_question(void) {
     }
     resolver.pid = pid;
     resolver.fd = ends[0];
+    resolver.look = resolver.started + LOOK_MS;
+    resolver.unanswered = 0;
     for (int i = 0; i < guard.count; i++) guard.networks[i].told = 0;
     watch(resolver.fd, RESOLVER, 0);
     tell_all();
@@ -263,6 +278,31 @@ void dns_ended(pid_t pid) {
     else resolver.backoff = resolver.backoff ? resolver.backoff * 2 : RESTART_MS / 4;
     if (resolver.backoff > RESTART_MOST_MS) resolver.backoff = RESTART_MOST_MS;
     resolver.again = now + resolver.backoff;
+}
+
+static int questions_wait(void) {
+    for (int i = 0; i < guard.count; i++) {
+        struct pollfd waiting[DNS_SOCKETS]; /* those that are not there are -1, which poll passes over */
+        for (int j = 0; j < DNS_SOCKETS; j++)
+            waiting[j] = (struct pollfd){.fd = guard.networks[i].fds[j], .events = POLLIN};
+        if (poll(waiting, DNS_SOCKETS, 0) > 0) return 1;
+    }
+    return 0;
+}
+
+/* Does it hang? Returns when to look again. */
+static int64_t look(int64_t now) {
+    if (now < resolver.look) return resolver.look;
+    if (resolver.unanswered >= resolver.patience) { /* dns_ended is told */
+        kill(resolver.pid, SIGKILL);
+        resolver.unanswered = 0;
+        if ((resolver.patience *= 2) > PATIENCE_MOST) resolver.patience = PATIENCE_MOST;
+    } else if (resolver.unanswered) resolver.unanswered++;
+    else if (questions_wait()) {
+        send(resolver.fd, "there?", 6, MSG_DONTWAIT | MSG_NOSIGNAL);
+        resolver.unanswered = 1; /* also if its queue is full: it does not read */
+    }
+    return resolver.look = now + (resolver.unanswered ? LOOK_AGAIN_MS : LOOK_MS);
 }
 
 void dns_stop(void) {
@@ -325,6 +365,12 @@ void dns_resolver(void) {
         return;
     }
     text[got] = '\0';
+    if (strcmp(text, "here") == 0) {
+        resolver.unanswered = 0;
+        resolver.patience = PATIENCE;
+        resolver.look = now_ms() + LOOK_MS;
+        return;
+    }
     char *next = NULL, *verb = strtok_r(text, "\t", &next), *name = strtok_r(NULL, "\t", &next);
     char *source = strtok_r(NULL, "\t", &next), *seconds = strtok_r(NULL, "\t", &next);
     int64_t value;
@@ -345,6 +391,7 @@ int64_t dns_tick(void) {
     }
     if (resolver.pid) {
         if (!tell_all()) sooner(&due, now + 10);
+        sooner(&due, look(now));
     } else if (resolver.again && now >= resolver.again) {
         resolver.again = 0;
         for (int i = 0; i < guard.count; i++) listen_for_questions(&guard.networks[i], 1);

@@ -56,8 +56,11 @@ static int listener_for(const struct hold *hold) {
     char address[CLAIM_SIZE];
     int port, one = 1;
     if (!*hold->target || strncmp(hold->claim, "tcp-", 4) != 0 || split(hold->claim, address, &port) < 0) return -1;
-    if (strcmp(address, "::") == 0 || strcmp(address, "::1") == 0)
+    if (strcmp(address, "::") == 0 || strcmp(address, "::1") == 0) {
+        /* what lingers of its connections is then in nobody's way who takes the port next */
+        setsockopt(hold->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         return listen(hold->fd, BACKLOG) == 0 ? hold->fd : -1;
+    }
     if (strcmp(address, "0.0.0.0") != 0) return -1;
     int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;

@@ -6,9 +6,11 @@ function here without arguments that returns True or False; its docstring comple
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -81,6 +83,22 @@ def ipvlan() -> bool:
 def dummy() -> bool:
     """dummy interfaces (CONFIG_DUMMY)"""
     return _works("unshare", "--net", "ip", "link", "add", "probe0", "type", "dummy")
+
+
+def sctp() -> bool:
+    """SCTP (CONFIG_IP_SCTP)"""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        return False
+    return True
+
+
+def no_ipv6() -> bool:
+    """a kernel without IPv6 (ipv6.disable=1)"""
+    return not ipv6()
 
 
 def cni_plugins() -> bool:
@@ -169,6 +187,12 @@ def firewalld() -> bool:
     return all(shutil.which(name) for name in ("firewalld", "firewall-cmd", "dbus-daemon"))
 
 
+def libvirtd() -> bool:
+    """libvirt's daemon with networks (apt-get install libvirt-daemon libvirt-clients dnsmasq-base)"""
+    driver = Path("/usr/lib").glob("*/libvirt/connection-driver/libvirt_driver_network.so")
+    return any(driver) and all(shutil.which(name) for name in ("libvirtd", "virsh", "dnsmasq"))
+
+
 def dockerd() -> bool:
     """a Docker daemon program (apt-get install docker.io)"""
     return shutil.which("dockerd") is not None
@@ -209,47 +233,13 @@ def vagrant() -> bool:
     return shutil.which("vagrant") is not None
 
 
-PROBES: dict[str, Callable[[], bool]] = {
-    probe.__name__: functools.cache(probe)
-    for probe in (
-        cgroup1,
-        cgroup2,
-        cap_sys_resource,
-        ipv6,
-        user_namespaces,
-        newuidmap,
-        pasta,
-        slirp4netns,
-        fuse_overlayfs,
-        conntrack,
-        netem,
-        ipvlan,
-        dummy,
-        cni_plugins,
-        apparmor,
-        numa,
-        selinux,
-        resctrl,
-        rdma,
-        hugepages,
-        net_cls,
-        hugetlb1,
-        two_processors,
-        systemd,
-        realtime,
-        deadline,
-        ufw,
-        firewalld,
-        dockerd,
-        containerd,
-        podman,
-        runc,
-        sanitizers,
-        aarch64,
-        test_vm,
-        vagrant,
-    )
-}
+_ALL = (
+    cgroup1, cgroup2, cap_sys_resource, ipv6, user_namespaces, newuidmap, pasta, slirp4netns, fuse_overlayfs,
+    conntrack, netem, ipvlan, dummy, sctp, no_ipv6, cni_plugins, apparmor, numa, selinux, resctrl, rdma,
+    hugepages, net_cls, hugetlb1, two_processors, systemd, realtime, deadline, ufw, firewalld, libvirtd,
+    dockerd, containerd, podman, runc, sanitizers, aarch64, test_vm, vagrant,
+)  # fmt: skip
+PROBES: dict[str, Callable[[], bool]] = {probe.__name__: functools.cache(probe) for probe in _ALL}
 
 
 def missing(name: str) -> str:

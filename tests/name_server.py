@@ -87,7 +87,7 @@ class Networks:
         """Make it; returns what guard.need wants to hear of it."""
         directory = self.run / "networks" / name
         (directory / "leases").mkdir(parents=True)
-        lines = ["pyrun-template 2", f"name {name}", f"bridge {_bridge(name)}", "index 1", f"gateway {gateway}",
+        lines = ["pyrun-template 3", f"name {name}", f"bridge {_bridge(name)}", "index 1", f"gateway {gateway}",
                  "prefix 24", f"gateway6 {gateway6}", f"prefix6 {64 if gateway6 else 0}", "mtu 1500",
                  f"internal {internal}", "end"]  # fmt: skip
         (directory / "template").write_text("\n".join(lines) + "\n")

@@ -54,26 +54,17 @@ def loads(text: bytes | str) -> object:
         raise ValueError("nested too deeply") from None
 
 
-_CONSTANTS = {None: "null", True: "true", False: "false"}
+def _refused(value: object) -> object:
+    raise TypeError(f"not JSON: {value!r}")
+
+
+# Neither circles are looked for nor keys sorted; separators as compact as can be. As json/encoder.py calls it.
+_encoded = _json.make_encoder(None, _refused, _json.encode_basestring, None, ":", ",", False, False, True)
 
 
 def dumps(value: object) -> str:
     """Compact JSON of dicts with str keys, lists, str, int, float, bool and None."""
-    if isinstance(value, str):
-        return _json.encode_basestring(value)
-    if value is None or isinstance(value, bool):
-        return _CONSTANTS[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, dict):
-        return (
-            "{"
-            + ",".join([f"{_json.encode_basestring(key)}:{dumps(item)}" for key, item in value.items()])
-            + "}"
-        )
-    if isinstance(value, list | tuple):
-        return "[" + ",".join([dumps(item) for item in value]) + "]"
-    raise TypeError(f"not JSON: {value!r}")
+    return "".join(_encoded(value, 0))
 
 
 def indented(found: dict[str, object]) -> str:

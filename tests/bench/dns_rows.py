@@ -132,9 +132,9 @@ def latency_row(_: Peers, effort: Effort) -> list[Figure]:
 
 
 def memory_row(_: Peers, __: Effort) -> list[Figure]:
-    """The PSS of the guard before anybody asks, and of it and the resolver after thousands of names."""
+    """The PSS of the guard and its spare before anybody asks, and of all three after thousands of names."""
     with fifty_networks() as before:
-        alone = memory.pss({before["pid"]})
+        alone = memory.pss({before["pid"], before["spare"]})
         for number in range(LEASES):
             Inside("ask0").ask(GATEWAY, f"w{number}")
         _result(_asked(0, "rate", 1.0))
@@ -142,7 +142,7 @@ def memory_row(_: Peers, __: Effort) -> list[Figure]:
         from pyrun.network import guard
 
         after = guard.status()
-        both = memory.pss({after["pid"], after["resolver"]})
+        both = memory.pss({after["pid"], after["spare"], after["resolver"]})
     kb = [float(sum(amount for _, amount in found.values())) for found in (alone, both)]
     notes = [f"{name} {amount}" for name, amount in both.values()]
     return [

@@ -206,6 +206,61 @@ def test_a_resolver_that_was_killed_is_there_for_the_next_question(site: Site) -
         assert time.monotonic() - began < 2.0
 
 
+def asked_without_waiting(site: Site) -> socket.socket:
+    """A question that is in the gateway's socket; its answer may take long."""
+    sock = site.client.socket()
+    sock.settimeout(30)
+    sock.sendto(question("web"), (GATEWAY, 53))
+    return sock
+
+
+def sleeps(pid: int) -> int:
+    """How often a process waited for something, and so was woken."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+
+def test_a_resolver_that_hangs_is_replaced_and_who_waits_is_answered(site: Site) -> None:
+    """Each has 5 to 15 s, and every further one that hangs as well longer than the one before."""
+    site.need()
+    site.client.ask(GATEWAY, "web")
+    took = []
+    for _ in range(2):
+        (hanging,) = resolvers(site)
+        os.kill(hanging, signal.SIGSTOP)
+        began = time.monotonic()
+        with asked_without_waiting(site) as sock:
+            assert Answer(sock.recv(600)).values == [WEB]
+        took.append(time.monotonic() - began)
+        (other,) = resolvers(site)
+        assert other != hanging
+    assert 4.5 < took[0] < 16.5, took
+    assert 9.5 < took[1] < 21.5, took
+
+
+def test_a_resolver_that_is_slow_or_asked_nothing_is_left_alone(site: Site) -> None:
+    """Stopped while nobody asks: nothing waits for it, and hardly anybody is woken. Then it has its turn for a moment
+    every three seconds, while questions wait all the time."""
+    site.need()
+    site.client.ask(GATEWAY, "web")
+    (pid,), (own,) = resolvers(site), guards(site)
+    time.sleep(4)  # until it has seen that links were made and leases are there
+    before = sleeps(own)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(21)
+    assert sleeps(own) - before <= 6, "the guard looks every 10 s; links tell of themselves now and then"
+    assert resolvers(site) == [pid]
+    end = time.monotonic() + 24
+    while time.monotonic() < end:
+        os.kill(pid, signal.SIGSTOP)
+        with asked_without_waiting(site) as sock:
+            time.sleep(3)
+            os.kill(pid, signal.SIGCONT)
+            assert Answer(sock.recv(600)).values == [WEB]
+            time.sleep(0.05)
+    assert resolvers(site) == [pid]
+
+
 def test_with_the_guard_everything_of_it_goes_and_the_next_start_heals(site: Site) -> None:
     second = site.networks.network("dnsb", "10.98.0.1")
     site.networks.lease("dnsb", "10.98.0.2", CLIENT_ID, "name client", "alias inb")

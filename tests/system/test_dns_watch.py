@@ -184,11 +184,56 @@ def test_a_reload_that_hangs_is_ended(host: Host) -> None:
     host.heal_by("sleep 1000")
     nft("delete table inet pyrun")
     until(lambda: host.calls() == 1, 2.0)
-    os.kill(guard.status()["pid"], signal.SIGKILL)
+    os.kill(guard.status()["pid"], signal.SIGTERM)
     words = f"{host.run}/heal"
     until(lambda: not _running("boot_cold.py network reload"), 2.0)
     for pid in _running(words) + _running("sleep 1000"):
         os.kill(pid, signal.SIGKILL)
+
+
+# ── the guard itself ───────────────────────────────────────────────────────────────────────────────
+
+REVIVED_S = 4.0  # a guard that lived for less than three seconds is not made anew before those are over
+
+
+def test_a_guard_that_is_killed_is_missed_and_called_for_once(host: Host) -> None:
+    """Its spare becomes the reload, which here makes no other; so nothing is left of either."""
+    told = guard.status()
+    os.kill(told["pid"], signal.SIGKILL)
+    until(lambda: host.calls() == 1, REVIVED_S)
+    assert (host.run / "calls").read_text() == "network reload --quiet\n"
+    until(lambda: not Path(f"/proc/{told['spare']}").exists(), 1.0)
+    assert quiet(host) == 1 and guard.status() == {}
+
+
+def test_a_guard_that_ends_as_it_is_to_is_not_missed(host: Host) -> None:
+    """By SIGTERM as by the last lease: its spare is gone with it."""
+    told = guard.status()
+    os.kill(told["pid"], signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{told['spare']}").exists(), 1.0)
+    assert quiet(host, 3.5) == 0
+
+
+def test_a_spare_that_is_killed_is_replaced(host: Host) -> None:
+    """And the new one does what the old one would have done."""
+    told = guard.status()
+    os.kill(told["spare"], signal.SIGKILL)
+    until(lambda: guard.status()["spare"] not in (0, told["spare"]), 3.0)
+    assert guard.status()["pid"] == told["pid"] and host.calls() == 0
+    os.kill(told["pid"], signal.SIGKILL)
+    until(lambda: host.calls() == 1, REVIVED_S)
+
+
+def test_the_spare_holds_nothing_and_says_who_it_is(host: Host) -> None:
+    """None of the guard's sockets, behind which nobody would be; its memory is the guard's."""
+    pid = guard.status()["spare"]
+    place = Path(f"/proc/{pid}")
+    until(lambda: (place / "comm").read_text() == "pyrun-spare\n", 1.0)
+    assert (place / "cmdline").read_bytes().split(b"\0")[0] == b"pyrun-spare"
+    held = {int(each.name): os.readlink(each) for each in (place / "fd").iterdir()}
+    assert held.pop(3).startswith("pipe:") and held == dict.fromkeys(range(3), "/dev/null")
+    own = [line for line in (place / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
+    assert int(own[0].split()[1]) < 100, own
 
 
 def _running(words: str) -> list[int]:

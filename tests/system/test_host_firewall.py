@@ -14,7 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import ruleset
 from command import Pyrun
+from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
 
 TOLD = "is open to this host and its containers only: "
@@ -24,11 +26,19 @@ def nft(script: str) -> None:
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
 
 
-def closed() -> str:
-    listed = subprocess.run(
-        "nft list set inet pyrun closed".split(), capture_output=True, text=True, check=True
-    )
-    return listed.stdout
+CLOSED_SETS = ("closed", "closed_at", "closed6", "closed6_at")
+
+
+def closed() -> set[str]:
+    """The keys of everything that is closed to the outside, as `nft` prints them."""
+    found: set[str] = set()
+    for name in CLOSED_SETS:
+        listed = subprocess.run(
+            f"nft list set inet pyrun {name}".split(), capture_output=True, text=True, check=True
+        )
+        keys = listed.stdout.partition("elements = {")[2].partition("}")[0]
+        found |= {f"{name} {key.strip()}" for key in keys.split(",") if key.strip()}
+    return found
 
 
 def expect(internet: SimpleNamespace, number: int, *, outside: bool) -> None:
@@ -102,7 +112,7 @@ def test_a_dropping_policy(
     assert rows[8443]["ReachableFrom"]["lan"] == [internet.host]
     assert (rows[8443]["Firewall"], rows[8082]["Firewall"]) == ("lets it in", "")
     pyrun.ok("rm", "-f", "web")
-    assert "elements" not in closed()
+    assert closed() == set()
 
 
 def test_the_option_that_overrules(pyrun: Pyrun, internet: SimpleNamespace, dropping_nft: str) -> None:
@@ -128,7 +138,7 @@ def test_a_port_that_is_added_is_judged_too(
     expect(internet, 8080, outside=False)
     expect(internet, 8443, outside=True)
     pyrun.ok("port", "rm", "web", "8080")
-    assert "elements" not in closed()
+    assert closed() == set()
     # published anew, through the firewall: nothing of the former verdict is left
     pyrun.ok("port", "add", "--publish-through-firewall", "web", "8080:80")
     expect(internet, 8080, outside=True)
@@ -140,7 +150,7 @@ def test_closed_ports_stay_closed_when_the_ruleset_is_flushed(
     pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", *SERVE)
     subprocess.run("nft delete table inet pyrun".split(), check=True)
     pyrun.ok("network", "reload")
-    assert "tcp . 8080" in closed()
+    assert closed() == {"closed tcp . 8080"}
     expect(internet, 8080, outside=False)
 
 
@@ -160,6 +170,132 @@ def test_reload_judges_anew(pyrun: Pyrun, internet: SimpleNamespace, dropping_nf
     pyrun.ok("network", "reload")
     expect(internet, 8080, outside=True)
     expect(internet, 8443, outside=False)
+
+
+# ── one port on several addresses ──────────────────────────────────────────────────────────────────
+
+FURTHER = "198.51.100.20"
+
+
+@pytest.fixture
+def one_address_open(internet: SimpleNamespace) -> Iterator[None]:
+    """A second address of the host, and rules which let 8080 in to that one alone."""
+    subprocess.run(f"ip address add {FURTHER}/24 dev eth0".split(), check=True)
+    nft(f"""table inet filter {{ chain input {{ type filter hook input priority filter; policy drop;
+        ct state established,related accept
+        meta l4proto ipv6-icmp accept
+        iifname {{ "lo", "pyr*" }} accept
+        ip daddr {FURTHER} tcp dport 8080 accept
+        ip6 daddr {HOST6} tcp dport 8080 accept
+    }}; }}""")
+    yield
+    nft("delete table inet filter")
+    subprocess.run(f"ip address delete {FURTHER}/24 dev eth0".split(), check=True)
+
+
+def both(internet: SimpleNamespace) -> list[str]:
+    """What the neighbour gets from port 8080 of either address of the host: the first, the further one."""
+    return [
+        fetch(f"{address}:8080", at="neighbour", tries=40 if wanted else 1, timeout_s=0.5)
+        for address, wanted in ((internet.host, False), (FURTHER, True))
+    ]
+
+
+def test_a_port_is_closed_on_one_address_and_open_on_another(
+    pyrun: Pyrun, internet: SimpleNamespace, one_address_open: None
+) -> None:
+    """Two containers, one number: either has a verdict of its own, whatever becomes of the other."""
+    shut = f"closed_at {internet.host} . tcp . 8080"
+    pyrun.ok("run", "-d", "--name", "open", "-p", f"{FURTHER}:8080:80", "busybox", *SERVE)
+    done = pyrun("run", "-d", "--name", "shut", "-p", f"{internet.host}:8080:80", "busybox", *SERVE)
+    assert f"port {internet.host}:8080/tcp {TOLD}" in done.stderr
+    assert fetch(f"{internet.host}:8080") == "hello", "it is there for the host"
+    assert both(internet) == ["", "hello"] and closed() == {shut}
+    rows = {
+        name: json.loads(pyrun.ok("port", "--format", "json", name))["ReachableFrom"]["lan"]
+        for name in ("open", "shut")
+    }
+    assert rows == {"open": [FURTHER], "shut": []}
+    # made anew, judged anew: the same
+    subprocess.run("nft delete table inet pyrun".split(), check=True)
+    pyrun.ok("network", "reload")
+    assert both(internet) == ["", "hello"] and closed() == {shut}
+    # the end of the one that is open leaves the other closed; its successor is open again
+    pyrun.ok("rm", "-f", "open")
+    assert both(internet) == ["", ""] and closed() == {shut}
+    pyrun.ok("run", "-d", "--name", "open", "-p", f"{FURTHER}:8080:80", "busybox", *SERVE)
+    assert both(internet) == ["", "hello"]
+    # and so for the other one, by `port rm`, `port add` and its end
+    pyrun.ok("port", "rm", "shut", "8080")
+    assert closed() == set() and both(internet) == ["", "hello"]
+    pyrun.ok("port", "add", "shut", f"{internet.host}:8080:80")
+    assert both(internet) == ["", "hello"] and closed() == {shut}
+    pyrun.ok("rm", "-f", "shut")
+    assert closed() == set()
+
+
+def test_reload_judges_each_address_for_itself(
+    pyrun: Pyrun, internet: SimpleNamespace, one_address_open: None
+) -> None:
+    pyrun.ok("run", "-d", "--name", "open", "-p", f"{FURTHER}:8080:80", "busybox", *SERVE)
+    pyrun.ok("run", "-d", "--name", "shut", "-p", f"{internet.host}:8080:80", "busybox", *SERVE)
+    assert both(internet) == ["", "hello"]
+    nft(f"""flush chain inet filter input
+        add rule inet filter input iifname {{ "lo", "pyr*" }} accept
+        add rule inet filter input ct state established accept
+        add rule inet filter input ip daddr {internet.host} tcp dport 8080 accept""")
+    pyrun.ok("network", "reload")
+    assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+    assert refuses(f"{FURTHER}:8080", at="neighbour")
+    assert closed() == {f"closed_at {FURTHER} . tcp . 8080"}
+
+
+def test_the_families_are_judged_apart(
+    pyrun: Pyrun, internet: SimpleNamespace, one_address_open: None
+) -> None:
+    """0.0.0.0 of one container is closed, an IPv6 address of another open; and the other way round."""
+    pyrun.ok("network", "create", "--ipv6", "six")
+    with uplink6():
+        words = ["--network", "six", "busybox", *SERVE]
+        pyrun.ok("run", "-d", "--name", "four", "-p", "0.0.0.0:8080:80", *words)
+        pyrun.ok("run", "-d", "--name", "open", "-p", f"[{HOST6}]:8080:80", *words)
+        assert closed() == {"closed tcp . 8080"}
+        assert fetch(f"{internet.host}:8080") == fetch(f"[{HOST6}]:8080") == "hello"
+        assert fetch(f"[{HOST6}]:8080", at="internet") == "hello"
+        assert both(internet)[0] == "" and refuses(f"{internet.host}:8080", at="internet")
+        pyrun.ok("rm", "-f", "open", "four")
+        assert closed() == set()
+        pyrun.ok("run", "-d", "--name", "every", "-p", "8080:80", *words)
+        assert closed() == {"closed tcp . 8080", "closed6 tcp . 8080"}
+        assert fetch(f"[{HOST6}]:8080") == "hello" and refuses(f"[{HOST6}]:8080", at="internet")
+        pyrun.ok("rm", "-f", "every")
+        nft("""flush chain inet filter input
+            add rule inet filter input ct state established accept
+            add rule inet filter input meta l4proto ipv6-icmp accept
+            add rule inet filter input meta nfproto ipv4 accept""")
+        pyrun.ok("run", "-d", "--name", "four", "-p", "0.0.0.0:8080:80", *words)
+        pyrun.ok("run", "-d", "--name", "one", "-p", f"[{HOST6}]:8080:80", *words)
+        assert closed() == {f"closed6_at {HOST6} . tcp . 8080"}
+        assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+        assert refuses(f"[{HOST6}]:8080", at="internet")
+        nft("add rule inet filter input accept")
+        pyrun.ok("network", "reload")
+        assert closed() == set() and fetch(f"[{HOST6}]:8080", at="internet") == "hello"
+        pyrun.ok("rm", "-f", "one", "four")
+
+
+def test_what_an_older_pyrun_left_is_made_anew(
+    pyrun: Pyrun, internet: SimpleNamespace, one_address_open: None
+) -> None:
+    """Its tables have no sets by address, its template no messages for them; containers of its time go on running."""
+    pyrun.ok("run", "-d", "--name", "open", "-p", f"{FURTHER}:8080:80", "busybox", *SERVE)
+    ruleset.end_guard(pyrun.runroot)
+    template = Path(pyrun.runroot, "networks/bridge/template")
+    template.write_text(template.read_text().replace("pyrun-template 3", "pyrun-template 2"))
+    nft("flush chain inet pyrun refusing; delete set inet pyrun closed_at; delete set inet pyrun closed6_at")
+    pyrun.ok("run", "-d", "--name", "shut", "-p", f"{internet.host}:8080:80", "busybox", *SERVE)
+    assert template.read_text().startswith("pyrun-template 3\n")
+    assert closed() == {f"closed_at {internet.host} . tcp . 8080"} and both(internet) == ["", "hello"]
 
 
 def test_without_such_a_firewall_nothing_is_asked(pyrun: Pyrun, tmp_path: Path) -> None:

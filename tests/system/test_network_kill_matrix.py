@@ -31,7 +31,7 @@ WAITS = ("recv", "epoll", "poll", "wait")
 # A network made again is called anew.
 BRIDGE = re.compile(r"pyr[0-9a-f]{8}\b")
 OF_THE_GUARD = re.compile(
-    r"network reload|nft -n -j list ruleset|tables-legacy -w -S|pyrun-guard"
+    r"network reload|nft -n -j list ruleset|tables-legacy -w -S|pyrun-(guard|spare)"
     r"|answer /run|/networks/(\w+\.errors|events|guard\.)|/\.record-"
 )
 

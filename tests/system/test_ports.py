@@ -152,6 +152,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(pyrun: Pyrun, options: list[st
     assert not list(pyrun.runroot.glob("ports/*"))
 
 
+@pytest.mark.needs("ipv6")
+def test_ipv6_beside_another_container(pyrun: Pyrun) -> None:
+    """Who has a port of all IPv4 addresses answers on [::1] too."""
+    pyrun.ok("network", "create", "--ipv6", "six")
+    pyrun.ok("run", "-d", "--name", "web", "-p", "0.0.0.0:8080:80", "busybox", *SERVE)
+    error = pyrun.fails(125, "run", "--rm", "--network=six", "-p", "[::]:8080:80", "busybox", "true")
+    assert error.startswith(
+        "pyrun: port [::]:8080/tcp: container web has 0.0.0.0:8080, and with it [::1]:8080"
+    )
+    pyrun.ok("rm", "-f", "web")
+    pyrun.ok("run", "--rm", "--network=six", "-p", "[::]:8080:80", "busybox", "true")
+
+
 def test_a_conflict_names_the_container(pyrun: Pyrun) -> None:
     pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "busybox", *SERVE)
     for word, told in (

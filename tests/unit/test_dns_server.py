@@ -533,6 +533,21 @@ def test_a_flood_of_new_names_leaves_room_for_others(place: Place) -> None:
         assert time.monotonic() - began < 0.1
 
 
+def test_it_tells_the_guard_that_it_is_there(place: Place) -> None:
+    """Between questions, and even if the guard does not read."""
+    place.guard.setblocking(False)
+    place.guard.send(b"there?")
+    place.go(0.02)
+    assert place.guard.recv(1000) == b"here"
+    for _ in range(2000):
+        try:
+            place.guard.send(b"there?")
+        except BlockingIOError:
+            pass
+        place.server.round(0)
+    assert values(place.ask(question("web"))) == [WEB]
+
+
 def test_the_guard_takes_a_network_away(place: Place) -> None:
     place.guard.send(b"drop\tfront")
     place.go(0.1)

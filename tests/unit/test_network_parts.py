@@ -137,7 +137,15 @@ def test_a_value_without_a_place_is_a_mistake(template: messages.Template) -> No
         messages.filled(template, "route", mac=b"123456")
 
 
-@pytest.mark.parametrize("text", ["", "pyrun-template 0\nend\n", "pyrun-template 1\nbridge pyrun0\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "pyrun-template 0\nend\n",
+        "pyrun-template 2\nbridge pyrun0\nend\n",
+        "pyrun-template 3\nbridge pyrun0\n",
+    ],
+)
 def test_another_versions_template_is_none(text: str) -> None:
     assert messages.parsed(text) is None
 
@@ -195,12 +203,16 @@ PUBLISHED = [
     ("::", 8080, 80, "tcp"),
     ("127.0.0.1", 53, 53, "udp"),
     ("::1", 81, 80, "tcp"),
+    ("192.0.2.1", 8081, 80, "tcp"),
+    ("2001:db8::1", 8081, 80, "tcp"),
 ]
+# Closed on one address of each family, and on all IPv4 addresses.
+SHUT = [("0.0.0.0", 8080, "tcp"), ("192.0.2.1", 8081, "tcp")]
 
 
 def test_every_operation_is_explained_and_performed(template: messages.Template, run_directory: Path) -> None:
     asked_for = wire(template, ip="10.77.0.9")
-    planned = stage._connecting("web", "owner 1 2", [asked_for], PUBLISHED, [("tcp", 8080)])
+    planned = stage._connecting("web", "owner 1 2", [asked_for], PUBLISHED, SHUT)
     assert {operation.kind for operation in planned} == set(attach.PERFORM)
     planned += [Operation("LEASE", "10.77.0.2", "bridge"), Operation("PORT", "0.0.0.0", 80, "tcp")]
     planned += [Operation("NETWORK", "pyrun0", "10.77.0.1", 16)]
@@ -215,6 +227,27 @@ def test_every_operation_is_explained_and_performed(template: messages.Template,
         sentence, _, see = explain.EXPLAIN[operation.kind](operation)
         assert sentence[0].islower()
         assert see
+
+
+def test_a_port_is_closed_or_opened_by_its_address(template: messages.Template) -> None:
+    """One element a port that anybody outside could reach, in the set of its family and kind, keyed as nft keys it."""
+    from pyrun.network import elements, firewall, nft
+    from pyrun.network.publishing import shutting
+
+    planned = stage._connecting("web", "o 1 2", [wire(template)], PUBLISHED, SHUT)
+    assert [(each.kind, *each.args) for each in planned if each.kind in ("CLOSE", "OPEN")] == [
+        ("CLOSE", "0.0.0.0", 8080, "tcp"), ("OPEN", "::", 8080, "tcp"),
+        ("CLOSE", "192.0.2.1", 8081, "tcp"), ("OPEN", "2001:db8::1", 8081, "tcp"),
+    ]  # fmt: skip
+    port = b"\6\0\0\0" + (8081).to_bytes(2, "big") + b"\0\0"
+    for host, name, address in (
+        ("0.0.0.0", b"closed", b""), ("192.0.2.1", b"closed_at", socket.inet_aton("192.0.2.1")),
+        ("::", b"closed6", b""), ("2001:db8::1", b"closed6_at", socket.inet_pton(socket.AF_INET6, "2001:db8::1")),
+    ):  # fmt: skip
+        for action, kind in (("shut", nft.NEW_ELEMENT), ("unshut", nft.DELETE_ELEMENT)):
+            made = elements.shut(template, action, host, 8081, "tcp")
+            assert made == nft.elements(kind, firewall.TABLE, name.decode(), [{"key": address + port}])
+            assert shutting.of_key(address + port, "" if address else host) == (host, 8081, "tcp")
 
 
 def undo(

@@ -1,8 +1,8 @@
 """The quick look for containers whose keeper died; every start and stop begins or ends with it.
 
-A healthy container costs some five microseconds: one open and one refused lock. So of very many, each start looks at
-a part, and a thousand starts do not wait for a thousand others each; `system reconcile` looks at all. Only when somebody
-is really dead is the cold half (engine/system.py) loaded.
+A healthy container costs some five microseconds: one open and one refused lock. Of very many a start looks at a part,
+else the thousandth would wait for a thousand others; `system reconcile` looks at all. Only when somebody is really dead
+is the cold half (engine/system.py) loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PART = 128
 
 
 def reconcile_quietly() -> int:
-    """Clean up after dead containers, of very many after those of a part, without a word; returns how many there were."""
+    """Clean up after dead containers without a word, of very many after those of a part; how many there were."""
     dead = claim_dead(_PART)
     if not dead:
         return 0
@@ -35,7 +35,8 @@ def reconcile_quietly() -> int:
 def claim_dead(most: int = 0) -> list[tuple[str, int]]:
     """Every container that has neither monitor nor process: (id, descriptor with the lock of its undo list).
 
-    most: look at so many, beginning anywhere; 0: at all. The lock keeps others from cleaning up the same one; the caller closes the descriptor.
+    most: look at so many, beginning anywhere; 0: at all. The lock keeps others from cleaning up the same one; the
+    caller closes the descriptor.
     """
     directory_fd = _containers_fd()
     if directory_fd < 0:

@@ -39,14 +39,16 @@ def publish(link: Attachment, host: str, port: int, protocol: str, address: str,
     link.rules.append(elements.element(link.template, "publish", (host, port, inside, protocol), address))
 
 
-def close_port(link: Attachment, protocol: str, port: int) -> None:
+def close_port(link: Attachment, host: str, port: int, protocol: str) -> None:
     """Queue an element that closes a published port to the outside, since the host's firewall would not let it in."""
-    link.rules.append(elements.shut(link.template, "shut", protocol, port))
+    link.rules.append(elements.shut(link.template, "shut", host, port, protocol))
 
 
-def open_port(link: Attachment, protocol: str, port: int) -> None:
+def open_port(link: Attachment, host: str, port: int, protocol: str) -> None:
     """Queue the opposite: the element is not there afterwards, whether it was or not."""
-    link.rules += [elements.shut(link.template, action, protocol, port) for action in ("shut", "unshut")]
+    link.rules += [
+        elements.shut(link.template, action, host, port, protocol) for action in ("shut", "unshut")
+    ]
 
 
 def commit(link: Attachment, count: int) -> None:

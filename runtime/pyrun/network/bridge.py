@@ -59,6 +59,7 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
         made = network is None
         if network is None:
             network = design.designed(route, name)
+            design.check_families(network)
             records.save(network)
         try:
             done = _repair(route, network)
@@ -82,6 +83,7 @@ def create(wanted: dict[str, Any]) -> Network:
     """Define a network and build it. Raises: UsageError, Conflict, NetworkError; nothing is left then."""
     with host.locked(), IPRoute() as route:
         network = design.defined(route, wanted)
+        design.check_families(network)
         if network["driver"] in ("macvlan", "ipvlan"):
             from pyrun.network import drivers
 

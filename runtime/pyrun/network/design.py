@@ -2,6 +2,7 @@
 
     designed(route, name)       the default network, or one that was created, as it is to be built
     defined(route, wanted)      the definition of a new one, checked against this host
+    check_families(network)     whether this kernel has what its addresses need
 
 Nothing is made here. `route` is a pyroute2 IPRoute, for what the host has: routes, addresses, the uplink's MTU.
 """
@@ -13,8 +14,8 @@ import time
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from pyrun.errors import Conflict, NotFound, UsageError
-from pyrun.network import records, requests, subnets
+from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
+from pyrun.network import host, records, requests, subnets
 from pyrun.network.records import Network
 from pyrun.store import containers
 
@@ -75,6 +76,15 @@ def defined(route: Any, wanted: dict[str, Any]) -> Network:
     network.update(_told(*_subnets(route, wanted)))
     network["ipv6"] = bool(network["subnets6"])
     return network
+
+
+def check_families(network: Network) -> None:
+    """Raises: NetworkError for a network with IPv6 on a kernel without."""
+    if network["subnets6"] and not host.has_ipv6():
+        raise NetworkError(
+            f"network {network['name']!r} cannot have {network['subnet6']}: this kernel has no IPv6",
+            "a network without IPv6; or `cat /proc/cmdline`, where ipv6.disable=1 switches it off",
+        )
 
 
 def _bridge_name(route: Any, network: Network) -> str:

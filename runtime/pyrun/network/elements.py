@@ -37,15 +37,24 @@ def of_the_link(mac: str) -> bytes:
 def element(template: messages.Template, action: str, port: ports.Port, address: str) -> bytes:
     """The message that adds ("publish") or deletes ("unpublish") one published port of the family of *address*."""
     host, number, inside, protocol = port
-    six = ":" in host
+    more = {"target": _packed(address) + pack(">Hxx", inside)} if action == "publish" else {}
+    return _of_port(template, action, host, number, protocol, **more)
+
+
+def shut(template: messages.Template, action: str, host: str, number: int, protocol: str) -> bytes:
+    """The message that closes a published port to the outside ("shut"), or takes that back ("unshut")."""
+    return _of_port(template, action, host, number, protocol)
+
+
+def _of_port(
+    template: messages.Template, action: str, host: str, number: int, protocol: str, **more: bytes
+) -> bytes:
+    """An element keyed by a port of the host, of one address or of all of a family: four messages an action."""
     key = pack(">BxxxHxx", ports.PROTOCOLS[protocol], number)
-    name = f"{action}6" if six else action
+    name = f"{action}6" if ":" in host else action
     if host not in (ports.ANY, ports.ANY6):
         name, key = f"{name}-at", _packed(host) + key
-    values = {"key": key}
-    if action == "publish":
-        values["target"] = _packed(address) + pack(">Hxx", inside)
-    return messages.filled(template, name, **values)
+    return messages.filled(template, name, key=key, **more)
 
 
 def _packed(address: str) -> bytes:
@@ -64,11 +73,6 @@ def published_and_back(
         target = targets[":" in port[0]]
         changes += [element(template, "publish", port, target), element(template, "unpublish", port, target)]
     return changes
-
-
-def shut(template: messages.Template, action: str, protocol: str, number: int) -> bytes:
-    """The message that closes a published port to the outside ("shut"), or takes that back ("unshut")."""
-    return messages.filled(template, action, key=pack(">BxxxHxx", ports.PROTOCOLS[protocol], number))
 
 
 def unpin_batch(template: messages.Template, name: str, mac: str, address: str, address6: str) -> bytes:

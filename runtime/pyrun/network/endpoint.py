@@ -182,7 +182,9 @@ def first_for(wires: list[Wire], key: str) -> Wire | None:
     key: "gateway" or "gateway6".
     """
     out = [wire for wire in wires if wire[key] and not wire["internal"]]
-    return max(out, key=lambda wire: int(str(wire["gw_priority"]))) if out else None
+    if len(out) < 2:
+        return out[0] if out else None
+    return max(out, key=lambda wire: int(str(wire["gw_priority"])))
 
 
 def operations(wire: Wire, name: str, default: Wire | None, default6: Wire | None) -> list[Operation]:

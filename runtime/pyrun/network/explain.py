@@ -169,37 +169,37 @@ def _hairpin(operation: Operation) -> Explanation:
 
 def _publish(operation: Operation) -> Explanation:
     host, number, protocol, address, inside = _words(operation)
-    six = ":" in host
-    if host in (ports.ANY, ports.ANY6):
-        element, name = (
-            f"{protocol} . {number} : {address} . {inside}",
-            firewall.PORTS6 if six else firewall.PORTS,
-        )
-    else:
-        name = firewall.PORTS6_AT if six else firewall.PORTS_AT
-        element = f"{host} . {protocol} . {number} : {address} . {inside}"
+    name, key = _keyed(firewall.PORTS, host, number, protocol)
     return (
         f"publish {host}:{number}/{protocol}: connections go to {address}:{inside}",
-        f"nft add element inet {firewall.TABLE} {name} '{{ {element} }}'",
+        f"nft add element inet {firewall.TABLE} {name} '{{ {key} : {address} . {inside} }}'",
         f"nft list map inet {firewall.TABLE} {name}",
     )
 
 
+def _keyed(base: str, host: str, number: str, protocol: str) -> tuple[str, str]:
+    """A port of the host in the firewall: the name of its map or set, and its key there."""
+    name, key = f"{base}6" if ":" in host else base, f"{protocol} . {number}"
+    return (name, key) if host in (ports.ANY, ports.ANY6) else (f"{name}_at", f"{host} . {key}")
+
+
 def _close(operation: Operation) -> Explanation:
-    protocol, number = _words(operation)
+    host, number, protocol = _words(operation)
+    name, key = _keyed(firewall.CLOSED, host, number, protocol)
     return (
-        f"keep {number}/{protocol} closed to the outside: this host's own firewall would not let it in",
-        f"nft add element inet {firewall.TABLE} {firewall.CLOSED} '{{ {protocol} . {number} }}'",
-        f"nft list set inet {firewall.TABLE} {firewall.CLOSED}",
+        f"keep {host}:{number}/{protocol} closed to the outside: this host's own firewall would not let it in",
+        f"nft add element inet {firewall.TABLE} {name} '{{ {key} }}'",
+        f"nft list set inet {firewall.TABLE} {name}",
     )
 
 
 def _open(operation: Operation) -> Explanation:
-    protocol, number = _words(operation)
+    host, number, protocol = _words(operation)
+    name, key = _keyed(firewall.CLOSED, host, number, protocol)
     return (
-        f"have {number}/{protocol} open to the outside, as this host's own firewall has it",
-        f"nft delete element inet {firewall.TABLE} {firewall.CLOSED} '{{ {protocol} . {number} }}'",
-        f"nft list set inet {firewall.TABLE} {firewall.CLOSED}",
+        f"have {host}:{number}/{protocol} open to the outside, as this host's own firewall has it",
+        f"nft delete element inet {firewall.TABLE} {name} '{{ {key} }}'",
+        f"nft list set inet {firewall.TABLE} {name}",
     )
 
 

@@ -6,7 +6,8 @@ The guard (csrc/guard.c) is one small process for all networks of a run director
     hold     sockets bound to published ports: kept until the claim of the port goes
 
 One datagram there, one back: 0.1 ms. Where nobody answers, it is started, and told what stands (guard_start.py, cold).
-A guard may end at any moment, when it has nothing to do or by somebody's hand; then all is asked again of the next.
+A guard may end at any moment, when it has nothing to do or by somebody's hand; then all is asked again of the next,
+which the next start makes, or the guard's spare (csrc/guard_spare.c) where containers run.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ def hand_over(some: list[Hold]) -> None:
 
 
 def status() -> dict[str, int]:
-    """Of a guard that runs: pid, resolver (its pid, 0: nobody has asked yet), ports (how many are held) and the port
-    of every network by name. {} when there is none; starts nothing."""
+    """Of a guard that runs: pid, spare (the pid of whom its death is told, 0: none), resolver (the same, 0: nobody has
+    asked yet), ports (how many are held) and the port of every network by name. {} when there is none; starts nothing.
+    """
     try:
         with_guard = connected()
     except OSError:

@@ -13,29 +13,19 @@ from __future__ import annotations
 import fcntl
 import posix
 from _socket import (
-    AF_INET,
-    AF_INET6,
     AF_UNIX,
-    IPPROTO_IPV6,
-    IPV6_V6ONLY,
     SOCK_CLOEXEC,
-    SOCK_DGRAM,
     SOCK_SEQPACKET,
-    SOCK_STREAM,
     socket,
 )
 
 from pyrun import boot
 from pyrun.errors import NetworkError
 from pyrun.network import guard, messages
+from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyrun.network.publishing import ports
-
 _BACKLOG = 4096
-_SCTP = 132
 _KEPT_ENVIRONMENT = (b"PATH", b"PYRUN_ROOT", b"PYRUN_RUNROOT", b"PYRUN_BINARY")
 
 
@@ -152,26 +142,11 @@ def reserved() -> list[tuple[str, socket, str]]:
     found = []
     for port, address in records.published_ports():
         try:
-            sock = _bound(port)
+            sock = reservation.bound(port[0], port[1], port[3])
         except OSError:
             continue
         found.append((ports.path(port).rpartition("/")[2], sock, f"{address} {port[2]}"))
     return found
-
-
-def _bound(port: ports.Port) -> socket:
-    host, number, _, protocol = port
-    family = AF_INET6 if ":" in host else AF_INET
-    kind, transport = {"udp": (SOCK_DGRAM, 0), "sctp": (SOCK_STREAM, _SCTP)}.get(protocol, (SOCK_STREAM, 0))
-    sock = socket(family, kind | SOCK_CLOEXEC, transport)
-    try:
-        if family == AF_INET6:
-            sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
-        sock.bind((host, number))
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _names_in(directory: str) -> list[str]:

@@ -64,6 +64,11 @@ def write_sysctl(name: str, value: str) -> None:
         pass
 
 
+def has_ipv6() -> bool:
+    """Whether this kernel has IPv6: not after a boot with ipv6.disable=1."""
+    return Path("/proc/sys/net/ipv6/conf").is_dir()
+
+
 def enable_forwarding(*, ipv6: bool = False) -> None:
     """Let the host forward packets, and say so."""
     if read_sysctl(FORWARD) != "1":

@@ -4,7 +4,7 @@ pyroute2 encoded every message once, when the network was made, with a recogniza
 its own; templates.py noted where those are. What is left for a start is to put its values there and send.
 The file run/networks/<name>/template can be read by a person:
 
-    pyrun-template 2
+    pyrun-template 3
     bridge pyrun0
     index 5
     ...
@@ -24,7 +24,7 @@ from _struct import pack, unpack_from
 from pyrun.errors import NetworkError
 from pyrun.store import paths
 
-FORMAT = "pyrun-template 2"
+FORMAT = "pyrun-template 3"
 # A container's name is kept as alias of its link, cut to this length.
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0
@@ -77,11 +77,15 @@ def filled(template: Template, name: str, /, **values: bytes) -> bytes:
     """
     text, *places = template[f"message {name}"].split(" ")
     message = bytearray.fromhex(text)
-    offsets = {field: numbers for field, _, numbers in [place.partition("@") for place in places]}
-    for field, value in values.items():
-        for offset in offsets[field].split(","):
-            start = int(offset)
-            message[start : start + len(value)] = value
+    for place in places:
+        field, _, offsets = place.partition("@")
+        if field in values:
+            value = values.pop(field)
+            for offset in offsets.split(","):
+                start = int(offset)
+                message[start : start + len(value)] = value
+    if values:
+        raise KeyError(*values)
     return bytes(message)
 
 

@@ -20,7 +20,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 
-from pyrun.network import firewall, messages, nft  # noqa: E402
+from pyrun.network import firewall, host, messages, nft  # noqa: E402
 
 Values = dict[str, bytes]
 
@@ -135,11 +135,12 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
         ]
     }
     kind = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
-    # No address of its own on a bridge port: nothing may reach the host through it.
-    quiet = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+    # No address of its own on a bridge port: nothing may reach the host through it. A kernel without IPv6 refuses this.
+    six = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+    quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() else []
     alias = ("IFLA_IFALIAS", values["alias"].decode())
     master = ("IFLA_MASTER", network.get("master_index") or network["index"])
-    join = [name, alias, ("IFLA_AF_SPEC", quiet), master]
+    join = [name, alias, *quiet, master]
     up = {"flags": IFF_UP, "change": IFF_UP}
     return {
         "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, ("IFLA_LINKINFO", kind)]),
@@ -178,25 +179,24 @@ def _inside(values: Values) -> dict[str, bytes]:
     }
 
 
-# Message of a published port -> (map, mark of its key, mark of where it leads)
+# What follows the name of a message of a published port -> (map, set of the closed, mark of the key, of where it leads)
 _PUBLISHED = {
-    "publish": (firewall.PORTS, "key", "target"),
-    "publish-at": (firewall.PORTS_AT, "key-at", "target"),
-    "publish6": (firewall.PORTS6, "key", "target6"),
-    "publish6-at": (firewall.PORTS6_AT, "key6-at", "target6"),
+    "": (firewall.PORTS, firewall.CLOSED, "key", "target"),
+    "-at": (firewall.PORTS_AT, firewall.CLOSED_AT, "key-at", "target"),
+    "6": (firewall.PORTS6, firewall.CLOSED6, "key", "target6"),
+    "6-at": (firewall.PORTS6_AT, firewall.CLOSED6_AT, "key6-at", "target6"),
 }
 
 
 def _firewall(values: Values) -> dict[str, bytes]:
     """Elements of published ports, what a link may send, and the flows to forget."""
     done: dict[str, bytes] = {}
-    for name, (map_, key, target) in _PUBLISHED.items():
-        item: dict[str, object] = {"key": values[key], "data": values[target]}
-        done[name] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, map_, [item])
-        done[f"un{name}"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, map_, [{"key": values[key]}])
-    shut: list[nft.Item] = [{"key": values["key"]}]
-    done["shut"] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, firewall.CLOSED, shut)
-    done["unshut"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, firewall.CLOSED, shut)
+    for more, (map_, closed, key, target) in _PUBLISHED.items():
+        bare: list[nft.Item] = [{"key": values[key]}]
+        leading: list[nft.Item] = [{"key": values[key], "data": values[target]}]
+        for action, name, items in (("publish", map_, leading), ("shut", closed, bare)):
+            done[action + more] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, name, items)
+            done[f"un{action}{more}"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, name, bare)
     link = values["name"].decode()
     mac = ":".join(f"{byte:02x}" for byte in values["mac"])
     address = socket.inet_ntoa(values["address"])

@@ -1,7 +1,7 @@
 """The resolver's loop: what the guard tells, questions by UDP, and everybody's turn.
 
-    guard, descriptor 3   "net NAME GATEWAY GATEWAY6 PORT" with its sockets; "drop NAME"; its end is ours
-    to the guard          "mute NAME ADDRESS SECONDS"
+    guard, descriptor 3   "net NAME GATEWAY GATEWAY6 PORT" with its sockets; "drop NAME"; "there?"; its end is ours
+    to the guard          "mute NAME ADDRESS SECONDS"; "here", the answer that keeps us from being killed
 
 A round of the loop takes a few questions from every socket that has some, so that a network where somebody floods
 slows the others by that much and no more.
@@ -78,6 +78,9 @@ class Server:
             return
         if not data:
             posix._exit(0)
+        if data == b"there?":
+            self._say(b"here")
+            return
         fds = [fd for _, _, rights in control for fd in unpack(f"{len(rights) // 4}i", rights)]
         verb, name, *rest = data.decode().split("\t")
         self._drop(name)
@@ -104,9 +107,12 @@ class Server:
         self.names.forget(network)
 
     def _mute(self, network: str, source: str, seconds: int) -> None:
+        self._say(f"mute\t{network}\t{source}\t{seconds}".encode())
+
+    def _say(self, words: bytes) -> None:
         try:
-            self._channel.send(f"mute\t{network}\t{source}\t{seconds}".encode())
-        except OSError:
+            self._channel.send(words)
+        except OSError:  # gone, or it does not read
             pass
 
     # ── questions ──────────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,9 @@ from pyrun.network.firewall.names import (
     ALONE,
     BRIDGES,
     CLOSED,
+    CLOSED6,
+    CLOSED6_AT,
+    CLOSED_AT,
     DENIED,
     DENIED6,
     FURTHER_MAC,
@@ -51,13 +54,13 @@ from pyrun.network.firewall.names import (
     TOWARDS,
     UNPINNED,
 )
-from pyrun.network.firewall.sets import closed_element, network_elements, pinned_elements
+from pyrun.network.firewall.sets import network_elements, pinned_elements
 from pyrun.network.firewall.tables import build, checks, commit, complete, remove, set_gateway
 
 __all__ = [
-    "ADDRESSES", "ADDRESSES6", "ADMITTED", "ADMITTED6", "ADMITTED6_AT", "ADMITTED_AT", "ALLOWED",
-    "ALLOWED6", "ALONE", "BRIDGES", "CLOSED", "DENIED", "DENIED6", "FURTHER_MAC", "INSIDE", "ISOLATED", "MACS",
-    "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT", "SOURCES", "SUBNETS", "SUBNETS6",
-    "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "closed_element", "commit", "complete", "network_elements",
-    "open_foreign", "pinned_elements", "remove", "remove_foreign", "set_gateway",
+    "ADDRESSES", "ADDRESSES6", "ADMITTED", "ADMITTED6", "ADMITTED6_AT", "ADMITTED_AT", "ALLOWED", "ALLOWED6",
+    "ALONE", "BRIDGES", "CLOSED", "CLOSED6", "CLOSED6_AT", "CLOSED_AT", "DENIED", "DENIED6", "FURTHER_MAC",
+    "INSIDE", "ISOLATED", "MACS", "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT",
+    "SOURCES", "SUBNETS", "SUBNETS6", "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
+    "network_elements", "open_foreign", "pinned_elements", "remove", "remove_foreign", "set_gateway",
 ]  # fmt: skip

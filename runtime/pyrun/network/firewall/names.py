@@ -5,6 +5,7 @@
     ports        protocol . port -> container address . port                     -p 8080:80
     ports_at     host address . protocol . port -> container address . port      -p 192.0.2.1:8080:80
     closed       protocol . port             published, but the host's own firewall would not let it in
+    closed_at    host address . protocol . port                                  the same of one address
     subnets      the subnets of all networks                                     what is masqueraded
     bridges      the bridges of all networks
     further      bridge . MAC of its gateway                                     beyond the first of a network
@@ -40,8 +41,9 @@ PORTS6, PORTS6_AT, SUBNETS6 = "ports6", "ports6_at", "subnets6"
 POLICED, ALLOWED, DENIED = "policed", "allowed", "denied"
 POLICED6, ALLOWED6, DENIED6 = "policed6", "allowed6", "denied6"
 ADMITTED, ADMITTED_AT, ADMITTED6, ADMITTED6_AT = "admitted", "admitted_at", "admitted6", "admitted6_at"
-CLOSED, BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED = (
-    "closed", "bridges", "further", "inside", "own", "towards", "sources", "isolated",
+CLOSED, CLOSED_AT, CLOSED6, CLOSED6_AT = "closed", "closed_at", "closed6", "closed6_at"
+BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED = (
+    "bridges", "further", "inside", "own", "towards", "sources", "isolated",
 )  # fmt: skip
 MACS, ADDRESSES, ADDRESSES6, UNPINNED = "macs", "addresses", "addresses6", "unpinned"
 ALONE, MUTE, ROUTERS, ENTRANCES = "alone", "mute", "routers", "entrances"

@@ -3,6 +3,7 @@
 Each rule carries its reason as a comment, which `nft list table inet pyrun` prints. How a packet meets the chains:
 
     guard ─► policies ─► prerouting      from outside or a container: forged? allowed? published, so redirected?
+                         refusing        from outside alone: published, but not let in by the host's own firewall?
     output                               from the host itself: published, so redirected?
     forward                              between containers, and between them and the outside
     postrouting                          whose sender address must become the host's
@@ -53,6 +54,7 @@ _TCP, _UDP, _ICMPV6 = 6, 17, 58
 # Name, hook, priority, kind; a chain without hook is entered from others.
 CHAINS: tuple[tuple[str, int | None, int, str], ...] = (
     ("publish", None, 0, ""),
+    ("refusing", None, 0, ""),
     ("egress", None, 0, ""),
     ("within", None, 0, ""),
     ("guard", nft.PREROUTING, _RAW, "filter"),
@@ -112,6 +114,7 @@ def messages() -> list[bytes]:
 def rules() -> Iterator[Rule]:
     """Every rule: its chain, its parts, its reason."""
     yield from _publish()
+    yield from _refusing()
     yield from _guard()
     yield from _redirecting()
     yield from _masquerading()
@@ -137,6 +140,21 @@ def _publish() -> Iterator[Rule]:
     ], "a port published on all of them"  # fmt: skip
 
 
+def _refusing() -> Iterator[Rule]:
+    # Before anything is redirected, and asked of the first packet of a flow alone: the destination is the original one.
+    port, port_at = payload(2, 2, 2, 9), payload(2, 2, 2, 10)
+    one = "this host's firewall would not let in what is published on this address: not redirected"
+    every = "nor what is published on all of them"
+    yield "refusing", [
+        ipv4(), _DESTINATION, meta("l4proto", 9), port_at, lookup(names.CLOSED_AT), _ACCEPT
+    ], one  # fmt: skip
+    yield "refusing", [ipv4(), meta("l4proto"), port, lookup(names.CLOSED), _ACCEPT], every
+    yield "refusing", [
+        ipv6(), _DESTINATION6, meta("l4proto", 2), payload(2, 2, 2, 13), lookup(names.CLOSED6_AT), _ACCEPT
+    ], one  # fmt: skip
+    yield "refusing", [ipv6(), meta("l4proto"), port, lookup(names.CLOSED6), _ACCEPT], every
+
+
 def _guard() -> Iterator[Rule]:
     yield "guard", [*_FROM_GATEWAY, untracked()], "on the last bridge of its way: it is tracked already"
     yield "guard", [
@@ -152,8 +170,8 @@ def _guard() -> Iterator[Rule]:
 
 def _redirecting() -> Iterator[Rule]:
     yield "prerouting", [
-        *_FROM_OTHERS, meta("l4proto"), payload(2, 2, 2, 9), lookup(names.CLOSED), _RETURN
-    ], "this host's firewall would not let the port in: published to the host and its containers only"  # fmt: skip
+        *_FROM_OTHERS, jump("refusing")
+    ], "would this host's firewall let the port in? if not, it is the host's and its containers' own"  # fmt: skip
     yield "prerouting", [to_this_host(), jump("publish")], "only what is addressed to this host is redirected"
     yield "output", [
         ipv6(), _DESTINATION6, compare(bytes(15) + b"\1"), _RETURN

@@ -18,10 +18,13 @@ def every() -> list[bytes]:
     done: list[tuple[str, list[int], dict[str, object]]] = []
     for address, six in ((nft.ADDRESS, ""), (nft.ADDRESS6, "6")):
         target: dict[str, object] = {"data": [address, nft.SERVICE]}
+        everywhere = [nft.PROTOCOL, nft.SERVICE]
         to_where = [address, address, nft.PROTOCOL, nft.SERVICE]
         done += [
-            ("ports" + six, [nft.PROTOCOL, nft.SERVICE], target),
-            (f"ports{six}_at", [address, nft.PROTOCOL, nft.SERVICE], target),
+            ("ports" + six, everywhere, target),
+            (f"ports{six}_at", [address, *everywhere], target),
+            ("closed" + six, everywhere, {}),
+            (f"closed{six}_at", [address, *everywhere], {}),
             ("subnets" + six, [address], {"interval": True}),
             ("policed" + six, [address], {}),
             ("allowed" + six, to_where, {"interval": True}),
@@ -31,7 +34,6 @@ def every() -> list[bytes]:
         ]
     to_verdict: dict[str, object] = {"data": [nft.VERDICT]}
     done += [
-        (names.CLOSED, [nft.PROTOCOL, nft.SERVICE], {}),
         (names.BRIDGES, [link], {}),
         (names.FURTHER, [link, nft.ETHER], {}),
         (names.INSIDE, [link, link], to_verdict),
@@ -173,9 +175,3 @@ def pinned_elements(
         if wanted
     ]
     return [nft.elements(kind, names.TABLE, set_, some, nft.BRIDGE) for set_, some in items]
-
-
-def closed_element(kind: int, protocol: int, port: int) -> bytes:
-    """Add or delete one published port that the host's own firewall would not let in."""
-    key = bytes([protocol, 0, 0, 0]) + port.to_bytes(2, "big") + b"\0\0"
-    return nft.elements(kind, names.TABLE, names.CLOSED, [{"key": key}])

@@ -1,8 +1,8 @@
 """Would the host's own firewall let a published port in? Docker never asks; pyrun does, and leaves it closed if not.
 
 A redirected connection is forwarded and never meets the rules the administrator wrote for what enters this host. So a
-port whose original number those rules would not let in is put into the set `closed` of our table: it is published to
-this host and its containers only, which is told in a line. --publish-through-firewall overrules.
+port whose original address and number those rules would not let in is put into a set `closed...` of our table: it is
+published to this host and its containers only, which is told in a line. --publish-through-firewall overrules.
 
 `suspected` is asked by every start that publishes something: a few files and one dump of chains. Only where somebody
 else filters what enters does `closed` read the rules themselves (host_rules/, cold): ufw's, firewalld's or anybody's,
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # Of nftables: a dump of all chains of all families, the same bytes for everybody (a test has pyroute2 encode it).
 DUMP_CHAINS = pack("=IHHIIBBH", 20, 10 << 8 | 4, 0x301, 0, 0, 0, 0, 0)
 _TABLE, _HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 1, 4, 5, 6, 7, 1
-_OURS = b"pyrun\0"
+# How the answer about a chain of ours begins, after the header: the table is its first attribute.
+_OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
 _INPUT = (1).to_bytes(4, "big")
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 
@@ -48,11 +49,10 @@ def suspected(netfilter: socket) -> bool:
     if b"firewalld\0" in chains:
         return True
     for _, payload in messages.split(chains):
+        if payload.startswith(_OURS, 4):  # most of them: not worth a closer look
+            continue
         told = health.attributes(payload, 4)
-        if (
-            health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != _INPUT
-            or told.get(_TABLE) == _OURS
-        ):
+        if health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != _INPUT:
             continue
         # it drops by policy, or has rules of which the last may refuse the rest
         if told.get(_POLICY) == bytes(4) or (

@@ -196,6 +196,12 @@ def bound(host: str, number: int, protocol: str) -> socket:
         port = (host, number, 0, protocol)
         if claimed := _holder(port):
             raise _taken(port, claimed)
+        if host == ANY6 and protocol == "tcp" and (claimed := _holder((ANY, number, 0, protocol))):
+            raise Conflict(
+                f"port {place(port)}/tcp: container {claims.name_of(claimed)} has 0.0.0.0:{number}, and with it"
+                f" [::1]:{number}",
+                "publish another port, or both on that container",
+            )
         if not reservation.guarded():
             break
         if host in (ANY, ANY6) and (beside := _beside_resolver(host, number, protocol)):
@@ -231,6 +237,8 @@ def unusable(error: OSError, host: str, number: int, protocol: str) -> Conflict 
         return NetworkError(
             f"-p {where}: this host has no address {host}", "`ip -br addr` lists those it has"
         )
+    if error.errno == errno.EAFNOSUPPORT and ":" in host:
+        return NetworkError(f"-p {where}: this kernel has no IPv6", "an IPv4 address, or none")
     return NetworkError(f"-p {where}: {posix.strerror(error.errno or 0)}")
 
 

@@ -18,8 +18,8 @@ from pyrun.plan.operations import Operation
 # In the claims of ports that are published whatever the host's own firewall lets in.
 THROUGH_FIREWALL = "through-firewall"
 
-# (protocol, port of the host)
-Closed = tuple[str, int]
+# (host address, port of the host, protocol)
+Closed = tuple[str, int, str]
 
 # So many descriptors are open at once, and fit into one message to the guard.
 _HELD_AT_ONCE = 200
@@ -65,14 +65,20 @@ def closed(published: list[ports.Port], netfilter: socket, *, through_firewall: 
     if not outside or not host_firewall.suspected(netfilter):
         return None
     reasons = {} if through_firewall else host_firewall.closed(outside)
-    found = list(dict.fromkeys((protocol, number) for _, number, _, protocol in reasons))
-    if found:
-        first, more = f"{found[0][1]}/{found[0][0]}", f" and {len(found) - 1} more" if len(found) > 1 else ""
+    told = list(dict.fromkeys(map(_told, reasons)))
+    if told:
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
         notice.say(
-            f"port {first}{more} is open to this host and its containers only: {next(iter(reasons.values()))}; "
+            f"port {told[0]}{more} is open to this host and its containers only: {next(iter(reasons.values()))}; "
             "allow it there and `pyrun network reload`, or --publish-through-firewall"
         )
-    return found
+    return [(host, number, protocol) for host, number, _, protocol in reasons]
+
+
+def _told(port: ports.Port) -> str:
+    """8080/tcp; of one address with that before it. Of all of them, it is the same for both families."""
+    host, number, _, protocol = port
+    return f"{number if host in (ports.ANY, ports.ANY6) else ports.place(port)}/{protocol}"
 
 
 def claim(
@@ -141,8 +147,11 @@ def operations(
         if host != ports.LOOPBACK6
     ]
     if shut is not None:
-        every = dict.fromkeys((protocol, number) for _, number, _, protocol in published)
-        todo += [Operation("CLOSE" if each in shut else "OPEN", *each) for each in every]
+        refused = set(shut)
+        todo += [
+            Operation("CLOSE" if (host, number, protocol) in refused else "OPEN", host, number, protocol)
+            for host, number, _, protocol in host_firewall.outside(published)
+        ]
     todo.append(Operation("COMMIT", len(published) + len(wires)))
     flows = [(number, protocol) for _, number, _, protocol in published if protocol == "udp"]
     return todo + [Operation("FORGET_FLOWS", number, protocol) for number, protocol in dict.fromkeys(flows)]
@@ -166,14 +175,10 @@ def withdrawal(
 
 
 def taking_back(template: messages.Template, port: ports.Port, leads: dict[bool, str]) -> list[bytes]:
-    """Changes that take one port back: out of the map, and out of what is closed to the outside.
-
-    Of one address only, the latter stays: another container may have the port on another address, and whoever publishes
-    it next says anew whether it is closed.
-    """
+    """Changes that take one port back: out of the map, and out of what is closed to the outside."""
     if port[0] == ports.LOOPBACK6:
         return []
     changes = elements.published_and_back(template, [port], leads)
-    if port[0] in (ports.ANY, ports.ANY6):
-        changes += [elements.shut(template, action, port[3], port[1]) for action in ("shut", "unshut")]
+    for host, number, _, protocol in host_firewall.outside([port]):
+        changes += [elements.shut(template, action, host, number, protocol) for action in ("shut", "unshut")]
     return changes

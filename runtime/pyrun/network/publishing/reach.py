@@ -18,7 +18,7 @@ boot.site_packages()
 from pyroute2 import IPRoute  # noqa: E402
 
 from pyrun.network import messages  # noqa: E402
-from pyrun.network.publishing import host_firewall, ports, shutting  # noqa: E402
+from pyrun.network.publishing import host_firewall, ports, publication, shutting  # noqa: E402
 
 Row = dict[str, object]
 
@@ -39,11 +39,11 @@ def rows(published: list[ports.Port]) -> list[Row]:
 
 
 def _row(
-    port: ports.Port, addresses: list[str], refused: str, shut: set[tuple[str, int]], *, filtered: bool
+    port: ports.Port, addresses: list[str], refused: str, shut: set[publication.Closed], *, filtered: bool
 ) -> Row:
     host, number, inside, protocol = port
     alone = not host_firewall.outside([port])
-    is_shut = (protocol, number) in shut
+    is_shut = (host, number, protocol) in shut
     if host in (ports.ANY, ports.ANY6):
         lan = [address for address in addresses if (":" in address) == (host == ports.ANY6)]
     else:

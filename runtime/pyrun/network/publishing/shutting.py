@@ -7,7 +7,7 @@ The rules of the host's own firewall change, and nobody tells us. At a start the
 from __future__ import annotations
 
 import errno
-from _socket import socket
+from _socket import AF_INET, AF_INET6, inet_ntop, socket
 from _struct import unpack, unpack_from
 
 from pyrun import boot
@@ -44,7 +44,7 @@ def refused(netfilter: socket) -> set[publication.Closed]:
     if not outside or not host_firewall.suspected(netfilter):
         return set()
     obeying = [port for port in outside if not through_firewall(port)]
-    return {(protocol, number) for _, number, _, protocol in host_firewall.closed(obeying)}
+    return {(host, number, protocol) for host, number, _, protocol in host_firewall.closed(obeying)}
 
 
 def through_firewall(port: ports.Port) -> bool:
@@ -68,23 +68,44 @@ def anew() -> None:
         sock.close()
 
 
+# Set -> the address its elements are of; "" where their keys begin with it.
+_SETS = {
+    firewall.CLOSED: ports.ANY,
+    firewall.CLOSED_AT: "",
+    firewall.CLOSED6: ports.ANY6,
+    firewall.CLOSED6_AT: "",
+}
+
+
 def standing(netfilter: socket) -> set[publication.Closed]:
     """What is closed at this moment."""
-    attributes = [("NFTA_SET_ELEM_LIST_TABLE", firewall.TABLE), ("NFTA_SET_ELEM_LIST_SET", firewall.CLOSED)]
+    return {of_key(key, host) for name, host in _SETS.items() for key in _keys(netfilter, name)}
+
+
+def of_key(key: bytes, host: str) -> publication.Closed:
+    """What a key means. host: the address it is of, "" where the key begins with it."""
+    address, protocol, number = key[:-8], key[-8], unpack(">H", key[-4:-2])[0]
+    names = {number: name for name, number in ports.PROTOCOLS.items()}
+    host = host or inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)
+    return host, number, names.get(protocol, str(protocol))
+
+
+def _keys(netfilter: socket, name: str) -> list[bytes]:
+    """Of every element of a set; none if it is not there."""
+    attributes = [("NFTA_SET_ELEM_LIST_TABLE", firewall.TABLE), ("NFTA_SET_ELEM_LIST_SET", name)]
     question = nft.message(nft_set_elem_list_msg, _GET_ELEMENTS, nft.REQUEST | nft.DUMP, attributes)
     try:
         answer = messages.dump(netfilter, question)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-        return set()
-    names = {number: name for name, number in ports.PROTOCOLS.items()}
-    found = set()
+        return []
+    found = []
     for _, payload in messages.split(answer):
         for element in _nested(health.attributes(payload, 4).get(_LIST, b"")):
             key = health.attributes(health.attributes(element, 0).get(_KEY, b""), 0).get(_VALUE, b"")
-            if len(key) >= 6:
-                found.add((names.get(key[0], str(key[0])), unpack(">H", key[4:6])[0]))
+            if len(key) >= 8:
+                found.append(key)
     return found
 
 
