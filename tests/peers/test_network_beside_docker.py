@@ -87,13 +87,13 @@ def words(client: list[str]) -> Callable[..., str]:
 
 
 @contextmanager
-def docker_side(archive: object, sysctls: set[str]) -> Iterator[Side]:
+def docker_side(archive: object, sysctls: set[str], port: int = 8081) -> Iterator[Side]:
     with docker_daemon(sysctls=sysctls) as client:
         call = words(client)
         if not call("images", "-q", "busybox"):
             call("import", str(archive), "busybox")
         finished([*client, "rm", "-f", "web", "client"])
-        side = Side(call, 8081, "dock")
+        side = Side(call, port, "dock")
         try:
             yield side
         finally:

@@ -1,0 +1,41 @@
+"""A pytest plugin: a Docker daemon, its FORWARD policy DROP, runs beside every test, and keeps working.
+
+    make test ARGS="-p beside_docker tests/system"
+
+One container of Docker's, published, is asked for after each module: from this host, from the LAN, from the internet,
+and it asks for the outside. Not for the tests of tests/peers, which start daemons of their own. `make test` runs
+without it: that both sides work is shown there by tests/peers, this shows that no other test is in Docker's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import leftovers
+from peers.engines import RUN, output
+from peers.test_network_beside_docker import Side, docker_side
+
+PORT = 18081  # which no test publishes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def docker(lab: None, prepared_store: Path) -> Iterator[Side]:
+    """The daemon with its container, before all tests and after all of them."""
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    (layer,) = prepared_store.glob("layers/*")
+    archive = RUN / "busybox.tar"
+    output("tar", "-C", str(layer), "-cf", str(archive), ".")
+    with docker_side(archive, leftovers.sysctls(), PORT) as side:
+        yield side
+
+
+@pytest.fixture(scope="module", autouse=True)
+def still_works(docker: Side, internet: SimpleNamespace) -> Iterator[None]:
+    """Docker's side after each module."""
+    yield
+    assert docker.wrong(internet) == []
+    assert "-P FORWARD DROP" in output("iptables", "-S", "FORWARD")
