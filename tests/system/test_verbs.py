@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
+from pyrun.store import state
 
 POLITE = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
 DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
@@ -44,7 +45,7 @@ def listed(pyrun: Pyrun, *options: str) -> dict[str, dict[str, str]]:
 def kill_monitor(pyrun: Pyrun, name: str) -> None:
     pid = int(str(pyrun.state(name)["monitor_pid"]))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    until(lambda: state.start_time(pid) == 0)  # dead, be it as a zombie
 
 
 def test_the_life_of_a_container(pyrun: Pyrun) -> None:
