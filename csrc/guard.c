@@ -130,6 +130,7 @@ static int may_end(void) {
 
 static void end(void) {
     dns_stop();
+    watch_sweep();
     spare_stop();
     _exit(0);
 }

@@ -59,6 +59,7 @@ void watch_tables(void);
 void watch_links(void);
 void watch_ended(pid_t pid);
 int64_t watch_tick(void);
+void watch_sweep(void);
 
 /* guard_spare.c */
 void spare_start(char *shown); /* argv[0] */

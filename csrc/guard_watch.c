@@ -6,7 +6,11 @@
  *
  * The loss is noticed 0.2 s later, once, however many messages told of it, and then at most once a second. What reload
  * itself changes must not start another: while it runs nothing counts, unless it found nothing to do, for then the
- * messages were of others. If it did heal something (RUN/networks/events grew) it looks again, later and later. */
+ * messages were of others. If it did heal something (RUN/networks/events grew) it looks again, later and later.
+ *
+ * One thing is taken away here: the cable of a container that has ended. The kernel does it with the network namespace,
+ * which open connections may hold for minutes. The undo list puts the host's end into a group; whatever is in that
+ * group two seconds later is deleted, all at once, since the kernel waits as long for one as for a thousand. */
 #define _GNU_SOURCE
 #include "guard.h"
 
@@ -26,12 +30,13 @@
 #include <unistd.h>
 
 enum { SETTLE_MS = 200, BETWEEN_MS = 1000, PATIENCE_MS = 60000, QUEUE_BYTES = 4 << 20, BUFFER = 65536 };
+enum { LINGER_MS = 2000, ENDED_GROUP = 0x70797275 /* network/templates.py has it too */ };
 
 static const char OUR_TABLE[] = "pyrun", OUR_LINKS[] = "pyr", OUR_PORTS[] = "pyv", OUR_MARK[] = "pyrun";
 
 static int tables_fd = -1, links_fd = -1;
 static pid_t reloading;
-static int64_t due, ended, give_up, backoff;
+static int64_t due, ended, give_up, backoff, sweep;
 static int others; /* messages came while reload was running */
 static struct stat told_before;
 
@@ -118,6 +123,20 @@ static int is_gateway(struct attribute address) {
     return 0;
 }
 
+/* Delete the links of containers that have ended, if any waits for it: none are left is an error nobody reads. */
+void watch_sweep(void) {
+    struct {
+        struct nlmsghdr header;
+        struct ifinfomsg link;
+        struct nlattr group;
+        uint32_t number;
+    } request = {.header = {.nlmsg_len = sizeof request, .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST},
+                 .group = {.nla_len = NLA_HDRLEN + sizeof(uint32_t), .nla_type = IFLA_GROUP},
+                 .number = ENDED_GROUP};
+    if (sweep) send(links_fd, &request, sizeof request, MSG_DONTWAIT);
+    sweep = 0;
+}
+
 static void link_message(const struct nlmsghdr *message) {
     if (message->nlmsg_type == RTM_DELADDR) {
         if (is_gateway(find(message, sizeof(struct ifaddrmsg), IFA_ADDRESS))) changed();
@@ -125,7 +144,10 @@ static void link_message(const struct nlmsghdr *message) {
     }
     if (message->nlmsg_type != RTM_DELLINK && message->nlmsg_type != RTM_NEWLINK) return;
     const struct ifinfomsg *link = NLMSG_DATA(message);
-    struct attribute name = find(message, sizeof *link, IFLA_IFNAME);
+    struct attribute name = find(message, sizeof *link, IFLA_IFNAME), group = find(message, sizeof *link, IFLA_GROUP);
+    uint32_t number = 0;
+    if (group.length == sizeof number) memcpy(&number, group.data, sizeof number);
+    if (message->nlmsg_type == RTM_NEWLINK && number == ENDED_GROUP) sooner(&sweep, now_ms() + LINGER_MS);
     if (!begins(name, OUR_LINKS) || begins(name, OUR_PORTS) || link->ifi_family == AF_BRIDGE) return;
     /* a new one is down for a moment: only what was taken down says so in `change` */
     if (message->nlmsg_type == RTM_DELLINK || (link->ifi_change & IFF_UP && !(link->ifi_flags & IFF_UP))) changed();
@@ -193,8 +215,7 @@ void watch_ended(pid_t pid) {
     }
 }
 
-int64_t watch_tick(void) {
-    int64_t now = now_ms();
+static int64_t reload_tick(int64_t now) {
     if (reloading) {
         if (now < give_up) return give_up;
         kill(reloading, SIGKILL);
@@ -205,4 +226,11 @@ int64_t watch_tick(void) {
     due = 0;
     if (guard.count) reload();
     return 0;
+}
+
+int64_t watch_tick(void) {
+    int64_t now = now_ms(), next = reload_tick(now);
+    if (sweep && now >= sweep) watch_sweep();
+    sooner(&next, sweep);
+    return next;
 }

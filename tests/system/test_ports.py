@@ -11,12 +11,19 @@ from types import SimpleNamespace
 
 import pytest
 
+import leftovers
 from command import Pyrun
 from published import SERVE, ask_udp, fetch, refuses, udp_server
+from yard import soon
 
 
 def published(pyrun: Pyrun, name: str) -> list[str]:
     return [line.split(" -> ")[1] for line in pyrun.ok("port", name).splitlines()]
+
+
+def cables() -> list[str]:
+    """The hosts' ends of links to containers."""
+    return [name for name in leftovers.links() if name.startswith("pyv")]
 
 
 def address_of(pyrun: Pyrun, name: str, network: str = "bridge") -> str:
@@ -102,6 +109,20 @@ def test_a_range_to_a_range(pyrun: Pyrun) -> None:
     assert fetch("127.0.0.1:7119") == "hello"
     assert refuses("127.0.0.1:7118")
     assert "0.0.0.0:7100-7119->61-80/tcp" in pyrun.ok("ps")
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["the guard ends too", "the guard lives on"])
+def test_open_connections_do_not_keep_the_link(pyrun: Pyrun, internet: SimpleNamespace, others: int) -> None:
+    """What is on its way in them keeps a network namespace for minutes; the host's end of its cable goes anyway."""
+    for number in range(others):
+        pyrun.ok("run", "-d", "--name", f"other{number}", "busybox", "sleep", "1000")
+    pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "nc", "-ll", "-p", "80", "-e", "cat")
+    assert len(cables()) == others + 1
+    with socket.create_connection((internet.host, 8080), timeout=5) as connection:
+        connection.sendall(b"there?")
+        assert connection.recv(10) == b"there?"
+        pyrun.ok("rm", "-f", "web")
+        assert soon(lambda: len(cables()) == others, 8)
 
 
 @pytest.mark.needs("ipv6")

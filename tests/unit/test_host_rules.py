@@ -251,14 +251,16 @@ def test_a_rule_for_an_address_counts_for_a_port_of_that_address() -> None:
     assert host_firewall.refused([mine, other], [hook], ["eth0"]) == {other: REFUSED}
 
 
-def test_the_dump_of_chains_is_what_pyroute2_encodes() -> None:
+@pytest.mark.parametrize("what", ["table", "chain"])
+def test_the_dumps_are_what_pyroute2_encodes(what: str) -> None:
     from pyrun.network import nft
 
     boot.site_packages()
-    from pyroute2.netlink.nfnetlink.nftsocket import nft_chain_msg
+    from pyroute2.netlink.nfnetlink import nftsocket
 
-    encoded = nft_chain_msg()
-    encoded["header"]["type"], encoded["header"]["flags"] = 10 << 8 | nft.GET_CHAIN, nft.REQUEST | nft.DUMP
+    encoded = getattr(nftsocket, f"nft_{what}_msg")()
+    encoded["header"]["type"] = 10 << 8 | getattr(nftsocket, f"NFT_MSG_GET{what.upper()}")
+    encoded["header"]["flags"] = nft.REQUEST | nft.DUMP
     encoded["nfgen_family"] = encoded["version"] = encoded["res_id"] = 0
     encoded.encode()
-    assert bytes(encoded.data) == host_firewall.DUMP_CHAINS
+    assert bytes(encoded.data) == getattr(host_firewall, f"DUMP_{what.upper()}S")

@@ -113,6 +113,9 @@ def _encoded(
     return bytes(message.data)
 
 
+# Of links whose container has ended: the guard deletes what is in it still (csrc/guard_watch.c).
+_ENDED_GROUP = 0x70797275
+
 # A bridge port that may send a packet back to where it came from.
 _HAIRPIN = {
     "attrs": [
@@ -142,10 +145,11 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
     master = ("IFLA_MASTER", network.get("master_index") or network["index"])
     join = [name, alias, *quiet, master]
     up = {"flags": IFF_UP, "change": IFF_UP}
+    ended = ("IFLA_GROUP", _ENDED_GROUP)
     return {
         "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, ("IFLA_LINKINFO", kind)]),
         "join": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, up, join),
-        "down": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, {"flags": 0, "change": IFF_UP}, [name]),
+        "down": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, {"flags": 0, "change": IFF_UP}, [name, ended]),
         "hairpin": _encoded(ifinfmsg, NEWLINK, REQUEST_ACK, {}, [name, ("IFLA_LINKINFO", _HAIRPIN)]),
         "remove": _encoded(ifinfmsg, DELLINK, REQUEST_ACK, {}, [name]),
         "read-name": _encoded(ifinfmsg, GETLINK, 1, {}, [name]),

@@ -4,9 +4,9 @@ A redirected connection is forwarded and never meets the rules the administrator
 port whose original address and number those rules would not let in is put into a set `closed...` of our table: it is
 published to this host and its containers only, which is told in a line. --publish-through-firewall overrules.
 
-`suspected` is asked by every start that publishes something: a few files and one dump of chains. Only where somebody
-else filters what enters does `closed` read the rules themselves (host_rules/, cold): ufw's, firewalld's or anybody's,
-as the kernel has them at this moment.
+`suspected` is asked by every start that publishes something: a few files and a dump of tables, of chains too where
+somebody else has tables. Only where somebody else filters what enters does `closed` read the rules themselves
+(host_rules/, cold): ufw's, firewalld's or anybody's, as the kernel has them at this moment.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from pyrun.network.publishing.host_rules.judge import Hook
 
-# Of nftables: a dump of all chains of all families, the same bytes for everybody (a test has pyroute2 encode it).
-DUMP_CHAINS = pack("=IHHIIBBH", 20, 10 << 8 | 4, 0x301, 0, 0, 0, 0, 0)
+# Of nftables: a dump of all tables, or chains, of all families, the same bytes for everybody (a test has pyroute2
+# encode them).
+DUMP_TABLES, DUMP_CHAINS = (pack("=IHHIIBBH", 20, 10 << 8 | kind, 0x301, 0, 0, 0, 0, 0) for kind in (1, 4))
 _TABLE, _HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 1, 4, 5, 6, 7, 1
-# How the answer about a chain of ours begins, after the header: the table is its first attribute.
+# How the answer about a table or chain of ours begins, after the header: the table's name is its first attribute.
 _OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
 _INPUT = (1).to_bytes(4, "big")
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
@@ -45,10 +46,12 @@ def suspected(netfilter: socket) -> bool:
     drops by policy or has rules."""
     if b"ENABLED=yes" in _read(_UFW) or b"filter" in _read(_LEGACY):
         return True
-    chains = _chains(netfilter)
-    if b"firewalld\0" in chains:
+    tables = _dumped(netfilter, DUMP_TABLES)
+    if all(kind in _LAST or payload.startswith(_OURS, 4) for kind, payload in messages.split(tables)):
+        return False
+    if b"firewalld\0" in tables:
         return True
-    for _, payload in messages.split(chains):
+    for _, payload in messages.split(_dumped(netfilter, DUMP_CHAINS)):
         if payload.startswith(_OURS, 4):  # most of them: not worth a closer look
             continue
         told = health.attributes(payload, 4)
@@ -62,9 +65,9 @@ def suspected(netfilter: socket) -> bool:
     return False
 
 
-def _chains(netfilter: socket) -> bytes:
+def _dumped(netfilter: socket, request: bytes) -> bytes:
     """All that the kernel answers."""
-    netfilter.send(DUMP_CHAINS)
+    netfilter.send(request)
     collected = b""
     while True:
         # a datagram of a dump is no larger; a buffer like that of messages.dump costs more than all the rest
