@@ -1,10 +1,11 @@
 """A pytest plugin: a Docker daemon, its FORWARD policy DROP, runs beside every test, and keeps working.
 
-    make test ARGS="-p beside_docker tests/system"
+    make test ARGS="-p beside_docker tests/system/test_networks.py tests/system/test_run.py"
 
 One container of Docker's, published, is asked for after each module: from this host, from the LAN, from the internet,
 and it asks for the outside. Not for the tests of tests/peers, which start daemons of their own. `make test` runs
-without it: that both sides work is shown there by tests/peers, this shows that no other test is in Docker's way.
+without it: that both sides work is shown there by tests/peers, this shows that no other test is in Docker's way. Nor is
+it for tests that themselves flush the host's rules or switch forwarding off (a reboot, the tutorial by hand, faults).
 """
 
 from __future__ import annotations
