@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from _socket import AF_INET, AF_INET6, inet_ntop, socket
-from _struct import unpack, unpack_from
+from _struct import unpack
 
 from pyrun import boot
 
@@ -102,20 +102,8 @@ def _keys(netfilter: socket, name: str) -> list[bytes]:
         return []
     found = []
     for _, payload in messages.split(answer):
-        for element in _nested(health.attributes(payload, 4).get(_LIST, b"")):
+        for element in health.attributes_in_order(health.attributes(payload, 4).get(_LIST, b"")):
             key = health.attributes(health.attributes(element, 0).get(_KEY, b""), 0).get(_VALUE, b"")
             if len(key) >= 8:
                 found.append(key)
-    return found
-
-
-def _nested(data: bytes) -> list[bytes]:
-    """The values of attributes that all have the same type."""
-    found, at = [], 0
-    while at + 4 <= len(data):
-        (length,) = unpack_from("=H", data, at)
-        if length < 4:
-            break
-        found.append(data[at + 4 : at + length])
-        at += length + 3 & ~3
     return found
