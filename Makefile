@@ -29,7 +29,7 @@ PACKAGES_BENCH  = runc crun podman docker.io hyperfine $(if $(shell apt-cache sh
 SOURCES := pyproject.toml $(shell find runtime csrc images -type f -not -path '*/.*' -not -path '*/__pycache__/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages packages-bench packages-oci packages-aarch64 packages-firewalls packages-vm test-vm bench-vm build images run test test-aarch64 conformance fuzz bench docs install uninstall lint clean distclean
+.PHONY: help setup packages packages-bench packages-oci packages-aarch64 packages-firewalls packages-vm test-vm bench-vm build images run test test-aarch64 conformance fuzz bench hot docs install uninstall lint clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ test-vm: packages-vm  ## the tests of cgroup v2 and systemd, in a Debian 13 unde
 
 bench: setup packages-bench  ## measure beside runc, crun, podman and Docker, on a lab host
 	@$(ROOT) tests/lab/enter $(BIN)/python tests/bench/bench.py $(ARGS)
+
+hot: setup packages-bench  ## find out which functions a start calls, for the bundle (csrc/hot_functions.txt)
+	@$(ROOT) tests/lab/enter $(BIN)/python tests/bench/hot_functions.py $(ARGS)
 
 bench-vm: packages-vm  ## measure beside runc in the guest, with cgroupfs and with systemd
 	@$(ROOT) env VM_OUTPUT=$(BUILD)/vm tests/vm/bench/measure $(ARGS)

@@ -6,6 +6,11 @@ for, the whole group is unmarshalled, put into sys.modules and executed in an or
 importlib has no part in it. The first group is a constant of the .pyc itself, the others lie beside it: reading and
 holding what one command does not need costs half a millisecond.
 
+Most of a module is for what goes wrong or is rare. So only the functions named in hot_functions.txt are in the groups;
+that list is recorded from commands that are to be quick (tests/bench/hot_functions.py). In the place of every other
+function at module level stands a Cold object: called, it executes the rest of its module, which lies in one file for
+all modules, and hands the call on. A list that is out of date costs time, not correctness.
+
 A package's `__path__` is the real directory beside the bundle, so a cold module (`pyrun.registry.client`) is loaded
 from its own file as ever. Which modules are hot: those named in GROUPS and whatever they import at module level;
 imports inside functions are cold by definition. Not here: who starts the bundle (csrc/launcher.c), which modules may
@@ -15,6 +20,7 @@ be hot (a test says).
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.util
 import marshal
 import sys
@@ -31,6 +37,7 @@ GROUPS = {
     "system calls": "pyrun.linux",
     "oci kill": "pyrun.engine.oci.kill",
     "start": "pyrun.launch pyrun.plan.plan pyrun.spec.seccomp pyrun.spec.users pyrun.spec.capabilities",
+    "run": "pyrun.engine.explaining pyrun.engine.reconcile pyrun.engine.stdio pyrun.network.resolver",
     "image": "pyrun.engine.run pyrun.store.images pyrun.stages.network pyrun.network.attach pyrun.network.guard",
     "exec": "pyrun.engine.exec_",
     "oci create": "pyrun.engine.oci.create pyrun.engine.oci.run",
@@ -43,65 +50,12 @@ GROUPS = {
     "verbs": "pyrun.cli.verbs pyrun.engine.kill",
 }
 
-# The code of the bundle itself; "@GROUPS@" is filled in by build(): the first group, and which file the modules of the
-# others are in.
-_MAIN = '''
-import gc
-import sys
+# (module, is it a package?, code, names of its cold functions, offset and size of their code)
+Entry = tuple[str, bool, CodeType, tuple[str, ...], int, int]
 
-gc.disable()  # for the 20 ms of a start there is nothing to collect; cli.main switches it on for long verbs
-FIRST, PLACES = "@GROUPS@"
-HOME = (__file__.rpartition("/")[0] or ".").removesuffix("/pyrun")
-Module = type(sys)
+HOT_FUNCTIONS = Path(__file__).with_name("hot_functions.txt")
 
-
-def load(group):
-    for name, is_package, code in group:
-        module = sys.modules[name] = Module(name)
-        place = HOME + "/" + name.replace(".", "/")
-        if is_package:
-            module.__path__ = [place]
-        module.__package__ = name if is_package else name.rpartition(".")[0]
-        module.__file__ = place + ("/__init__.py" if is_package else ".py")
-        parent, _, leaf = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], leaf, module)
-        exec(code, module.__dict__)
-
-
-class Bundle:
-    """Finder and loader of the modules in the other groups: asked for one, it loads its group."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        file = PLACES.get(name)
-        if file is None:
-            return None
-        if name not in sys.modules:
-            import marshal
-            import posix
-
-            fd = posix.open(__file__.rpartition("/")[0] + "/" + file, posix.O_RDONLY | posix.O_CLOEXEC)
-            load(marshal.loads(posix.read(fd, posix.fstat(fd).st_size)))
-            posix.close(fd)
-        from _frozen_importlib import ModuleSpec
-
-        return ModuleSpec(name, Bundle)
-
-    @staticmethod
-    def create_module(spec):
-        return sys.modules[spec.name]
-
-    @staticmethod
-    def exec_module(module):
-        module.__spec__ = module.__loader__ = None
-
-
-PLACES = dict(PLACES)
-sys.meta_path.insert(0, Bundle)
-load(FIRST)
-sys.modules["pyrun.cli.main"].main(sys.argv)
-'''
+MAIN = Path(__file__).with_name("bundle_main.py")
 
 
 def file_name() -> str:
@@ -200,33 +154,129 @@ def is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def build(package: Path) -> dict[str, bytes]:
-    """The files of the bundle by name: a .pyc whose source is never looked for (unchecked hash, PEP 552), and a
-    marshalled group each for the others."""
-    first, *others = [_compile(package, group) for group in grouped(package)]
-    titles = [f"{file_name().removesuffix('.pyc')}.{title}" for title in list(GROUPS)[1:]]
-    places = tuple((name, title) for title, group in zip(titles, others, strict=True) for name, _, _ in group)
-    main = compile(_MAIN, "pyrun/hot", "exec", dont_inherit=True, optimize=2)
+def hot_functions(listed: str) -> dict[str, set[str]]:
+    """Module -> the functions a start calls, from the text of hot_functions.txt: a line with the module, indented lines
+    with names; `#` begins a comment."""
+    found: dict[str, set[str]] = {}
+    module = ""
+    for line in listed.splitlines():
+        words = line.partition("#")[0].split()
+        if words and not line.startswith(" "):
+            (module,) = words
+        elif words:
+            found.setdefault(module, set()).update(words)
+    return found
+
+
+def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
+    """The files of the bundle by name: a .pyc whose source is never looked for (unchecked hash, PEP 552), a
+    marshalled group each for the others, and what is cold.
+
+    listed: the text of a hot_functions.txt; None: the one beside this. An empty
+    one leaves the modules whole.
+    """
+    hot = hot_functions(HOT_FUNCTIONS.read_text() if listed is None else listed)
+    stem = file_name().removesuffix(".pyc")
+    rest = bytearray()
+    first, *others = [_compile(package, group, hot, rest) for group in grouped(package)]
+    titles = [f"{stem}.{title}" for title in list(GROUPS)[1:]]
+    places = tuple((each[0], title) for title, group in zip(titles, others, strict=True) for each in group)
+    main = _code(ast.parse(MAIN.read_text().replace("@COLD@", f"{stem}.cold")), "pyrun/hot")
     # code objects cannot be written in source: they take the place of a constant
     main = main.replace(
         co_consts=tuple((first, places) if each == "@GROUPS@" else each for each in main.co_consts)
     )
-    unchecked_hash = (1).to_bytes(4, "little")
-    pyc = importlib.util.MAGIC_NUMBER + unchecked_hash + bytes(8) + marshal.dumps(main)
     return {
-        file_name(): pyc,
+        file_name(): as_pyc(main),
         **{title: marshal.dumps(group) for title, group in zip(titles, others, strict=True)},
+        f"{stem}.cold": bytes(rest),
     }
 
 
-def _compile(package: Path, group: dict[str, Path]) -> tuple[tuple[str, bool, CodeType], ...]:
-    """(name, is it a package?, code); optimize=2: no docstrings, and no asserts (they are for the type checker)."""
+def as_pyc(code: CodeType) -> bytes:
+    """The bytes of a .pyc file that is never compared with a source."""
+    unchecked_hash = (1).to_bytes(4, "little")
+    return importlib.util.MAGIC_NUMBER + unchecked_hash + bytes(8) + marshal.dumps(code)
+
+
+def _compile(
+    package: Path, group: dict[str, Path], hot: dict[str, set[str]], rest: bytearray
+) -> tuple[Entry, ...]:
+    """The modules of *group* as `load` takes them; what is cold of them is added to *rest*."""
     compiled = []
     for name, path in group.items():
         shown = str(path.relative_to(package.parent))
-        code = compile(path.read_bytes(), shown, "exec", dont_inherit=True, optimize=2)
-        compiled.append((name, path.name == "__init__.py", code))
+        tree = ast.parse(path.read_bytes(), shown)
+        cold = cold_part(tree, hot.get(name, set()) if hot else None)
+        code, frozen = _code(tree, shown), _code(cold, shown)
+        names = tuple(each.name for each in cold.body if isinstance(each, ast.FunctionDef))
+        offset = len(rest)
+        if names:
+            rest += marshal.dumps(frozen)
+        compiled.append((name, path.name == "__init__.py", code, names, offset, len(rest) - offset))
     return tuple(compiled)
+
+
+def _code(tree: ast.Module, shown: str) -> CodeType:
+    """optimize=2: no docstrings, and no asserts (they are for the type checker)."""
+    code: CodeType = compile(_Leaner().visit(tree), shown, "exec", dont_inherit=True, optimize=2)
+    return code
+
+
+def cold_part(tree: ast.Module, hot: set[str] | None) -> ast.Module:
+    """Take the functions that are not *hot* out of *tree*, into a module of their own, which it returns.
+
+    Functions at module level alone, undecorated and defined once: for these, being defined later makes no difference.
+    None: the whole module is hot.
+    """
+    defined = [each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
+    cold = [
+        each
+        for each in tree.body
+        if hot is not None
+        and isinstance(each, ast.FunctionDef)
+        and each.name not in hot
+        and not each.decorator_list
+        and defined.count(each.name) == 1
+    ]
+    tree.body = [each for each in tree.body if each not in cold]
+    return ast.Module([*cold], tree.type_ignores)
+
+
+class _Leaner(ast.NodeTransformer):
+    """Takes away what a bundle has no use for: annotations, which nothing reads, and with them the one feature of
+    __future__; and the module errno, whose hundred names take 0.1 ms to make: the numbers stand in their place."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+    def visit_Import(self, node: ast.Import) -> ast.stmt | None:
+        node.names = [each for each in node.names if each.name != "errno"]
+        return node if node.names else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt | None:
+        if node.module == "errno":
+            numbers = {each.asname or each.name: getattr(errno, each.name) for each in node.names}
+            targets = ast.Tuple([ast.Name(name, ast.Store()) for name in numbers], ast.Store())
+            values = ast.Tuple([ast.Constant(number) for number in numbers.values()], ast.Load())
+            return ast.fix_missing_locations(ast.copy_location(ast.Assign([targets], values), node))
+        return None if node.module == "__future__" else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        if isinstance(node.value, ast.Name) and node.value.id == "errno":
+            return ast.copy_location(ast.Constant(getattr(errno, node.attr)), node)
+        self.generic_visit(node)
+        return node
 
 
 if __name__ == "__main__":  # `bundle.py`: show what is in it

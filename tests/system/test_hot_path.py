@@ -69,6 +69,21 @@ def test_a_hot_verb_imports_only_hot_modules(pyrun: Pyrun, args: tuple[str, ...]
     assert imported(pyrun, *args) - hot - CHEAP == set()
 
 
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_a_start_calls_no_cold_function(pyrun: Pyrun, network: str) -> None:
+    """With nothing in the file of cold functions a start works; if not, `make hot` has to write the list anew."""
+    start = ("run", "--rm", f"--net={network}", "busybox", "true")
+    pyrun.ok(*start)  # makes bridges and caches
+    (cold,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/hot.*.cold")
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(cold)]
+    done = subprocess.run([*hidden, str(pyrun.binary), *start], capture_output=True, text=True, env=pyrun.env,
+                          check=False, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), "then make hot"
+    rare = subprocess.run([*hidden, str(pyrun.binary), "--debug", "ps", "--filter", "x"], capture_output=True,
+                          text=True, env=pyrun.env, check=False, timeout=60)  # fmt: skip
+    assert "EOFError" in rare.stderr, "a command that is not quick does call one"
+
+
 def test_the_launcher_hides_the_environment(pyrun: Pyrun, tmp_path: Path) -> None:
     """Neither PYTHONPATH nor the current directory has a say in what is imported."""
     (tmp_path / "posix.py").write_text("raise SystemExit('imported from the current directory')")

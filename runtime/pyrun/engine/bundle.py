@@ -12,7 +12,6 @@ import posix
 from pyrun import boot, launch
 from pyrun.errors import UsageError
 from pyrun.network import requests, resolver
-from pyrun.network.publishing import option
 from pyrun.plan import plan as plans
 from pyrun.spec import check, config_file, seccomp, values
 from pyrun.stages import cgroup, hooks, namespaces
@@ -117,6 +116,7 @@ def _network(options: Options, own_network: bool) -> dict[str, object]:
 
 def _wire(options: Options, prepared: launch.Launch) -> None:
     """--network with a bundle: what the config leaves open, wired as for an image; the id is the namespace's name."""
+    from pyrun.network.publishing import option
     from pyrun.stages import network
 
     through = bool(options.get("publish_through_firewall"))

@@ -1,0 +1,102 @@
+"""The program of the hot bundle, in the .pyc that the launcher starts; csrc/bundle.py builds it from this text.
+
+The build puts the first group, and which file the modules of the others are in, in the place of "@GROUPS@", and the
+name of the file with all cold functions in that of @COLD@.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import posix
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+    from typing import Any
+
+    # module, is it a package?, its code, its cold functions, and where the code of these is: offset and size
+    Entry = tuple[str, bool, CodeType, tuple[str, ...], int, int]
+
+gc.disable()  # for the 20 ms of a start there is nothing to collect; cli.main switches it on for long verbs
+FIRST, PLACES = "@GROUPS@"
+HERE = __file__.rpartition("/")[0] or "."
+HOME = HERE.removesuffix("/pyrun")
+Module = type(sys)
+
+
+class Cold:
+    """Stands for a function at module level that a start does not call."""
+
+    __slots__ = ("__name__", "function", "rest")
+
+    def __init__(self, name: str, rest: tuple[dict[str, Any], int, int]) -> None:
+        self.__name__ = name
+        self.rest = rest
+        self.function: Any = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if self.function is None:
+            module, offset, size = self.rest
+            if module[self.__name__] is self:  # nobody has called one of that module before
+                fd = posix.open(HERE + "/@COLD@", posix.O_RDONLY | posix.O_CLOEXEC)
+                exec(marshal.loads(posix.pread(fd, size, offset)), module)
+                posix.close(fd)
+            self.function = module[self.__name__]
+        return self.function(*given, **named)
+
+
+def load(group: tuple[Entry, ...]) -> None:
+    """Make and execute the modules of *group*."""
+    for name, is_package, code, cold, offset, size in group:
+        module = sys.modules[name] = Module(name)
+        place = HOME + "/" + name.replace(".", "/")
+        if is_package:
+            module.__path__ = [place]
+        module.__package__ = name if is_package else name.rpartition(".")[0]
+        module.__file__ = place + ("/__init__.py" if is_package else ".py")
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], leaf, module)
+        names = module.__dict__
+        if cold:
+            rest = names, offset, size
+            for function in cold:
+                names[function] = Cold(function, rest)
+        exec(code, names)
+
+
+class Bundle:
+    """Finder and loader of the modules in the other groups: asked for one, it loads its group."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The spec of a module that has a place in a group; that it is loaded already does not matter to importlib."""
+        file = PLACES.get(name)
+        if file is None:
+            return None
+        if name not in sys.modules:
+            fd = posix.open(HERE + "/" + file, posix.O_RDONLY | posix.O_CLOEXEC)
+            load(marshal.loads(posix.read(fd, posix.fstat(fd).st_size)))
+            posix.close(fd)
+        from _frozen_importlib import ModuleSpec
+
+        return ModuleSpec(name, Bundle)
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        """The module, executed as it is."""
+        return sys.modules[spec.name]
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        """Nothing is left to execute; a module without a spec is one that importlib does not wait for."""
+        module.__spec__ = module.__loader__ = None
+
+
+PLACES = dict(PLACES)
+sys.meta_path.insert(0, Bundle)
+load(FIRST)
+sys.modules["pyrun.cli.main"].main(sys.argv)
