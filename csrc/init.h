@@ -45,6 +45,7 @@ extern int sync_fd; /* to the planner; after OP_START to whoever called `start` 
 
 void reset_signals(void);
 int receive_go(struct plan *plan, int fd);
+int accept_leanly(int listen_fd);
 int send_message(char kind, const char *payload, size_t length, int passed_fd);
 int open_in_root(struct plan *plan, const char *path, uint64_t flags);
 int private_proc(struct plan *plan);

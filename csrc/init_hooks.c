@@ -180,7 +180,7 @@ int op_start(struct plan *plan) {
     if (status < 0) return status;
     mortal();
     for (;;) {
-        int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+        int fd = accept_leanly(listen_fd);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
         if (fd < 0) return -errno;
         sync_fd = fd;
