@@ -1,4 +1,4 @@
-"""ps, stop, kill, rm, logs, info, version and system reconcile, on real containers."""
+"""ps, logs, info, version and system reconcile, on real containers."""
 
 from __future__ import annotations
 
@@ -6,46 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from command import Pyrun
-from pyrun.store import state
-
-POLITE = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
-DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
-
-
-def until(condition: Callable[[], object], timeout_s: float = 5.0) -> object:
-    """Wait for *condition* to be true; returns its value."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return value
-
-
-def begin(pyrun: Pyrun, name: str, script: str = POLITE, *options: str) -> str:
-    """A detached container that has said it is ready; returns its id."""
-    ident = pyrun.ok("run", "-d", "--name", name, "--net=none", *options, "busybox", "sh", "-c", script)
-    if "ready" in script:
-        until(lambda: "ready" in pyrun.ok("logs", name))
-    return ident
-
-
-def listed(pyrun: Pyrun, *options: str) -> dict[str, dict[str, str]]:
-    """`ps -a` by name."""
-    lines = pyrun.ok("ps", "-a", "--format", "json", *options).splitlines()
-    return {row["Names"]: row for row in map(json.loads, lines)}
-
-
-def kill_monitor(pyrun: Pyrun, name: str) -> None:
-    pid = int(str(pyrun.state(name)["monitor_pid"]))
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: state.start_time(pid) == 0)  # dead, be it as a zombie
+from detached import POLITE, begin, kill_monitor, listed, until
 
 
 def test_the_life_of_a_container(pyrun: Pyrun) -> None:
@@ -70,71 +36,6 @@ def test_the_life_of_a_container(pyrun: Pyrun) -> None:
     assert "no such container: web" in pyrun.fails(1, "logs", "web")
     assert not list((pyrun.root / "containers").iterdir())
     assert not list((pyrun.root / "names").iterdir())
-
-
-def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:
-    begin(pyrun, "deaf", DEAF)
-    began = time.monotonic()
-    pyrun.ok("stop", "-t", "1", "deaf")
-    assert 0.9 < time.monotonic() - began < 4
-    assert listed(pyrun)["deaf"]["Status"].startswith("Exited (137) ")
-
-
-def test_the_stop_signal_and_timeout_of_the_container(pyrun: Pyrun) -> None:
-    begin(
-        pyrun,
-        "usr",
-        "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done",
-        "--stop-signal=USR1",
-    )
-    begin(pyrun, "fast", DEAF, "--stop-timeout=0")
-    began = time.monotonic()
-    pyrun.ok("stop", "usr", "fast")
-    assert time.monotonic() - began < 4
-    assert listed(pyrun)["usr"]["Status"].startswith("Exited (5) ")
-    assert listed(pyrun)["fast"]["Status"].startswith("Exited (137) ")
-    pyrun.ok("stop", "usr")  # one that has ended is fine
-
-
-def test_kill(pyrun: Pyrun) -> None:
-    begin(pyrun, "aa", "trap 'echo got it' USR2; echo ready; while :; do sleep 0.05; done")
-    for number, spelling in enumerate(("USR2", "sigusr2", "12"), 1):
-        pyrun.ok("kill", "-s", spelling, "aa")
-        until(lambda number=number: pyrun.ok("logs", "aa").count("got it") == number)
-    assert "unknown signal 'FOO'" in pyrun.fails(125, "kill", "-s", "FOO", "aa")
-    pyrun.ok("kill", "aa")
-    assert listed(pyrun)["aa"]["Status"].startswith("Exited (137) ")  # as soon as kill has returned
-    assert "container aa is not running" in pyrun.fails(1, "kill", "aa")
-
-
-def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
-    begin(pyrun, "runs", DEAF)
-    begin(pyrun, "done", "exit 0")
-    until(lambda: listed(pyrun)["done"]["State"] == "exited")
-    failed = pyrun("rm", "runs", "nope", "done")
-    assert (failed.returncode, failed.stdout) == (1, "done\n")
-    assert failed.stderr.splitlines() == [
-        "pyrun: container runs is running",
-        "pyrun: no such container: nope",
-    ]
-    forced = pyrun("rm", "-f", "nope", "runs")
-    assert (forced.returncode, forced.stdout) == (0, "runs\n")
-    assert listed(pyrun) == {}
-
-
-def test_rm_of_hostile_trees(pyrun: Pyrun, tmp_path: Path) -> None:
-    """Links out of the container are not followed, and neither depth nor names stop the removal."""
-    canary = tmp_path / "canary"
-    canary.mkdir()
-    (canary / "file").write_text("alive")
-    script = (
-        f"ln -s {canary} /link; mkdir -p '/a\nb\tc'; touch '/-rf' '/\x07'; cd /; i=0;"
-        " while [ $i -lt 1200 ]; do mkdir ddddddddd && cd ddddddddd || break; i=$((i+1)); done"
-    )
-    pyrun.ok("run", "--name", "hostile", "--net=none", "busybox", "sh", "-c", script)
-    pyrun.ok("rm", "hostile")
-    assert (canary / "file").read_text() == "alive"
-    assert not list((pyrun.root / "containers").iterdir())
 
 
 def test_logs_options(pyrun: Pyrun) -> None:

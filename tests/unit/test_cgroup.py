@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pyrun.cgroups import files, layout, limits_v1, limits_v2, rootless
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.stages import cgroup
+from pyrun.store import paths
 
 HYBRID_MOUNTS = """\
 25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -30,6 +32,23 @@ def hybrid() -> list[layout.Hierarchy]:
 
 def v2() -> list[layout.Hierarchy]:
     return layout.layout(V2_MOUNTS, V2_OWN)
+
+
+def test_mounts_are_read_until_every_hierarchy_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand named network namespaces come after them in /proc/self/mountinfo."""
+    given: list[str] = []
+
+    def lines(path: str) -> Iterator[str]:
+        for line in (HYBRID_MOUNTS + "900 1 0:4 net:[1] /run/netns/web rw - nsfs nsfs rw\n" * 9).split("\n"):
+            given.append(line)
+            yield line
+
+    monkeypatch.setattr(paths, "lines", lines)
+    assert layout.layout(membership=HYBRID_OWN) == layout.layout(HYBRID_MOUNTS, HYBRID_OWN)
+    assert given == HYBRID_MOUNTS.split("\n")[: len(given)] and "cgroup" in given[-1]
+    given.clear()
+    layout.layout(membership=HYBRID_OWN + "77:perf_event:/\n")
+    assert len(given) == HYBRID_MOUNTS.count("\n") + 10, "one is not mounted: all are read"
 
 
 def test_hybrid() -> None:

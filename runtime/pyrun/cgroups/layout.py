@@ -16,12 +16,15 @@ Group = tuple[str, str]
 
 
 def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
-    """The cgroup hierarchies mounted here. A v1 hierarchy without controllers beside a v2 with them is left out."""
-    text = mountinfo or paths.read("/proc/self/mountinfo").decode("utf-8", "surrogateescape")
+    """The cgroup hierarchies mounted here. A v1 hierarchy without controllers beside a v2 with them is left out.
+
+    Read until each is found: a thousand named network namespaces are a thousand mounts more.
+    """
+    mounts = mountinfo.split("\n") if mountinfo else paths.lines("/proc/self/mountinfo")
     own = places(membership or paths.read("/proc/self/cgroup").decode("utf-8", "surrogateescape"))
     found: list[Hierarchy] = []
     seen = set()
-    for line in text.split("\n"):
+    for line in mounts:
         if " - cgroup" not in line:
             continue
         left, _, right = line.partition(" - ")
@@ -31,6 +34,8 @@ def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
         if names in own and names not in seen and fields[3] in ("/", own[names]):
             seen.add(names)
             found.append((names, fields[4], own[names] if fields[3] == "/" else "/"))
+            if len(seen) == len(own):
+                break
     unified = [each for each in found if each[0] == "unified"]
     named = [each for each in found if each[0].startswith("name=")]
     return unified if unified and len(unified) + len(named) == len(found) else found

@@ -31,13 +31,21 @@ def call(verb: str, options: Options, arguments: list[str]) -> int:
     return int(function(options, arguments))
 
 
-def each(arguments: list[str], action: object, *, forgive: bool = False) -> int:
+# So many containers end side by side; not all at once, since that is work for the kernel and a file descriptor each.
+_AHEAD = 64
+
+
+def each(arguments: list[str], action: object, *, forgive: bool = False, begin: object = None) -> int:
     """Call *action* for every argument and print it; a failure is told and the rest goes on.
 
-    forgive: one that does not exist is told, but is no failure (--force). Returns 0, or 1 if something failed.
+    forgive: one that does not exist is told, but is no failure (--force). begin: called for an argument before its
+    turn, while *action* is at others; what fails there is for *action* to find and tell. Returns 0, or 1 if
+    something failed.
     """
     status = 0
-    for argument in arguments:
+    for number, argument in enumerate(arguments):
+        if begin and len(arguments) > 1:
+            _begin(begin, arguments[number + _AHEAD - 1 : number + _AHEAD] if number else arguments[:_AHEAD])
         try:
             action(argument)  # type: ignore[operator]
         except PyrunError as error:
@@ -47,6 +55,14 @@ def each(arguments: list[str], action: object, *, forgive: bool = False) -> int:
         else:
             text.write(f"{argument}\n")
     return status
+
+
+def _begin(begin: object, arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            begin(argument)  # type: ignore[operator]
+        except PyrunError:
+            pass
 
 
 def cmd_ps(options: Options, arguments: list[str]) -> int:
@@ -135,7 +151,17 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
     timeout_s, signal = options["timeout"], str(options["signal"])
     if signal:
         signals.number(signal)
-    return each(arguments, lambda name: stop.stop(name, timeout_s, signal))  # type: ignore[arg-type]
+    asked: dict[str, float] = {}
+
+    def ask(name: str) -> None:
+        if name not in asked:
+            asked[name] = stop.ask(name, signal)
+
+    return each(
+        arguments,
+        lambda name: stop.stop(name, timeout_s, signal, asked.get(name)),  # type: ignore[arg-type]
+        begin=ask,
+    )
 
 
 def cmd_kill(options: Options, arguments: list[str]) -> int:
@@ -152,7 +178,8 @@ def cmd_rm(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import rm
 
     force = bool(options["force"])
-    return each(arguments, lambda name: rm.remove(name, force=force), forgive=force)
+    begin = rm.kill_unless_ended if force else None
+    return each(arguments, lambda name: rm.remove(name, force=force), forgive=force, begin=begin)
 
 
 def cmd_logs(options: Options, arguments: list[str]) -> int:

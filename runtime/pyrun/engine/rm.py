@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pyrun import undo
+import posix
+
+from pyrun import signals, undo
 from pyrun.engine import kill, reconcile
 from pyrun.errors import Conflict, NotFound, PyrunError
 from pyrun.store import paths, state
@@ -25,6 +27,16 @@ def remove(reference: str, *, force: bool = False) -> str:
     if complaints:
         raise PyrunError(f"cannot remove container {reference}: {complaints[0]}")
     return identifier
+
+
+def kill_unless_ended(reference: str) -> None:
+    """SIGKILL without waiting for what comes of it. Raises: NotFound."""
+    pidfd = state.open_process(state.load(state.resolve(reference)))
+    if pidfd >= 0:
+        try:
+            signals.send(pidfd, signals.KILL)
+        finally:
+            posix.close(pidfd)
 
 
 def _end(identifier: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import time
 
 from pyrun import signals
 from pyrun.engine import kill, reconcile
@@ -11,28 +12,44 @@ from pyrun.store import state
 DEFAULT_TIMEOUT_S = 10
 
 
-def stop(reference: str, timeout_s: int | None = None, signal: str = "") -> str:
+def stop(
+    reference: str, timeout_s: int | None = None, signal: str = "", asked_at: float | None = None
+) -> str:
     """Send the stop signal, wait *timeout_s* (None: the container's or 10; below 0: for ever), then SIGKILL.
 
-    signal: "" means the container's stop signal or TERM. A container that does not run is fine, as in Docker.
-    Works without a monitor too: its undo list is then replayed here. Returns the id.
-    Raises: NotFound, UsageError (no such signal).
+    signal: "" means the container's stop signal or TERM. asked_at: when `ask` sent it already, by time.monotonic().
+    A container that does not run is fine, as in Docker. Works without a monitor too: its undo list is then replayed
+    here. Returns the id. Raises: NotFound, UsageError (no such signal).
     """
-    wanted = signals.number(signal) if signal else 0
+    if asked_at is None:
+        asked_at = ask(reference, signal)
     identifier = state.resolve(reference)
     container = state.load(identifier)
-    number = wanted or signals.number(str(container.get("stop_signal") or "TERM"))
     pidfd = state.open_process(container)
     if pidfd >= 0:
         try:
-            signals.send(pidfd, number)
-            if not kill.wait(pidfd, _patience_s(container, timeout_s)):
+            patience_s = _patience_s(container, timeout_s)
+            left_s = None if patience_s is None else max(0.0, asked_at + patience_s - time.monotonic())
+            if not kill.wait(pidfd, left_s):
                 signals.send(pidfd, signals.KILL)
                 kill.wait(pidfd, None)
         finally:
             posix.close(pidfd)
     reconcile.wait_until_undone(identifier)
     return identifier
+
+
+def ask(reference: str, signal: str = "") -> float:
+    """Send the stop signal to a container that runs; returns the time, by time.monotonic(). Raises: as `stop`."""
+    wanted = signals.number(signal) if signal else 0
+    container = state.load(state.resolve(reference))
+    pidfd = state.open_process(container)
+    if pidfd >= 0:
+        try:
+            signals.send(pidfd, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
+        finally:
+            posix.close(pidfd)
+    return time.monotonic()
 
 
 def _patience_s(container: dict[str, object], given: int | None) -> int | None:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import posix
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def _from_environment(name: bytes, default: str) -> str:
     value = posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
@@ -81,6 +85,21 @@ def read(path: str) -> bytes:
         while len(data) and (more := posix.read(fd, 65536)):
             data += more
         return data
+    finally:
+        posix.close(fd)
+
+
+def lines(path: str) -> Iterator[str]:
+    """The lines of a file of /proc, a read at a time: the kernel writes each when it is asked for. Raises OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        rest = b""
+        while data := posix.read(fd, 65536):
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "surrogateescape")
+        if rest:
+            yield rest.decode("utf-8", "surrogateescape")
     finally:
         posix.close(fd)
 

@@ -1,0 +1,96 @@
+"""stop, kill and rm, on real containers: signals, patience, several at once, hostile trees."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from command import Pyrun
+from detached import DEAF, begin, listed, until
+
+
+def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:
+    begin(pyrun, "deaf", DEAF)
+    began = time.monotonic()
+    pyrun.ok("stop", "-t", "1", "deaf")
+    assert 0.9 < time.monotonic() - began < 4
+    assert listed(pyrun)["deaf"]["Status"].startswith("Exited (137) ")
+
+
+def test_the_stop_signal_and_timeout_of_the_container(pyrun: Pyrun) -> None:
+    begin(
+        pyrun,
+        "usr",
+        "trap 'exit 5' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        "--stop-signal=USR1",
+    )
+    begin(pyrun, "fast", DEAF, "--stop-timeout=0")
+    began = time.monotonic()
+    pyrun.ok("stop", "usr", "fast")
+    assert time.monotonic() - began < 4
+    assert listed(pyrun)["usr"]["Status"].startswith("Exited (5) ")
+    assert listed(pyrun)["fast"]["Status"].startswith("Exited (137) ")
+    pyrun.ok("stop", "usr")  # one that has ended is fine
+
+
+def test_several_are_stopped_side_by_side(pyrun: Pyrun) -> None:
+    """Each is asked once, and the patience of all runs at the same time."""
+    names = ["one", "two", "three", "four"]
+    for name in names:
+        begin(pyrun, name, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done")
+    began = time.monotonic()
+    done = pyrun("stop", "-t", "3", *names[:2], "nope", "one", *names[2:])
+    assert time.monotonic() - began < 4 * 3
+    assert (done.returncode, done.stderr) == (1, "pyrun: no such container: nope\n")
+    assert done.stdout.split() == ["one", "two", "one", "three", "four"]
+    for name in names:
+        assert listed(pyrun)[name]["Status"].startswith("Exited (137) ")
+        assert pyrun.ok("logs", name).split() == ["ready", "asked"]
+
+
+def test_kill(pyrun: Pyrun) -> None:
+    begin(pyrun, "aa", "trap 'echo got it' USR2; echo ready; while :; do sleep 0.05; done")
+    for number, spelling in enumerate(("USR2", "sigusr2", "12"), 1):
+        pyrun.ok("kill", "-s", spelling, "aa")
+        until(lambda number=number: pyrun.ok("logs", "aa").count("got it") == number)
+    assert "unknown signal 'FOO'" in pyrun.fails(125, "kill", "-s", "FOO", "aa")
+    pyrun.ok("kill", "aa")
+    assert listed(pyrun)["aa"]["Status"].startswith("Exited (137) ")  # as soon as kill has returned
+    assert "container aa is not running" in pyrun.fails(1, "kill", "aa")
+
+
+def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
+    begin(pyrun, "runs", DEAF)
+    begin(pyrun, "done", "exit 0")
+    until(lambda: listed(pyrun)["done"]["State"] == "exited")
+    failed = pyrun("rm", "runs", "nope", "done")
+    assert (failed.returncode, failed.stdout) == (1, "done\n")
+    assert failed.stderr.splitlines() == [
+        "pyrun: container runs is running",
+        "pyrun: no such container: nope",
+    ]
+    forced = pyrun("rm", "-f", "nope", "runs")
+    assert (forced.returncode, forced.stdout) == (0, "runs\n")
+    assert listed(pyrun) == {}
+    names = [f"n{number}" for number in range(5)]
+    for name in names:
+        begin(pyrun, name, DEAF)
+    forced = pyrun("rm", "-f", "nope", *names, names[0])
+    told = ["pyrun: no such container: nope", "pyrun: no such container: n0"]
+    assert (forced.returncode, forced.stdout.split(), forced.stderr.splitlines()) == (0, names, told)
+    assert listed(pyrun) == {}
+
+
+def test_rm_of_hostile_trees(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Links out of the container are not followed, and neither depth nor names stop the removal."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "file").write_text("alive")
+    script = (
+        f"ln -s {canary} /link; mkdir -p '/a\nb\tc'; touch '/-rf' '/\x07'; cd /; i=0;"
+        " while [ $i -lt 1200 ]; do mkdir ddddddddd && cd ddddddddd || break; i=$((i+1)); done"
+    )
+    pyrun.ok("run", "--name", "hostile", "--net=none", "busybox", "sh", "-c", script)
+    pyrun.ok("rm", "hostile")
+    assert (canary / "file").read_text() == "alive"
+    assert not list((pyrun.root / "containers").iterdir())
