@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from pyrun.network import messages
+
 TYPE_A, TYPE_PTR, TYPE_MX, TYPE_AAAA = 1, 12, 15, 28
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 
@@ -87,9 +89,9 @@ class Networks:
         """Make it; returns what guard.need wants to hear of it."""
         directory = self.run / "networks" / name
         (directory / "leases").mkdir(parents=True)
-        lines = ["pyrun-template 3", f"name {name}", f"bridge {_bridge(name)}", "index 1", f"gateway {gateway}",
-                 "prefix 24", f"gateway6 {gateway6}", f"prefix6 {64 if gateway6 else 0}", "mtu 1500",
-                 f"internal {internal}", "end"]  # fmt: skip
+        told = {"name": name, "bridge": _bridge(name), "index": 1, "gateway": gateway, "prefix": 24,
+                "gateway6": gateway6, "prefix6": 64 if gateway6 else 0, "mtu": 1500, "internal": internal}  # fmt: skip
+        lines = [messages.FORMAT, *[f"{key}\t{value}" for key, value in told.items()], "end"]
         (directory / "template").write_text("\n".join(lines) + "\n")
         if self.links:
             _ip(f"link add {_bridge(name)} type bridge", f"address add {gateway}/24 dev {_bridge(name)}",

@@ -25,7 +25,7 @@ _RECORD = ".record-"
 
 def owner(identifier: str) -> str:
     """The first line of every claim this process takes for the container *identifier*."""
-    return f"{identifier} {posix.getpid()} {state.start_time(posix.getpid())}"
+    return f"{identifier} {posix.getpid()} {state.own_start_time()}"
 
 
 def owner_of_namespace(path: str) -> str:

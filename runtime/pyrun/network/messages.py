@@ -2,13 +2,13 @@
 
 pyroute2 encoded every message once, when the network was made, with a recognizable value where each start has
 its own; templates.py noted where those are. What is left for a start is to put its values there and send.
-The file run/networks/<name>/template can be read by a person:
+The file run/networks/<name>/template can be read by a person; a tab follows the key:
 
-    pyrun-template 3
-    bridge pyrun0
-    index 5
+    pyrun-template 4
+    bridge      pyrun0
+    index       5
     ...
-    message address 40000000140005... address@28,36 index@20
+    message address     40000000140005... address@28,36 index@20
 
 What is here: the file, the filling, sending and reading the kernel's answers. Which messages there are and in
 which order they go is in attach.py. Source: man 7 netlink, man 7 rtnetlink.
@@ -24,7 +24,7 @@ from _struct import pack, unpack_from
 from pyrun.errors import NetworkError
 from pyrun.store import paths
 
-FORMAT = "pyrun-template 3"
+FORMAT = "pyrun-template 4"
 # A container's name is kept as alias of its link, cut to this length.
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0
@@ -60,14 +60,7 @@ def parsed(text: str) -> Template | None:
     lines = text.splitlines()
     if not lines or lines[0] != FORMAT or lines[-1] != "end":
         return None
-    template: Template = {}
-    for line in lines[1:]:
-        key, _, value = line.partition(" ")
-        if key == "message":
-            name, _, value = value.partition(" ")
-            key = f"message {name}"
-        template[key] = value
-    return template
+    return dict([line.split("\t", 1) for line in lines[1:-1]])
 
 
 def filled(template: Template, name: str, /, **values: bytes) -> bytes:

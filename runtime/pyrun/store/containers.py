@@ -93,7 +93,7 @@ def reserve_name(name: str, identifier: str) -> str:
 
 def _planner() -> str:
     """This process, as "pid start-time": a name whose container never came to be is free once its planner is gone."""
-    return f"{posix.getpid()} {state.start_time(posix.getpid())}"
+    return f"{posix.getpid()} {state.own_start_time()}"
 
 
 def begin(run_dir: str, undo: list[str]) -> int:

@@ -133,6 +133,17 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+_own: dict[int, int] = {}
+
+
+def own_start_time() -> int:
+    """The same of this process, read once."""
+    pid = posix.getpid()
+    if pid not in _own:
+        _own[pid] = start_time(pid)
+    return _own[pid]
+
+
 def open_process(container: dict[str, object]) -> int:
     """A pidfd of the container's first process, or -1 when that is gone. Source: man 2 pidfd_open."""
     pid = container.get("pid")
