@@ -5,7 +5,7 @@ A wheel is a zip file with three text files of metadata, so it is written here d
     runtime/pyrun/**          -> pyrun/                      the package
     images/*.yaml             -> pyrun/recipes/              the image recipes
     csrc/shim.{c,h}, ops.h    -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
-    csrc/bundle.py            -> pyrun/hot.<cache tag>.pyc   the modules of the hot path in one file
+    csrc/bundle*.py           -> pyrun/hot.<cache tag>.*     the modules of the hot path in one file a command
     csrc/*.c but shim.c       -> bin/pyrun, bin/pyrun-oci    the static binary, by musl (else the C library's)
 
 What shim.h and ops.h hold is written once, for C and Python: the text between `/* cdef-begin */` and

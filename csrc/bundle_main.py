@@ -1,6 +1,6 @@
 """The program of the hot bundle, in the .pyc that the launcher starts; csrc/bundle.py builds it from this text.
 
-The build puts the first group, and which file the modules of the others are in, in the place of "@GROUPS@", and the
+The build puts the modules of every command, and which file the others come with, in the place of "@MODULES@", and the
 name of the file with all cold functions in that of @COLD@.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Entry = tuple[str, bool, CodeType, tuple[str, ...], int, int]
 
 gc.disable()  # for the 20 ms of a start there is nothing to collect; cli.main switches it on for long verbs
-FIRST, PLACES = "@GROUPS@"
+FIRST, PLACES = "@MODULES@"
 HERE = __file__.rpartition("/")[0] or "."
 HOME = HERE.removesuffix("/pyrun")
 Module = type(sys)
@@ -48,9 +48,11 @@ class Cold:
         return self.function(*given, **named)
 
 
-def load(group: tuple[Entry, ...]) -> None:
-    """Make and execute the modules of *group*."""
-    for name, is_package, code, cold, offset, size in group:
+def load(entries: tuple[Entry, ...]) -> None:
+    """Make and execute the modules that are not there yet."""
+    for name, is_package, code, cold, offset, size in entries:
+        if name in sys.modules:
+            continue
         module = sys.modules[name] = Module(name)
         place = HOME + "/" + name.replace(".", "/")
         if is_package:
@@ -69,11 +71,11 @@ def load(group: tuple[Entry, ...]) -> None:
 
 
 class Bundle:
-    """Finder and loader of the modules in the other groups: asked for one, it loads its group."""
+    """Finder and loader of the modules in the other files: asked for one, it loads the file."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The spec of a module that has a place in a group; that it is loaded already does not matter to importlib."""
+        """The spec of a module that is in a file; that it is loaded already does not matter to importlib."""
         file = PLACES.get(name)
         if file is None:
             return None

@@ -29,6 +29,7 @@ PACKAGE = REPOSITORY / "runtime/pyrun"
 sys.path.insert(0, str(REPOSITORY / "csrc"))
 
 import bundle  # noqa: E402  (of the tree that is measured)
+import bundle_code  # noqa: E402
 
 RECORDED = (
     "bridge", "none", "publish", "bundle", "bundle-seccomp", "exec",
@@ -84,7 +85,7 @@ def main(arguments: list[str]) -> int:
     if "--check" not in arguments:
         bundle.HOT_FUNCTIONS.write_text(worded(found))
         return 0
-    listed = bundle.hot_functions(bundle.HOT_FUNCTIONS.read_text())
+    listed = bundle_code.hot_functions(bundle.HOT_FUNCTIONS.read_text())
     late = [
         f"{module}.{name}" for module, names in found.items() for name in names - listed.get(module, set())
     ]
@@ -99,7 +100,7 @@ def lay_recorder(peers: Peers) -> Path:
     record, original, recorder = RUN / "called", RUN / "bundle", RUN / "recorder"
     original.write_bytes(installed.read_bytes())
     text = RECORDER.replace("@RECORD@", str(record)).replace("@BUNDLE@", str(original))
-    recorder.write_bytes(bundle.as_pyc(compile(text, "recorder", "exec")))
+    recorder.write_bytes(bundle_code.as_pyc(compile(text, "recorder", "exec")))
     subprocess.run(["mount", "--bind", recorder, installed], check=True)
     return record
 

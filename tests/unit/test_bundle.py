@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bundle
+import bundle_code
 
 
 @pytest.fixture
@@ -75,10 +76,10 @@ def test_what_cannot_be_cold_is_not(package: Path) -> None:
     text = "def plain(): pass\n@print\ndef wrapped(): pass\nif 1:\n    def twice(): pass\n"
     text += "def twice(): pass\nclass C: pass\n"
     tree = ast.parse(text)
-    assert [each.name for each in bundle.cold_part(tree, set()).body] == ["plain"]  # type: ignore[attr-defined]
+    assert [each.name for each in bundle_code.cold_part(tree, set()).body] == ["plain"]  # type: ignore[attr-defined]
     assert [type(each).__name__ for each in tree.body] == ["FunctionDef", "If", "FunctionDef", "ClassDef"]
-    assert bundle.cold_part(ast.parse(text), None).body == []
-    assert bundle.cold_part(ast.parse(text), {"plain"}).body == []
+    assert bundle_code.cold_part(ast.parse(text), None).body == []
+    assert bundle_code.cold_part(ast.parse(text), {"plain"}).body == []
 
 
 def test_the_list_of_hot_functions_names_functions_that_exist() -> None:
@@ -86,7 +87,7 @@ def test_the_list_of_hot_functions_names_functions_that_exist() -> None:
     package = Path(__file__).resolve().parents[2] / "runtime/pyrun"
     modules = bundle.hot_modules(package)
     gone = []
-    for module, names in bundle.hot_functions(bundle.HOT_FUNCTIONS.read_text()).items():
+    for module, names in bundle_code.hot_functions(bundle.HOT_FUNCTIONS.read_text()).items():
         tree = ast.parse(modules[module].read_bytes()) if module in modules else ast.Module([], [])
         there = {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
         gone += [f"{module}.{name}" for name in names - there]
