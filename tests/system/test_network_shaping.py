@@ -98,6 +98,25 @@ def test_every_link_of_the_container(pyrun: Pyrun) -> None:
     pyrun.ok("network", "rm", "back")
 
 
+def test_a_network_that_is_connected_later_is_as_slow(pyrun: Pyrun) -> None:
+    for name in ("back", "more"):
+        pyrun.ok("network", "create", name)
+    slow = ("--net-rate=in=3mbit,out=2mbit", "busybox", "sleep", "100")
+    short = pyrun.ok("run", "-d", "--name", "web", "--network=bridge", *slow)[:11]
+    pyrun.ok("network", "connect", "back", "web")
+    told = subprocess.run(["tc", "qdisc", "show"], capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"tbf 1: dev pyv{short}g root .*rate 3Mbit", told), told
+    assert re.search(rf"tbf 1: dev pyi{short}g root .*rate 2Mbit", told), told
+    pyrun.ok("network", "disconnect", "back", "web")
+    assert len(links("pyi")) == 1
+    for name in ("back", "more"):
+        pyrun.ok("network", "connect", name, "web")
+    assert len(links("pyi")) == 3
+    pyrun.ok("rm", "-f", "web")
+    assert links("pyi") == []
+    pyrun.ok("network", "rm", "back", "more")
+
+
 @pytest.fixture
 def bridged(lab: None) -> Iterator[None]:
     with segment(bridged=True):

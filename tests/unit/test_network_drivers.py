@@ -70,7 +70,8 @@ def test_faults_that_are_none(text: str) -> None:
 def test_the_plan_of_both() -> None:
     """The emulator at the root, the bucket below it; only the detour has to be taken away by name."""
     todo, undone = shaping.plan(
-        {"net_rate": "in=1mbit,out=2mbit", "net_fault": "delay=1ms"}, ["pyv0123456789ab"]
+        {"net_rate": "in=1mbit,out=2mbit", "net_fault": "delay=1ms"},
+        [{"link": "pyv0123456789ab"}, {"link": "macvlan0"}],
     )
     assert todo == [
         Operation("FAULT", "pyv0123456789ab", "delay=1000"),
@@ -85,8 +86,9 @@ def test_links_of_both_kinds_take_different_detours() -> None:
 
 
 def test_no_link_no_rate() -> None:
+    planned = {"wires": [{"link": "macvlan0"}], "claims": [], "owner": "", "outside": [], "undo": ["also"]}
     with pytest.raises(UsageError, match="no link with an end on the host"):
-        shaping.plan({"net_rate": "in=1mbit"}, [])
+        shaping.added({"net_rate": "in=1mbit"}, planned)
     with pytest.raises(UsageError, match="no link"):
         shaping.check({"net_rate": "in=1mbit", "mode": "none"})
 

@@ -7,12 +7,10 @@ first in the container's order.
 
 from __future__ import annotations
 
-from _struct import pack
-
 from pyrun import undo
 from pyrun.engine import policy
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
-from pyrun.network import attach, claims, disconnecting, endpoint, messages, requests, wiring
+from pyrun.network import attach, claims, default_route, disconnecting, endpoint, messages, requests, wiring
 from pyrun.network import later as later_changes
 from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
@@ -20,9 +18,6 @@ from pyrun.stages import network as stage
 from pyrun.store import paths, state
 
 Options = dict[str, object]
-_REPLACE = pack(
-    "=H", 0x505
-)  # request, acknowledge, create, replace: for the flags of a message that insists on "new"
 
 
 def connect(network: str, reference: str, options: Options) -> str:
@@ -47,13 +42,14 @@ def connect(network: str, reference: str, options: Options) -> str:
         template, _ = stage.standing(network, netfilter, dry_run=False)
         endpoint.check(wanted, template)
         wire, lines = _claimed(container, wanted, template, number, inside)
+        slowed, undone = _slowed(container, wire)
         link = attach.Attachment({network: template}, _pid(container), netfilter)
         try:
             _refuse_to_turn_ports(container, reference, wires, wire)
-            later_changes.append(identifier, lines)
+            later_changes.append(identifier, [*lines, *undone])
             policy.extend(identifier, [*wires, wire])
-            endpoint.perform(link, _connecting(wire, str(container["name"])))
-            _turn_default(link, wires, [*wires, wire])
+            endpoint.perform(link, [*_connecting(wire, str(container["name"])), *slowed])
+            default_route.turn(link, wires, [*wires, wire])
             later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
         except BaseException:
             undo.replay_lines(disconnecting.with_removal(lines, wire, template))
@@ -72,6 +68,16 @@ def _connecting(wire: endpoint.Wire, name: str) -> list[Operation]:
         *endpoint.announcement(wire),
         Operation("RESOLVER", wire["network"], wire["gateway"] or wire["gateway6"]),
     ]
+
+
+def _slowed(container: dict[str, object], wire: endpoint.Wire) -> tuple[list[Operation], list[str]]:
+    """--net-rate and --net-fault of the start for one link more: operations and undo lines."""
+    if not (container.get("net_rate") or container.get("net_fault")):
+        return [], []
+    from pyrun.network import shaping
+
+    shaping.say_without(container, [wire])
+    return shaping.plan(container, [wire])
 
 
 def disconnect(network: str, reference: str, *, force: bool = False) -> str:
@@ -93,7 +99,7 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
         _refuse_if_published(container, reference, leaving[0])
         staying = [wire for wire in wires if wire["network"] != network]
         _take_off(container, leaving[0])
-        _turn_default_of(container, wires, staying)
+        default_route.turn_of(_pid(container), wires, staying)
         later_changes.change_record(identifier, lambda record: _note(record, staying))
     return identifier
 
@@ -215,6 +221,7 @@ def _connect_to_card(
 
     identifier = str(container["id"])
     wire, lines, todo = connecting.planned(container, wanted, wires, inside)
+    _slowed(container, wire)  # says that it cannot be
     link = attach.Attachment({}, _pid(container), None)
     try:
         later_changes.append(identifier, lines)
@@ -240,6 +247,7 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     complaints = undo.replay_lines(
         disconnecting.with_removal(disconnecting.undo_as_held(wire, template), wire, template)
     )
+    complaints += undo.replay_lines(_slowed(container, wire)[1])
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")
 
@@ -255,42 +263,3 @@ def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
     complaints = undo.replay_lines(connecting.removal(wire))
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")
-
-
-def _turn_default_of(
-    container: dict[str, object], before: list[endpoint.Wire], after: list[endpoint.Wire]
-) -> None:
-    if not after:
-        return
-    templates = {str(wire["network"]): messages.load(str(wire["network"])) for wire in after}
-    known = {name: template for name, template in templates.items() if template}
-    if not known:  # all that stay are on cards of the host
-        from pyrun.network import records
-        from pyrun.network import templates as encoder
-
-        known[""] = encoder.parsed({**records.DEFAULTS, "name": ""})
-    link = attach.Attachment(known, _pid(container), None)
-    try:
-        attach.enter(link)
-        _turn_default(link, before, after)
-    finally:
-        link.close()
-
-
-def _turn_default(link: attach.Attachment, before: list[endpoint.Wire], after: list[endpoint.Wire]) -> None:
-    """Let the default routes go by the interface that is to have them now, if that is another one."""
-    assert link.inner is not None
-    for key, kind in (("gateway", attach.route), ("gateway6", attach.route6)):
-        former, now = endpoint.first_for(before, key), endpoint.first_for(after, key)
-        if now is None or (former and former["ifname"] == now["ifname"]):
-            continue
-        if now.get("driver"):
-            from pyrun.network.drivers import connecting
-
-            connecting.turn_default(link, now, key)
-            continue
-        link.index = attach.index_of(link, str(now["ifname"]))
-        kind(link, str(now[key]), str(now["ifname"]))
-        replaced = [message[:6] + _REPLACE + message[8:] for message in link.waiting]
-        link.waiting.clear()
-        messages.send(link.inner, replaced)

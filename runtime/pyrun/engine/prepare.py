@@ -228,4 +228,6 @@ def record(options: Options, request: dict[str, object], prepared: launch.Launch
         "mac": wired.get("mac", ""),
         "labels": dict(text.partition("=")[::2] for text in _texts(options, "label")),
         "stop_timeout": options.get("stop_timeout"),
+        "net_rate": options.get("net_rate"),
+        "net_fault": options.get("net_fault"),
     }

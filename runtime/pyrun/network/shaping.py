@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pyrun import boot
+from pyrun import boot, notice
 from pyrun.errors import NetworkError, UsageError
 from pyrun.network import attach, endpoint, messages
 from pyrun.plan.operations import Operation
@@ -133,10 +133,11 @@ def _no_link(request: dict[str, Any]) -> UsageError:
 
 def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     """The plan of a container's network with what is done to its links. Raises UsageError, its claims given up."""
-    attach.PERFORM.update(PERFORM)
-    links = [str(wire["link"]) for wire in planned["wires"] if str(wire["link"])[:3] in IFB_PREFIXES]
     try:
-        todo, undone = plan(request, links)
+        todo, undone = plan(request, planned["wires"])
+        if not todo:
+            raise _no_link(request)
+        say_without(request, planned["wires"])
     except UsageError:
         endpoint.release(planned["claims"], planned["owner"])
         raise
@@ -144,14 +145,14 @@ def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     return {**planned, "outside": planned["outside"] + todo, "undo": [also, *undone, *rest]}
 
 
-def plan(request: dict[str, Any], links: list[str]) -> tuple[list[Operation], list[str]]:
+def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Operation], list[str]]:
     """Operations and undo lines for the host's ends of the container's links. request: net_rate, net_fault as given.
 
-    Raises: UsageError.
+    An interface without such an end stays as quick as it is. Raises: UsageError.
     """
+    attach.PERFORM.update(PERFORM)
     wanted, fault = _wanted(request)
-    if not links:
-        raise _no_link(request)
+    links = [str(wire["link"]) for wire in wires if str(wire["link"])[:3] in IFB_PREFIXES]
     words = ",".join([f"{key}={value:g}" for key, value in fault.items()])
     todo, undone = [], []
     for link in links:
@@ -162,6 +163,16 @@ def plan(request: dict[str, Any], links: list[str]) -> tuple[list[Operation], li
         if wanted.get("out"):
             undone.append(_undo_line(ifb(link)))
     return todo, undone
+
+
+def say_without(request: dict[str, Any], wires: list[endpoint.Wire]) -> None:
+    """Tell of the interfaces that have no end on the host: nothing is done to them."""
+    option = "--net-rate" if request.get("net_rate") else "--net-fault"
+    for wire in wires:
+        if str(wire["link"])[:3] not in IFB_PREFIXES:
+            notice.say(
+                f"{option} has no effect on network {wire['network']}: its link has no end on the host"
+            )
 
 
 def ifb(link: str) -> str:
