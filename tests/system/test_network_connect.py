@@ -122,8 +122,11 @@ def test_a_container_without_network_gets_one(two: Pyrun) -> None:
 
 def test_the_containers_end_undoes_what_came_later(two: Pyrun) -> None:
     idle = (leases(two, "back"), host_links(), pins())
-    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    ident = two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
     two.ok("network", "connect", "back", "web")
+    two.ok("network", "disconnect", "back", "web")
+    assert (two.runroot / "containers" / ident / "more.undo").read_text() == ""
+    two.ok("network", "connect", "--ip=10.2.0.2", "back", "web")
     assert leases(two, "back") == ["10.2.0.2", "fd00:2::a02:2"]
     two.ok("kill", "web")
     deadline = time.monotonic() + 5

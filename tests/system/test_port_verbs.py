@@ -195,7 +195,13 @@ def test_other_flows_are_left_alone(pyrun: Pyrun, internet: SimpleNamespace) -> 
 def test_everything_added_goes_with_the_container(pyrun: Pyrun) -> None:
     pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sleep", "60")
     pyrun.ok("port", "add", "web", "9000-9099:100-199", "53:53/udp")
+    ident = str(pyrun.state("web")["id"])
+    list_ = pyrun.runroot / "containers" / ident / "more.undo"
+    assert list_.read_text().count("unlink-if\t") == 101
     pyrun.ok("port", "rm", "web", "9000-9049")
+    assert list_.read_text().count("unlink-if\t") == list_.read_text().count("guard\t") == 51
+    pyrun.ok("port", "rm", "web", "8080")  # of the start: in the other list
+    assert list_.read_text().count("unlink-if\t") == 51
     os.kill(int(str(pyrun.state("web")["pid"])), signal.SIGKILL)
     deadline = time.monotonic() + 10
     while list((pyrun.runroot / "ports").iterdir()) and time.monotonic() < deadline:

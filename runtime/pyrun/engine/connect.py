@@ -244,12 +244,11 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     template = messages.load(network)
     if template is None:
         raise NotFound(f"network {network} is not built")
-    complaints = undo.replay_lines(
-        disconnecting.with_removal(disconnecting.undo_as_held(wire, template), wire, template)
-    )
-    complaints += undo.replay_lines(_slowed(container, wire)[1])
+    lines = [*disconnecting.undo_as_held(wire, template), *_slowed(container, wire)[1]]
+    complaints = undo.replay_lines(disconnecting.with_removal(lines, wire, template))
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")
+    later_changes.drop(str(container["id"]), lines)
 
 
 def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:

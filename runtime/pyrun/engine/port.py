@@ -218,3 +218,5 @@ def _withdraw(
     )
     for path, owner in claimed:
         claims.release(path, owner)
+    held = [f"{path}\t{owner}" for path, owner in claimed]
+    later.drop(str(container["id"]), [f"{verb}\t{each}" for verb in ("guard", "unlink-if") for each in held])

@@ -68,6 +68,36 @@ def append(identifier: str, lines: list[str]) -> None:
         posix.close(fd)
 
 
+def drop(identifier: str, lines: list[str]) -> None:
+    """Take *lines* out again: what they undo is undone. A guarded block goes with its first line. Call under `locked`.
+
+    Without that a container whose ports come and go for months would have months of them.
+    """
+    gone, kept = set(lines), list[str]()
+    try:
+        listed = paths.read(path(identifier)).decode("utf-8", "surrogateescape").splitlines()
+        for block in _blocks(listed):
+            kept += [] if block[0] in gone else block
+        if len(kept) < len(listed):
+            text = "".join([f"{line}\n" for line in kept]).encode("utf-8", "surrogateescape")
+            paths.replace(path(identifier), text)
+    except FileNotFoundError:  # nothing came later, or the container has just ended
+        pass
+
+
+def _blocks(lines: list[str]) -> list[list[str]]:
+    """Each line for itself, those from a `guard` to its `end` together."""
+    blocks: list[list[str]] = []
+    guarded = False
+    for line in lines:
+        if guarded:
+            blocks[-1].append(line)
+        else:
+            blocks.append([line])
+        guarded = line != "end" if guarded else line.startswith("guard\t")
+    return blocks
+
+
 def change_record(identifier: str, function: Callable[[dict[str, object]], None]) -> None:
     """Read container.json, let *function* change it, and replace it. Call under `locked`."""
     file = f"{paths.root()}/containers/{identifier}/container.json"
