@@ -264,7 +264,8 @@ network; a setting that has the value already is left alone."""
 BESIDE = """Accepting a packet is not final: every chain of the same hook is asked. Where one of somebody else's drops,
 pyrun puts a few marked rules in front, into `DOCKER-USER` where Docker is, and takes them away with the last network.
 No policy and no rule of others is changed. `pyrun network reload`, every start and pyrun-guard look whether they are
-there."""
+there. Networks of libvirt work beside ours, whoever came first: their subnets are taken by nobody else, and containers
+get no further into them than anybody from outside."""
 
 
 def main() -> int:
