@@ -41,7 +41,13 @@ COMMANDS = ("pyrun", "pyrun-oci")
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 SECTIONS = ["-ffunction-sections", "-fdata-sections", "-fno-reorder-functions"]  # the linker keeps our order
 STATIC = ["-static", "-Os", "-fno-asynchronous-unwind-tables", *SECTIONS]
-STATIC_LINK = ["-Wl,--gc-sections", "-Wl,-z,noseparate-code", "-Wl,--build-id=none", "-s"]
+STATIC_LINK = [
+    "-Wl,--gc-sections",
+    "-Wl,-z,separate-code",
+    "-Wl,-z,max-page-size=16384",
+    "-Wl,--build-id=none",
+    "-s",
+]
 
 # what is looked for -> the Debian package that holds it
 _HEADERS = {"sys/capability.h": "libcap-dev", "linux/openat2.h": "linux-libc-dev", "stdio.h": "libc6-dev"}
@@ -184,7 +190,8 @@ def _link_order() -> list[str]:
     once at a start or once on a host.
 
     The kernel maps files in windows of 64 kB: what lies beside a function that is used counts as memory of its process.
-    So there is one segment for code and constants (noseparate-code), which begins where a window does.
+    So the first window is the monitor's and what it needs of the C library, apart from constants, which everybody needs
+    (max-page-size: what follows begins with 16 kB of its own).
     """
     groups: dict[str, list[str]] = {"monitor": [], "init": [], "once": []}
     for path in sorted(CSRC.glob("*.c")):

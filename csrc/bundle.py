@@ -9,7 +9,8 @@ module that is asked for by itself comes with the smallest file that has it.
 Most of a module is for what goes wrong or is rare. So only the functions named in hot_functions.txt are in the files;
 that list is recorded from commands that are to be quick (tests/bench/hot_functions.py). In the place of every other
 function at module level stands a Cold object: called, it executes the rest of its module, which lies in one file for
-all modules, and hands the call on. A list that is out of date costs time, not correctness.
+all modules, and hands the call on. A list that is out of date costs time; what has to work when no file can be opened
+is never cold.
 
 A package's `__path__` is the real directory beside the bundle, so a cold module (`pyrun.registry.client`) is loaded
 from its own file as ever. Which modules are hot: those named in WAYS and whatever they import at module level;
@@ -20,6 +21,7 @@ loads them (bundle_main.py), who starts it (csrc/launcher.c), which modules may 
 from __future__ import annotations
 
 import ast
+import hashlib
 import marshal
 import sys
 from pathlib import Path
@@ -35,6 +37,7 @@ _NETWORK = " pyrun.store.images pyrun.stages.network pyrun.network.attach pyrun.
 # beside it. Names that do not exist are left out.
 WAYS = {
     "every command": ("", "pyrun.cli.main pyrun.signals pyrun.store.containers pyrun.store.state pyrun.undo"),
+    "system calls": ("every command", "pyrun.linux"),
     "pyrun": ("every command", "pyrun.cli.options pyrun.cli.tables"),
     "run": ("pyrun", "pyrun.engine.run" + _START + _NETWORK),
     "bundle": ("pyrun", "pyrun.engine.bundle" + _START),
@@ -112,10 +115,15 @@ def _visit(
 
 
 def places(ways: dict[str, dict[str, Path]]) -> dict[str, str]:
-    """Which file a module comes with when it is asked for: its own way's, else the smallest that has it."""
-    by_size = sorted(list(ways)[1:], key=lambda title: -len(ways[title]))
+    """Which file a module comes with when it is asked for: its own way's, else the one that brings least with it."""
+
+    def brought(title: str) -> int:
+        return len(ways[title]) + (brought(WAYS[title][0]) if WAYS[title][0] else 0)
+
+    by_size = sorted(list(ways)[1:], key=brought, reverse=True)
     found = {name: title for title in by_size for name in ways[title]}
-    return {**found, **{WAYS[title][1].split()[0]: title for title in by_size}}
+    own = {WAYS[title][1].split()[0]: title for title in by_size}
+    return {**found, **{name: title for name, title in own.items() if name in ways[title]}}
 
 
 def module_imports(path: Path, name: str) -> list[str]:
@@ -125,7 +133,7 @@ def module_imports(path: Path, name: str) -> list[str]:
     """
     is_package = path.name == "__init__.py"
     names: list[str] = []
-    for node in _module_level(ast.parse(path.read_bytes(), str(path))):
+    for node in bundle_code.module_level(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -136,25 +144,6 @@ def module_imports(path: Path, name: str) -> list[str]:
                 base = ".".join([*parts[:keep], *([base] if base else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return names
-
-
-def _module_level(tree: ast.AST) -> list[ast.AST]:
-    """The nodes that run when the module is imported: not the bodies of functions, nor what only a checker reads."""
-    found: list[ast.AST] = []
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        found.append(node)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not is_for_types(
-            node
-        ):
-            waiting += ast.iter_child_nodes(node)
-    return found
-
-
-def is_for_types(node: ast.AST) -> bool:
-    """`if TYPE_CHECKING:` without else: never executed."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
@@ -170,7 +159,9 @@ def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     entries = {name: _entry(package, name, path, hot, rest) for name, path in hot_modules(package).items()}
     first, *others = [tuple(entries[name] for name in way) for way in found.values()]
     where = tuple((name, f"{stem}.{title}") for name, title in places(found).items())
-    tree = ast.parse(MAIN.read_text().replace("@COLD@", f"{stem}.cold"))
+    # named after what is in it: a command that still runs while pyrun is installed anew must not read another's
+    cold = f"{stem}.{hashlib.sha256(rest).hexdigest()[:12]}.cold"
+    tree = ast.parse(MAIN.read_text().replace("@COLD@", cold))
     main = bundle_code.compiled(tree, "pyrun/hot")
     # code objects cannot be written in source: they take the place of a constant
     main = main.replace(
@@ -179,7 +170,7 @@ def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     return {
         file_name(): bundle_code.as_pyc(main),
         **{f"{stem}.{title}": marshal.dumps(way) for title, way in zip(list(found)[1:], others, strict=True)},
-        f"{stem}.cold": bytes(rest),
+        cold: bytes(rest),
     }
 
 
@@ -187,7 +178,8 @@ def _entry(package: Path, name: str, path: Path, hot: dict[str, set[str]], rest:
     """The module as `load` takes it; what is cold of it is added to *rest*."""
     shown = str(path.relative_to(package.parent))
     tree = ast.parse(path.read_bytes(), shown)
-    cold = bundle_code.cold_part(tree, hot.get(name, set()) if hot else None)
+    called = hot.get(name, set()) | bundle_code.ALWAYS_HOT.get(name, set())
+    cold = bundle_code.cold_part(tree, called if hot else None)
     code, frozen = bundle_code.compiled(tree, shown), bundle_code.compiled(cold, shown)
     names = tuple(each.name for each in cold.body if isinstance(each, ast.FunctionDef))
     offset = len(rest)

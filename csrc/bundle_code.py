@@ -9,7 +9,30 @@ import ast
 import errno
 import importlib.util
 import marshal
+from collections import Counter
 from types import CodeType
+
+# What is called when files cannot be opened any more: it must be there already, however rare.
+ALWAYS_HOT = {"pyrun.launch": {"abandon"}, "pyrun.linux": {"pidfd_send_signal"}}
+
+
+def module_level(tree: ast.AST) -> list[ast.AST]:
+    """The nodes that run when the module is imported: not the bodies of functions, nor what only a checker reads."""
+    found: list[ast.AST] = []
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not is_for_types(
+            node
+        ):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def is_for_types(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:` without else: never executed."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def hot_functions(listed: str) -> dict[str, set[str]]:
@@ -41,21 +64,32 @@ def compiled(tree: ast.Module, shown: str) -> CodeType:
 def cold_part(tree: ast.Module, hot: set[str] | None) -> ast.Module:
     """Take the functions that are not *hot* out of *tree*, into a module of their own, which it returns.
 
-    Functions at module level alone, undecorated and defined once: for these, being defined later makes no difference.
-    None: the whole module is hot.
+    Functions at module level alone, undecorated, whose name means nothing else there: for these, being defined later
+    makes no difference. None: the whole module is hot.
     """
-    defined = [each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
+    if hot is None:
+        return ast.Module([], tree.type_ignores)
+    changed = [name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names]
+    meant = Counter(changed + [name for node in module_level(tree) for name in _named(node)])
     cold = [
         each
         for each in tree.body
-        if hot is not None
-        and isinstance(each, ast.FunctionDef)
+        if isinstance(each, ast.FunctionDef)
         and each.name not in hot
         and not each.decorator_list
-        and defined.count(each.name) == 1
+        and meant[each.name] == 1
     ]
     tree.body = [each for each in tree.body if each not in cold]
     return ast.Module([*cold], tree.type_ignores)
+
+
+def _named(node: ast.AST) -> list[str]:
+    """The names to which *node* gives a meaning."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [each.asname or each.name for each in node.names]
+    return [node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else []
 
 
 class _Leaner(ast.NodeTransformer):

@@ -42,8 +42,9 @@ class Cold:
             module, offset, size = self.rest
             if module[self.__name__] is self:  # nobody has called one of that module before
                 fd = posix.open(HERE + "/@COLD@", posix.O_RDONLY | posix.O_CLOEXEC)
-                exec(marshal.loads(posix.pread(fd, size, offset)), module)
+                code = posix.pread(fd, size, offset)
                 posix.close(fd)
+                exec(marshal.loads(code), module)
             self.function = module[self.__name__]
         return self.function(*given, **named)
 
@@ -81,8 +82,9 @@ class Bundle:
             return None
         if name not in sys.modules:
             fd = posix.open(HERE + "/" + file, posix.O_RDONLY | posix.O_CLOEXEC)
-            load(marshal.loads(posix.read(fd, posix.fstat(fd).st_size)))
+            content = posix.read(fd, posix.fstat(fd).st_size)
             posix.close(fd)
+            load(marshal.loads(content))
         from _frozen_importlib import ModuleSpec
 
         return ModuleSpec(name, Bundle)

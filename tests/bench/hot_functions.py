@@ -35,6 +35,7 @@ RECORDED = (
     "bridge", "none", "publish", "bundle", "bundle-seccomp", "exec",
     "oci-run", "oci-run-seccomp", "oci-run-crun", "oci-lifecycle", "oci-exec", "oci-podman",
 )  # fmt: skip
+DETACHED = ["bench-detached-1", "bench-detached-2"]
 HEADER = "# Functions that a start calls, by module; written by `make hot` (tests/bench/hot_functions.py).\n"
 
 # Laid over the bundle. Says which Python functions are called, when the process exits or becomes the monitor.
@@ -61,6 +62,7 @@ def leave(status, leave=posix._exit):
     leave(status)
 
 posix._exit = leave
+posix.register_at_fork(after_in_child=called.clear)  # what came before counts for the parent
 with open("@BUNDLE@", "rb") as file:
     bundle = marshal.loads(file.read()[16:])
 sys.setprofile(note)
@@ -77,6 +79,8 @@ def main(arguments: list[str]) -> int:
     try:
         peers.prepare()
         record = lay_recorder(peers)
+        rows.start_sleepers(peers, DETACHED)
+        peers.remove("pyrun", *DETACHED)
         for name in RECORDED:
             (rows.ROWS | OCI_ROWS)[name](peers, Effort(rounds=1, runs=2, budget_s=60))
         found = hot(record.read_text())

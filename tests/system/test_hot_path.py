@@ -69,10 +69,19 @@ def test_a_hot_verb_imports_only_hot_modules(pyrun: Pyrun, args: tuple[str, ...]
     assert imported(pyrun, *args) - hot - CHEAP == set()
 
 
-@pytest.mark.parametrize("network", ["none", "bridge"])
-def test_a_start_calls_no_cold_function(pyrun: Pyrun, network: str) -> None:
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("run", "--rm", "--net=none", "busybox", "true"),
+        ("run", "--rm", "--net=bridge", "busybox", "true"),
+        ("run", "--rm", "--net=bridge", "-p", "18080:80", "busybox", "true"),
+        ("exec", "warm", "true"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) -> None:
     """With nothing in the file of cold functions a start works; if not, `make hot` has to write the list anew."""
-    start = ("run", "--rm", f"--net={network}", "busybox", "true")
+    pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
     pyrun.ok(*start)  # makes bridges and caches
     (cold,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/hot.*.cold")
     hidden = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(cold)]

@@ -118,6 +118,8 @@ def test_open_connections_do_not_keep_the_link(pyrun: Pyrun, internet: SimpleNam
         pyrun.ok("run", "-d", "--name", f"other{number}", "busybox", "sleep", "1000")
     pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "nc", "-ll", "-p", "80", "-e", "cat")
     assert len(cables()) == others + 1
+    listening = ("exec", "web", "sh", "-c", "cat /proc/net/tcp*")
+    assert soon(lambda: ":0050 " in pyrun.ok(*listening), 5), "it listens"
     with socket.create_connection((internet.host, 8080), timeout=5) as connection:
         connection.sendall(b"there?")
         assert connection.recv(10) == b"there?"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from command import Pyrun
-from detached import DEAF, begin, listed, until
+from detached import DEAF, POLITE, begin, listed, until
 
 
 def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:
@@ -40,12 +42,24 @@ def test_several_are_stopped_side_by_side(pyrun: Pyrun) -> None:
         begin(pyrun, name, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done")
     began = time.monotonic()
     done = pyrun("stop", "-t", "3", *names[:2], "nope", "one", *names[2:])
-    assert time.monotonic() - began < 4 * 3
+    assert time.monotonic() - began < 3 * 3
     assert (done.returncode, done.stderr) == (1, "pyrun: no such container: nope\n")
     assert done.stdout.split() == ["one", "two", "one", "three", "four"]
     for name in names:
         assert listed(pyrun)[name]["Status"].startswith("Exited (137) ")
         assert pyrun.ok("logs", name).split() == ["ready", "asked"]
+
+
+@pytest.mark.parametrize("words", [("stop", "-t", "2"), ("rm", "-f")])
+def test_those_that_remove_themselves_have_gone_before_their_turn(
+    pyrun: Pyrun, words: tuple[str, ...]
+) -> None:
+    begin(pyrun, "slow", DEAF)
+    for name in ("aa", "bb"):
+        begin(pyrun, name, POLITE, "--rm")
+    done = pyrun(*words, "slow", "aa", "bb")
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["slow", "aa", "bb"], "")
+    assert set(listed(pyrun)) == ({"slow"} if words[0] == "stop" else set())
 
 
 def test_kill(pyrun: Pyrun) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import bundle
+import bundle_code
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "runtime" / "pyrun"
@@ -102,7 +103,7 @@ def executed(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if not bundle.is_for_types(node):
+        if not bundle_code.is_for_types(node):
             waiting += ast.iter_child_nodes(node)
 
 

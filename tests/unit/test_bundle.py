@@ -60,7 +60,7 @@ def test_functions_that_are_not_listed_are_loaded_when_they_are_called(package: 
     files = bundle.build(package, "pyrun.cli.main\n    main  # the only one\n")
     for name, data in files.items():
         (package / name).write_bytes(data)
-    cold = bundle.file_name().removesuffix("pyc") + "cold"
+    (cold,) = (name for name in files if name.endswith(".cold"))
     assert b"helped" in files[cold] and b"list[str]" not in files[cold] + files[bundle.file_name()]
     started = [sys.executable, "-I", "-S", package / bundle.file_name()]
     done = subprocess.run(started, capture_output=True, text=True, check=False)
@@ -74,12 +74,23 @@ def test_functions_that_are_not_listed_are_loaded_when_they_are_called(package: 
 
 def test_what_cannot_be_cold_is_not(package: Path) -> None:
     text = "def plain(): pass\n@print\ndef wrapped(): pass\nif 1:\n    def twice(): pass\n"
-    text += "def twice(): pass\nclass C: pass\n"
+    text += "def twice(): pass\nclass C: pass\ndef wrapped_later(): plain = 1\nwrapped_later = print(wrapped_later)\n"
+    text += "def changed():\n    global changed\n"
     tree = ast.parse(text)
     assert [each.name for each in bundle_code.cold_part(tree, set()).body] == ["plain"]  # type: ignore[attr-defined]
-    assert [type(each).__name__ for each in tree.body] == ["FunctionDef", "If", "FunctionDef", "ClassDef"]
+    assert [type(each).__name__ for each in tree.body] == [
+        "FunctionDef", "If", "FunctionDef", "ClassDef", "FunctionDef", "Assign", "FunctionDef",
+    ]  # fmt: skip
     assert bundle_code.cold_part(ast.parse(text), None).body == []
     assert bundle_code.cold_part(ast.parse(text), {"plain"}).body == []
+
+
+def test_a_module_asked_for_alone_comes_with_little() -> None:
+    found = bundle.ways(Path(__file__).resolve().parents[2] / "runtime/pyrun")
+    places = bundle.places(found)
+    assert places["pyrun.linux"] == "system calls" and len(found["system calls"]) == 1
+    assert places["pyrun.engine.run"] == "run" and places["pyrun.engine.exec_"] == "exec"
+    assert set(places) == {name for title in list(found)[1:] for name in found[title]}
 
 
 def test_the_list_of_hot_functions_names_functions_that_exist() -> None:

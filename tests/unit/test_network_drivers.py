@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NotFound, UsageError
-from pyrun.network import claims, explain_drivers, shaping, strangers
+from pyrun.network import attach, claims, explain_drivers, shaping, strangers
 from pyrun.network.drivers import cni, cni_config, ipvlan, joined, l2, leasing, links, macvlan
 from pyrun.plan.operations import Operation
 
@@ -85,7 +85,8 @@ def test_links_of_both_kinds_take_different_detours() -> None:
     assert shaping.ifb("pyv0123456789ab") != shaping.ifb("pyl0123456789ab")
 
 
-def test_no_link_no_rate() -> None:
+def test_no_link_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach, "PERFORM", dict(attach.PERFORM))  # it registers what performs rates
     planned = {"wires": [{"link": "macvlan0"}], "claims": [], "owner": "", "outside": [], "undo": ["also"]}
     with pytest.raises(UsageError, match="no link with an end on the host"):
         shaping.added({"net_rate": "in=1mbit"}, planned)

@@ -143,7 +143,7 @@ def test_a_value_without_a_place_is_a_mistake(template: messages.Template) -> No
         "",
         "pyrun-template 0\nend\n",
         "pyrun-template 3\nbridge pyrun0\nend\n",
-        "pyrun-template 4\nbridge\tpyrun0\n",
+        "pyrun-template 4\nbridge pyrun0\n",
     ],
 )
 def test_another_versions_template_is_none(text: str) -> None:

@@ -31,7 +31,7 @@ def call(verb: str, options: Options, arguments: list[str]) -> int:
     return int(function(options, arguments))
 
 
-# So many containers end side by side; not all at once, since that is work for the kernel and a file descriptor each.
+# So many containers end side by side; not all at once, since an end is much work for the kernel.
 _AHEAD = 64
 
 
@@ -151,7 +151,7 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
     timeout_s, signal = options["timeout"], str(options["signal"])
     if signal:
         signals.number(signal)
-    asked: dict[str, float] = {}
+    asked: dict[str, stop.Asked] = {}
 
     def ask(name: str) -> None:
         if name not in asked:
@@ -159,7 +159,7 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
 
     return each(
         arguments,
-        lambda name: stop.stop(name, timeout_s, signal, asked.get(name)),  # type: ignore[arg-type]
+        lambda name: stop.stop(name, timeout_s, signal, asked.pop(name, None)),  # type: ignore[arg-type]
         begin=ask,
     )
 
@@ -178,8 +178,18 @@ def cmd_rm(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import rm
 
     force = bool(options["force"])
-    begin = rm.kill_unless_ended if force else None
-    return each(arguments, lambda name: rm.remove(name, force=force), forgive=force, begin=begin)
+    killed: dict[str, str] = {}
+
+    def begin(name: str) -> None:
+        if name not in killed:
+            killed[name] = rm.kill_unless_ended(name)
+
+    return each(
+        arguments,
+        lambda name: rm.remove(name, force=force, killed=killed.pop(name, "")),
+        forgive=force,
+        begin=begin if force else None,
+    )
 
 
 def cmd_logs(options: Options, arguments: list[str]) -> int:

@@ -42,17 +42,18 @@ def connect(network: str, reference: str, options: Options) -> str:
         template, _ = stage.standing(network, netfilter, dry_run=False)
         endpoint.check(wanted, template)
         wire, lines = _claimed(container, wanted, template, number, inside)
-        slowed, undone = _slowed(container, wire)
         link = attach.Attachment({network: template}, _pid(container), netfilter)
         try:
             _refuse_to_turn_ports(container, reference, wires, wire)
-            later_changes.append(identifier, [*lines, *undone])
+            slowed, undone = _slowed(container, wire)
+            lines += undone
+            later_changes.append(identifier, lines)
             policy.extend(identifier, [*wires, wire])
             endpoint.perform(link, [*_connecting(wire, str(container["name"])), *slowed])
             default_route.turn(link, wires, [*wires, wire])
             later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
         except BaseException:
-            undo.replay_lines(disconnecting.with_removal(lines, wire, template))
+            _take_back(identifier, disconnecting.with_removal(lines, wire, template), lines)
             raise
         finally:
             link.close()
@@ -70,13 +71,21 @@ def _connecting(wire: endpoint.Wire, name: str) -> list[Operation]:
     ]
 
 
+def _take_back(identifier: str, undone: list[str], noted: list[str]) -> list[str]:
+    """Execute undo lines now, and note them no longer; returns what failed."""
+    complaints = undo.replay_lines(undone)
+    if not complaints:
+        later_changes.drop(identifier, noted)
+    return complaints
+
+
 def _slowed(container: dict[str, object], wire: endpoint.Wire) -> tuple[list[Operation], list[str]]:
     """--net-rate and --net-fault of the start for one link more: operations and undo lines."""
     if not (container.get("net_rate") or container.get("net_fault")):
         return [], []
     from pyrun.network import shaping
 
-    shaping.say_without(container, [wire])
+    attach.PERFORM.update(shaping.PERFORM)
     return shaping.plan(container, [wire])
 
 
@@ -221,18 +230,21 @@ def _connect_to_card(
 
     identifier = str(container["id"])
     wire, lines, todo = connecting.planned(container, wanted, wires, inside)
-    _slowed(container, wire)  # says that it cannot be
     link = attach.Attachment({}, _pid(container), None)
     try:
         later_changes.append(identifier, lines)
         endpoint.perform(link, todo)
         later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
     except BaseException:
-        undo.replay_lines(lines)
         connecting.delete_inside(link, inside)
+        _take_back(identifier, lines, lines)
         raise
     finally:
         link.close()
+    if container.get("net_rate") or container.get("net_fault"):
+        from pyrun.network import shaping
+
+        shaping.say_without(container, [wire])
 
 
 def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
@@ -245,10 +257,9 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     if template is None:
         raise NotFound(f"network {network} is not built")
     lines = [*disconnecting.undo_as_held(wire, template), *_slowed(container, wire)[1]]
-    complaints = undo.replay_lines(disconnecting.with_removal(lines, wire, template))
+    complaints = _take_back(str(container["id"]), disconnecting.with_removal(lines, wire, template), lines)
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")
-    later_changes.drop(str(container["id"]), lines)
 
 
 def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
@@ -259,6 +270,7 @@ def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
         connecting.delete_inside(link, str(wire["ifname"]))
     finally:
         link.close()
-    complaints = undo.replay_lines(connecting.removal(wire))
+    lines = connecting.removal(wire)
+    complaints = _take_back(str(container["id"]), lines, lines)
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")

@@ -151,6 +151,7 @@ def _publish(
     except BaseException:
         if taken:
             undo.replay_lines(lines)
+        later.drop(identifier, lines)
         raise
     return published
 

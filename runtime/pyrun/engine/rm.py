@@ -10,13 +10,20 @@ from pyrun.errors import Conflict, NotFound, PyrunError
 from pyrun.store import paths, state
 
 
-def remove(reference: str, *, force: bool = False) -> str:
+def remove(reference: str, *, force: bool = False, killed: str = "") -> str:
     """Remove a container that has ended; with *force* one that runs is killed first. Returns the id.
 
+    killed: its id, if `kill_unless_ended` was there before.
     Raises: NotFound, Conflict (it runs), PyrunError (something cannot be deleted).
     """
-    identifier = state.resolve(reference)
-    container = state.load(identifier)
+    identifier = killed or state.resolve(reference)
+    try:
+        container = state.load(identifier)
+    except NotFound:
+        if not killed:
+            raise
+        reconcile.wait_until_undone(identifier)  # it was started with --rm
+        return identifier
     word = state.status(container)
     if word != "exited":
         if not force:
@@ -29,14 +36,16 @@ def remove(reference: str, *, force: bool = False) -> str:
     return identifier
 
 
-def kill_unless_ended(reference: str) -> None:
-    """SIGKILL without waiting for what comes of it. Raises: NotFound."""
-    pidfd = state.open_process(state.load(state.resolve(reference)))
+def kill_unless_ended(reference: str) -> str:
+    """SIGKILL without waiting for what comes of it. Returns the id. Raises: NotFound."""
+    identifier = state.resolve(reference)
+    pidfd = state.open_process(state.load(identifier))
     if pidfd >= 0:
         try:
             signals.send(pidfd, signals.KILL)
         finally:
             posix.close(pidfd)
+    return identifier
 
 
 def _end(identifier: str) -> None:

@@ -7,25 +7,27 @@ import time
 
 from pyrun import signals
 from pyrun.engine import kill, reconcile
+from pyrun.errors import NotFound
 from pyrun.store import state
 
 DEFAULT_TIMEOUT_S = 10
+# (id of a container, when it was sent its stop signal, by time.monotonic())
+Asked = tuple[str, float]
 
 
-def stop(
-    reference: str, timeout_s: int | None = None, signal: str = "", asked_at: float | None = None
-) -> str:
+def stop(reference: str, timeout_s: int | None = None, signal: str = "", asked: Asked | None = None) -> str:
     """Send the stop signal, wait *timeout_s* (None: the container's or 10; below 0: for ever), then SIGKILL.
 
-    signal: "" means the container's stop signal or TERM. asked_at: when `ask` sent it already, by time.monotonic().
-    A container that does not run is fine, as in Docker. Works without a monitor too: its undo list is then replayed
-    here. Returns the id. Raises: NotFound, UsageError (no such signal).
+    signal: "" means the container's stop signal or TERM. asked: what `ask` returned, if it was sent already. A
+    container that does not run is fine, as in Docker. Works without a monitor too: its undo list is then replayed here.
+    Returns the id. Raises: NotFound, UsageError (no such signal).
     """
-    if asked_at is None:
-        asked_at = ask(reference, signal)
-    identifier = state.resolve(reference)
-    container = state.load(identifier)
-    pidfd = state.open_process(container)
+    identifier, asked_at = asked or ask(reference, signal)
+    try:
+        container = state.load(identifier)
+        pidfd = state.open_process(container)
+    except NotFound:  # it has ended since, and was started with --rm
+        pidfd = -1
     if pidfd >= 0:
         try:
             patience_s = _patience_s(container, timeout_s)
@@ -39,17 +41,18 @@ def stop(
     return identifier
 
 
-def ask(reference: str, signal: str = "") -> float:
-    """Send the stop signal to a container that runs; returns the time, by time.monotonic(). Raises: as `stop`."""
+def ask(reference: str, signal: str = "") -> Asked:
+    """Send the stop signal to a container that runs. Raises: as `stop`."""
     wanted = signals.number(signal) if signal else 0
-    container = state.load(state.resolve(reference))
+    identifier = state.resolve(reference)
+    container = state.load(identifier)
     pidfd = state.open_process(container)
     if pidfd >= 0:
         try:
             signals.send(pidfd, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
         finally:
             posix.close(pidfd)
-    return time.monotonic()
+    return identifier, time.monotonic()
 
 
 def _patience_s(container: dict[str, object], given: int | None) -> int | None:

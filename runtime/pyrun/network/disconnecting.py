@@ -33,7 +33,16 @@ def forget_unnoted(identifier: str, wires: list[endpoint.Wire]) -> None:
             told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
             wire = {"network": network, "link": told.get("link", ""), "mac": told.get("mac") or leases.mac(address),
                     "address": "", "address6": "", "address6" if ":" in address else "address": address}  # fmt: skip
-            undo.replay_lines(with_removal(undo_as_held(wire, template), wire, template))
+            undo.replay_lines(with_removal([*undo_as_held(wire, template), *_detour(wire)], wire, template))
+
+
+def _detour(wire: endpoint.Wire) -> list[str]:
+    """The line that deletes the device by which what the container sends was slowed down, if there was one."""
+    if not paths.exists(f"/sys/class/net/{wire['link']}"):
+        return []
+    from pyrun.network import shaping
+
+    return shaping.undone_of(str(wire["link"]))
 
 
 def with_removal(lines: list[str], wire: endpoint.Wire, template: messages.Template) -> list[str]:

@@ -2,11 +2,11 @@
 
 pyroute2 encoded every message once, when the network was made, with a recognizable value where each start has
 its own; templates.py noted where those are. What is left for a start is to put its values there and send.
-The file run/networks/<name>/template can be read by a person; a tab follows the key:
+The file run/networks/<name>/template can be read by a person; a tab follows the name of a message:
 
     pyrun-template 4
-    bridge      pyrun0
-    index       5
+    bridge pyrun0
+    index 5
     ...
     message address     40000000140005... address@28,36 index@20
 
@@ -57,10 +57,13 @@ def load(network: str) -> Template | None:
 
 def parsed(text: str) -> Template | None:
     """A template from its text; None for one of another version, or one cut short."""
-    lines = text.splitlines()
-    if not lines or lines[0] != FORMAT or lines[-1] != "end":
+    if not text.startswith(f"{FORMAT}\n") or not text.endswith("\nend\n"):
         return None
-    return dict([line.split("\t", 1) for line in lines[1:-1]])
+    told, _, encoded = text[len(FORMAT) + 1 : -len("\nend\n")].partition("\nmessage ")
+    template = dict([line.split(" ", 1) for line in told.split("\n")])
+    if encoded:
+        template.update(dict([f"message {each}".split("\t", 1) for each in encoded.split("\nmessage ")]))
+    return template
 
 
 def filled(template: Template, name: str, /, **values: bytes) -> bytes:

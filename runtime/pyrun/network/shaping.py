@@ -133,6 +133,7 @@ def _no_link(request: dict[str, Any]) -> UsageError:
 
 def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     """The plan of a container's network with what is done to its links. Raises UsageError, its claims given up."""
+    attach.PERFORM.update(PERFORM)
     try:
         todo, undone = plan(request, planned["wires"])
         if not todo:
@@ -150,7 +151,6 @@ def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Oper
 
     An interface without such an end stays as quick as it is. Raises: UsageError.
     """
-    attach.PERFORM.update(PERFORM)
     wanted, fault = _wanted(request)
     links = [str(wire["link"]) for wire in wires if str(wire["link"])[:3] in IFB_PREFIXES]
     words = ",".join([f"{key}={value:g}" for key, value in fault.items()])
@@ -161,18 +161,17 @@ def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Oper
         if wanted:
             todo.append(Operation("RATE", link, wanted.get("in", 0), wanted.get("out", 0), int(bool(fault))))
         if wanted.get("out"):
-            undone.append(_undo_line(ifb(link)))
+            undone += undone_of(link)
     return todo, undone
 
 
 def say_without(request: dict[str, Any], wires: list[endpoint.Wire]) -> None:
     """Tell of the interfaces that have no end on the host: nothing is done to them."""
-    option = "--net-rate" if request.get("net_rate") else "--net-fault"
+    options = [f"--{key.replace('_', '-')}" for key in ("net_rate", "net_fault") if request.get(key)]
     for wire in wires:
         if str(wire["link"])[:3] not in IFB_PREFIXES:
-            notice.say(
-                f"{option} has no effect on network {wire['network']}: its link has no end on the host"
-            )
+            told = f"{' and '.join(options)} without effect on network {wire['network']}"
+            notice.say(f"{told}: its link has no end on the host")
 
 
 def ifb(link: str) -> str:
@@ -180,10 +179,11 @@ def ifb(link: str) -> str:
     return IFB_PREFIXES[link[:3]] + link[3:]
 
 
-def _undo_line(name: str) -> str:
+def undone_of(link: str) -> list[str]:
+    """The undo line of its detour; fine where there is none."""
     from pyrun.network.drivers import links
 
-    return links.undo_delete(name)
+    return [links.undo_delete(ifb(link))] if link[:3] in IFB_PREFIXES else []
 
 
 def _refuse_unable(wanted: Rates, fault: Faults) -> None:

@@ -71,8 +71,8 @@ def encode(network: dict[str, object], values: Values) -> dict[str, bytes]:
 
 def text(network: dict[str, object]) -> str:
     """The content of the template file of *network*."""
-    lines = [messages.FORMAT, f"pyroute2\t{version('pyroute2')}"]
-    lines += [f"{key}\t{network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
+    lines = [messages.FORMAT, f"pyroute2 {version('pyroute2')}"]
+    lines += [f"{key} {network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
     for name, message in encode(network, MARKS).items():
         lines.append(f"message {name}\t" + " ".join([message.hex(), *_places(message)]))
     return "\n".join([*lines, "end"]) + "\n"

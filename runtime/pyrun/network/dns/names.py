@@ -206,8 +206,8 @@ def _lines(path: str) -> list[str]:
 def _template(path: str) -> dict[str, str]:
     """The first lines of a network's template, which say where it is (network/messages.py)."""
     text = _read(path, _TEMPLATE_BYTES).decode("ascii", "replace")
-    rows = [line.partition("\t") for line in text.splitlines()]
-    return {key: value for key, _, value in rows if not key.startswith("message ")}
+    rows = [line.partition(" ") for line in text.splitlines()]
+    return {key: value for key, _, value in rows if key != "message"}
 
 
 def _read(path: str, most: int) -> bytes:

@@ -87,7 +87,7 @@ def forget(six: bool, address: bytes) -> bytes:
 
 def text() -> str:
     """The content of the file of templates."""
-    lines = [messages.FORMAT, f"words\t{VERSION}", f"pyroute2\t{version('pyroute2')}"]
+    lines = [messages.FORMAT, f"words {VERSION}", f"pyroute2 {version('pyroute2')}"]
     encoded = {"begin": nft.marker(begin=True), "end": nft.marker(begin=False)}
     values: dict[str, Values] = {name: {} for name in encoded}
     for six in (False, True):
