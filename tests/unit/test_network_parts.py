@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posix
 import socket
 import struct
@@ -17,9 +18,11 @@ from pyrun.network import (
     endpoint,
     explain,
     explain_drivers,
+    guard,
     health,
     leases,
     messages,
+    rebuilding,
     records,
     requests,
     resolver,
@@ -130,6 +133,36 @@ def test_every_place_is_as_long_as_its_value(template: messages.Template) -> Non
             template, key.removeprefix("message "), **given(key.removeprefix("message "), template[key], real)
         )
         assert 0 <= len(filled) - int.from_bytes(filled[:4], "little") < 4
+
+
+@pytest.mark.parametrize(("said", "asked_again"), [(b"bridge\t5353", 0), (b"bridge\t-98", 1), (b"", 1)])
+def test_a_resolver_that_was_asked_for_early(
+    template: messages.Template, monkeypatch: pytest.MonkeyPatch, said: bytes, asked_again: int
+) -> None:
+    """While the links are made; a guard that ends meanwhile, or fails, is asked again, and tells why."""
+    again: list[list[guard.Gateway]] = []
+    noted: list[int] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        monkeypatch.setattr(guard, "connected", lambda: ours)
+        monkeypatch.setattr(guard, "need", lambda asked: again.append(asked) or {"bridge": 53})
+        monkeypatch.setattr(rebuilding, "note_resolver", lambda network, port: noted.append(port))
+        link = attach.Attachment({"bridge": {**template, "dns_port": "53"}}, os.getpid(), None)
+        try:
+            attach.ask_for_names(link, ["bridge"])
+            assert theirs.recv(100).decode().split() == [
+                "need",
+                "bridge",
+                template["gateway"],
+                template["gateway6"],
+            ]
+            theirs.send(said) if said else theirs.close()
+            attach.names(link, "bridge", "")
+        finally:
+            link.close()
+    assert len(again) == asked_again
+    assert noted == ([] if asked_again else [5353])
+    assert ours.fileno() == -1
 
 
 def test_a_value_without_a_place_is_a_mistake(template: messages.Template) -> None:

@@ -15,8 +15,10 @@ from vm.container import Container
 
 COUNTS = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.1; done"
 # every process leaves two, and none of them listens; pids.limit is the bound
-# A shell that cannot fork ends: the first one, and with it the container, has forked all it has to before it gets tight.
-BOMB = """trap "" TERM INT HUP; bomb() { bomb & bomb & sleep 1000; }; sleep 1000 & (bomb 2>/dev/null) & wait"""
+# A shell that cannot fork ends: the first one, and with it the container, has forked what it has to before that.
+BOMB = (
+    """trap "" TERM INT HUP; bomb() { bomb & bomb & sleep 1000; }; sleep 1000 & (bomb 2>/dev/null) & wait"""
+)
 BOMB_PROCESSES = 40
 
 

@@ -19,8 +19,7 @@ from __future__ import annotations
 import errno
 import posix
 from _socket import AF_INET6, inet_aton, inet_pton, socket
-from _struct import pack, pack_into
-from fcntl import ioctl
+from _struct import pack
 from time import sleep
 
 from pyrun import linux
@@ -28,7 +27,6 @@ from pyrun.errors import StageFailed
 from pyrun.network import attach_rules, messages, netns
 from pyrun.store import paths
 
-_SIOCGIFINDEX = 0x8933
 # Of an answer about a route: struct rtmsg of linux/rtnetlink.h.
 _ROUTE_TYPE_AT, _RTN_LOCAL = 7, 2
 _ADDRESS_TRIES = 2000
@@ -41,15 +39,14 @@ class Attachment:
     """
 
     __slots__ = (
-        "address6", "index", "inner", "inside", "namespace_fd", "netfilter", "outer", "pid", "rules", "template",
-        "templates", "waiting",
+        "address6", "asked", "index", "inner", "inside", "namespace_fd", "netfilter", "outer", "pid", "resolvers",
+        "rules", "template", "templates", "waiting",
     )  # fmt: skip
 
     def __init__(self, templates: dict[str, messages.Template], pid: int, netfilter: socket | None) -> None:
         self.templates = templates
-        self.template: messages.Template = {}
-        for self.template in templates.values():  # the messages of the firewall are the same in each
-            break
+        # the messages of the firewall are the same in each
+        self.template: messages.Template = next(iter(templates.values()), {})
         self.pid = pid
         self.netfilter = netfilter
         self.namespace_fd = posix.open(f"/proc/{pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
@@ -57,6 +54,8 @@ class Attachment:
         self.outer: socket | None = None
         self.waiting: list[bytes] = []
         self.rules: list[bytes] = []
+        self.asked: socket | None = None
+        self.resolvers: dict[str, int] = {}
         self.index = 0
         self.inside = ""
         self.address6 = b""
@@ -64,7 +63,7 @@ class Attachment:
     def close(self) -> None:
         """Close what was opened. The nftables socket is the caller's."""
         posix.close(self.namespace_fd)
-        for sock in (self.inner, self.outer):
+        for sock in (self.inner, self.outer, self.asked):
             if sock is not None:
                 sock.close()
 
@@ -126,15 +125,8 @@ def veth(link: Attachment, name: str, bridge: str, mac: str, alias: str, inside:
         namespace=messages.u32(link.namespace_fd),
     )
     _make_pair(link, name, create, network, _padded(alias, messages.ALIAS_BYTES))
-    link.index = index_of(link, inside)
-
-
-def index_of(link: Attachment, inside: str) -> int:
-    """The number the kernel gave an interface inside. Source: man 7 netdevice."""
-    request = bytearray(40)
-    pack_into("16s", request, 0, inside.encode())
     assert link.inner is not None
-    return int.from_bytes(ioctl(link.inner.fileno(), _SIOCGIFINDEX, bytes(request))[16:20], "little")
+    link.index = messages.index_of(link.inner, inside)
 
 
 def _make_pair(link: Attachment, name: str, create: bytes, network: str, alias: bytes) -> None:
@@ -240,17 +232,33 @@ def _await_address6(link: Attachment) -> None:
     link.address6 = b""
 
 
+def ask_for_names(link: Attachment, networks: list[str]) -> None:
+    """Let the guard see to the resolver of these networks while we do the rest; `names` hears what came of it."""
+    from pyrun.network import guard
+
+    if networks:
+        link.asked = guard.need_soon([_gateways(link, network) for network in networks])
+
+
 def names(link: Attachment, network: str, gateway: str) -> None:
     """Let the resolver listen at the network's gateway; what it knows is in the leases."""
     del gateway  # is in the template; for the reader of the plan
     from pyrun.network import guard
 
+    if link.asked is not None:
+        link.resolvers, link.asked = guard.answered(link.asked), None
     template = link.templates[network]
-    port = guard.need([(network, template["gateway"], template["gateway6"])]).get(network, 53)
+    port = link.resolvers.get(network, -1)
+    if port < 0:
+        port = guard.need([_gateways(link, network)]).get(network, 53)
     if port != int(template["dns_port"]):
         from pyrun.network import rebuilding
 
         rebuilding.note_resolver(network, port)
+
+
+def _gateways(link: Attachment, network: str) -> tuple[str, str, str]:
+    return network, link.templates[network]["gateway"], link.templates[network]["gateway6"]
 
 
 def announce(link: Attachment, inside: str, mac: str, address: str, address6: str) -> None:

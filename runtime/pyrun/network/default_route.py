@@ -22,7 +22,7 @@ def turn(link: attach.Attachment, before: list[endpoint.Wire], after: list[endpo
 
             connecting.turn_default(link, now, key)
             continue
-        link.index = attach.index_of(link, str(now["ifname"]))
+        link.index = messages.index_of(link.inner, str(now["ifname"]))
         kind(link, str(now[key]), str(now["ifname"]))
         replaced = [message[:6] + _REPLACE + message[8:] for message in link.waiting]
         link.waiting.clear()

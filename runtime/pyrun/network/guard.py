@@ -47,6 +47,29 @@ def need(networks: list[Gateway]) -> dict[str, int]:
     return ports
 
 
+def need_soon(networks: list[Gateway]) -> socket | None:
+    """Ask the same of a guard that runs, without waiting: `answered` reads what it said. None: ask with `need`."""
+    try:
+        with_guard = connected()
+    except OSError:
+        return None
+    if _say(with_guard, "need", ["\t".join(each) for each in networks[:MOST]], []):
+        return with_guard
+    with_guard.close()
+    return None
+
+
+def answered(with_guard: socket) -> dict[str, int]:
+    """The answer to `need_soon`, {} if there is none: then `need` tells why. Closes *with_guard*.
+
+    Raises: NetworkError.
+    """
+    try:
+        return _hear(with_guard) or {}
+    finally:
+        with_guard.close()
+
+
 def hold(claim_name: str, fd: int, target: str = "") -> None:
     """Reserve a port: *fd* is bound to it and stays ours to close. *target*: "ADDRESS PORT", where a TCP port of
     0.0.0.0, :: or ::1 also answers on [::1], by a relay. Raises NetworkError."""
@@ -122,9 +145,20 @@ def _asked(verb: str, lines: list[str], fds: list[int]) -> dict[str, int]:
 
 def exchanged(with_guard: socket, verb: str, lines: list[str], fds: list[int]) -> dict[str, int] | None:
     """Ask once; None when it ended meanwhile. Raises NetworkError when it is silent."""
+    return _hear(with_guard) if _say(with_guard, verb, lines, fds) else None
+
+
+def _say(with_guard: socket, verb: str, lines: list[str], fds: list[int]) -> bool:
     rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(fds)}i", *fds))] if fds else []
     try:
         with_guard.sendmsg(["\n".join([verb, *lines]).encode()], rights)
+    except OSError:
+        return False
+    return True
+
+
+def _hear(with_guard: socket) -> dict[str, int] | None:
+    try:
         answer = with_guard.recv(_ANSWER_BYTES).decode()
     except TimeoutError:
         raise NetworkError(

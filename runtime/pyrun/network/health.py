@@ -7,7 +7,7 @@ drops what it forwards, or what comes in for the resolver. The questions are par
 
 from __future__ import annotations
 
-from _socket import if_nametoindex, socket
+from _socket import socket
 from _struct import unpack_from
 
 from pyrun.network import messages
@@ -31,7 +31,7 @@ def ailments(template: messages.Template, sock: socket) -> list[str]:
     """
     found = []
     try:
-        if if_nametoindex(template["bridge"]) != int(template["index"]):
+        if messages.index_of(sock, template["bridge"]) != int(template["index"]):
             found.append("bridge")
     except OSError:
         found.append("bridge")

@@ -19,7 +19,8 @@ from __future__ import annotations
 import errno
 import posix
 from _socket import AF_NETLINK, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
-from _struct import pack, unpack_from
+from _struct import pack, pack_into, unpack_from
+from fcntl import ioctl
 
 from pyrun.errors import NetworkError
 from pyrun.store import paths
@@ -29,6 +30,7 @@ FORMAT = "pyrun-template 4"
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
+_SIOCGIFINDEX = 0x8933
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_ACK = 4
@@ -59,10 +61,13 @@ def parsed(text: str) -> Template | None:
     """A template from its text; None for one of another version, or one cut short."""
     if not text.startswith(f"{FORMAT}\n") or not text.endswith("\nend\n"):
         return None
-    told, _, encoded = text[len(FORMAT) + 1 : -len("\nend\n")].partition("\nmessage ")
-    template = dict([line.split(" ", 1) for line in told.split("\n")])
-    if encoded:
-        template.update(dict([f"message {each}".split("\t", 1) for each in encoded.split("\nmessage ")]))
+    begin, end = len(FORMAT) + 1, len(text) - len("\nend\n")
+    encoded = text.find("\nmessage ", begin, end)
+    template = dict(
+        [line.split(" ", 1) for line in text[begin : encoded if encoded > 0 else end].split("\n")]
+    )
+    if encoded > 0:
+        template.update(dict([line.split("\t", 1) for line in text[encoded + 1 : end].split("\n")]))
     return template
 
 
@@ -126,6 +131,13 @@ def opened(family: int) -> socket:
         ) from None
     sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, pack("=qq", _PATIENCE_S, 0))
     return sock
+
+
+def index_of(sock: socket, name: str) -> int:
+    """The number of an interface in the network namespace of *sock*. Raises OSError. Source: man 7 netdevice."""
+    request = bytearray(40)
+    pack_into("16s", request, 0, name.encode())
+    return int.from_bytes(ioctl(sock.fileno(), _SIOCGIFINDEX, bytes(request))[16:20], "little")
 
 
 def send(sock: socket, messages: list[bytes]) -> None:

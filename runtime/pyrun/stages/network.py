@@ -102,6 +102,9 @@ def outside(planned: NetworkPlan, pid: int) -> None:
         return
     link = attach.Attachment(planned["templates"], pid, planned["netfilter"])  # type: ignore[arg-type]
     try:
+        attach.ask_for_names(
+            link, [str(operation.args[0]) for operation in todo if operation.kind == "RESOLVER"]
+        )
         endpoint.perform(link, todo)
     finally:
         link.close()
