@@ -215,7 +215,8 @@ def test_detach(running: Box, flag: str) -> None:
     path = running.directory / "exec.pid"
     running.ok("exec", flag, "--pid-file", str(path), running.id, "sleep", "999")
     pid = int(path.read_text())
-    assert Path(f"/proc/{pid}/cmdline").read_text() == "sleep\x00999\x00"
+    # runc returns when its init is about to execute the command
+    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_text() == "sleep\x00999\x00", "sleep")
     os.kill(pid, signal.SIGKILL)
 
 
