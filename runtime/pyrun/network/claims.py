@@ -158,11 +158,17 @@ def sweep_records() -> None:
             _, pid, started = [*name[len(_RECORD) :].rsplit("-", 2), "", ""][:3]
             if not (pid.isdigit() and started.isdigit() and state.start_time(int(pid)) == int(started)):
                 posix.unlink(f"{directory}/{name}")
-    for below in [directory, *[f"{directory}/{name}" for name in names(directory)]]:
+    replaced = [directory, *[f"{directory}/{name}" for name in names(directory)]]
+    for home in (f"{paths.run()}/containers", f"{paths.root()}/containers"):
+        replaced += [f"{home}/{name}" for name in names(home)]
+    for below in replaced:
         for name in names(below):
             pid = name.removesuffix(".tmp").rpartition(".")[2]
             if name.endswith(".tmp") and pid.isdigit() and state.start_time(int(pid)) == 0:
-                posix.unlink(f"{below}/{name}")
+                try:
+                    posix.unlink(f"{below}/{name}")
+                except FileNotFoundError:  # its container was removed meanwhile
+                    pass
 
 
 def names(directory: str) -> list[str]:
