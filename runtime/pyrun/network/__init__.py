@@ -7,10 +7,15 @@ One container, at its start (all hot):
     endpoint.py     one interface: addresses, operations, undo; wiring.py  all of a container's
     attach.py       how each operation is performed; messages.py  templates which pyroute2 encoded once, filled in
     elements.py     elements of the firewall's sets and maps: what a link may send, published ports
-    netns.py        names in /run/netns; resolver.py  resolv.conf; later.py  what changes after the start
+    netns.py        names in /run/netns; resolver.py  resolv.conf
     announcing.py   tells neighbours of an address that was asked for
     health.py       does a network still stand as it was made?
     publishing/     published ports, with a map of its own
+
+While it runs:
+
+    later.py        what is to be undone too, and another record; disconnecting.py  one interface less
+    default_route.py  which interface the default routes go by
 
 Networks, made and healed:
 
