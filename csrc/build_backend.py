@@ -41,13 +41,7 @@ COMMANDS = ("pyrun", "pyrun-oci")
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 SECTIONS = ["-ffunction-sections", "-fdata-sections", "-fno-reorder-functions"]  # the linker keeps our order
 STATIC = ["-static", "-Os", "-fno-asynchronous-unwind-tables", *SECTIONS]
-STATIC_LINK = [
-    "-Wl,--gc-sections",
-    "-Wl,-z,separate-code",
-    "-Wl,-z,max-page-size=16384",
-    "-Wl,--build-id=none",
-    "-s",
-]
+STATIC_LINK = "-Wl,--gc-sections -Wl,-z,separate-code,-z,max-page-size=16384 -Wl,--build-id=none -s".split()
 
 # what is looked for -> the Debian package that holds it
 _HEADERS = {"sys/capability.h": "libcap-dev", "linux/openat2.h": "linux-libc-dev", "stdio.h": "libc6-dev"}
@@ -186,12 +180,10 @@ def build_shim(scratch: Path) -> Path:
 
 
 def _link_order() -> list[str]:
-    """The sources, and where the C library is linked: the monitor and what it needs of it, then init, then what runs
-    once at a start or once on a host.
+    """The sources, and where the C library is linked: monitor and library, init, what runs once a start or a host.
 
     The kernel maps files in windows of 64 kB: what lies beside a function that is used counts as memory of its process.
-    So the first window is the monitor's and what it needs of the C library, apart from constants, which everybody needs
-    (max-page-size: what follows begins with 16 kB of its own).
+    max-page-size keeps constants out of them, and the first window to the monitor and what it needs of the library.
     """
     groups: dict[str, list[str]] = {"monitor": [], "init": [], "once": []}
     for path in sorted(CSRC.glob("*.c")):

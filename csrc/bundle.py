@@ -4,7 +4,7 @@ Modules loaded one by one are searched, stat'ed, opened, checked and given to im
 build puts all that one way through the program needs (WAYS below) into one file. When its first module is asked for,
 all are unmarshalled, put into sys.modules and executed in an order in which nothing is missing; importlib has no part
 in it. A module that several ways need is in the file of each: a file more to read costs more than room on the disk. A
-module that is asked for by itself comes with the smallest file that has it.
+module that is asked for by itself comes with the file that brings least beside it.
 
 Most of a module is for what goes wrong or is rare. So only the functions named in hot_functions.txt are in the files;
 that list is recorded from commands that are to be quick (tests/bench/hot_functions.py). In the place of every other

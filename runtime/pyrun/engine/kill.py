@@ -31,6 +31,16 @@ def kill(reference: str, signal: str = "KILL") -> str:
     return identifier
 
 
+def send(container: dict[str, object], number: int) -> None:
+    """Signal the first process of a container, if it runs, and wait for nothing."""
+    pidfd = state.open_process(container)
+    if pidfd >= 0:
+        try:
+            signals.send(pidfd, number)
+        finally:
+            posix.close(pidfd)
+
+
 def wait(pidfd: int, timeout_s: float | None) -> bool:
     """Wait for the end of the process (None: for ever); whether it has ended. Source: man 2 pidfd_open."""
     poll = select.poll()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posix
-
 from pyrun import signals, undo
 from pyrun.engine import kill, reconcile
 from pyrun.errors import Conflict, NotFound, PyrunError
@@ -39,12 +37,7 @@ def remove(reference: str, *, force: bool = False, killed: str = "") -> str:
 def kill_unless_ended(reference: str) -> str:
     """SIGKILL without waiting for what comes of it. Returns the id. Raises: NotFound."""
     identifier = state.resolve(reference)
-    pidfd = state.open_process(state.load(identifier))
-    if pidfd >= 0:
-        try:
-            signals.send(pidfd, signals.KILL)
-        finally:
-            posix.close(pidfd)
+    kill.send(state.load(identifier), signals.KILL)
     return identifier
 
 

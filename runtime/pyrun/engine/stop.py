@@ -46,12 +46,7 @@ def ask(reference: str, signal: str = "") -> Asked:
     wanted = signals.number(signal) if signal else 0
     identifier = state.resolve(reference)
     container = state.load(identifier)
-    pidfd = state.open_process(container)
-    if pidfd >= 0:
-        try:
-            signals.send(pidfd, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
-        finally:
-            posix.close(pidfd)
+    kill.send(container, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
     return identifier, time.monotonic()
 
 
