@@ -468,9 +468,12 @@ def pss_kb(pid: int) -> int:
 # ── hostile containers ─────────────────────────────────────────────────────────────────────────────
 
 
-def slowest_ms(site: Site, during: Callable[[], bool], most: int = 200) -> float:
-    """The longest that `other` waits for a name while *during* holds."""
-    slowest = 0.0
+def wait_ms(site: Site, during: Callable[[], bool], most: int = 200) -> float:
+    """How long `other` waits for a name while *during* holds: 19 of 20 answers come sooner, and none is lost.
+
+    The slowest one alone would tell of the machine's own pauses.
+    """
+    waits = []
     with site.other.socket() as sock:
         sock.connect((GATEWAY, 53))
         for ident in range(most):
@@ -479,9 +482,9 @@ def slowest_ms(site: Site, during: Callable[[], bool], most: int = 200) -> float
             began = time.perf_counter()
             sock.send(question("web", ident=ident))
             assert Answer(sock.recv(600)).ident == ident
-            slowest = max(slowest, time.perf_counter() - began)
+            waits.append(time.perf_counter() - began)
             time.sleep(0.005)
-    return slowest * 1000
+    return sorted(waits)[len(waits) * 19 // 20] * 1000
 
 
 FLOODER = """
@@ -525,7 +528,7 @@ def test_a_flood_of_one_container_does_not_keep_another_waiting(site: Site, kind
     flooder = subprocess.Popen(words)
     try:
         time.sleep(0.6)  # it has begun, and was noticed
-        assert slowest_ms(site, lambda: flooder.poll() is None) < 100
+        assert wait_ms(site, lambda: flooder.poll() is None) < 100
     finally:
         flooder.wait(10)
     if kind == "same":
@@ -545,7 +548,7 @@ def test_slow_and_silent_connections_keep_nobody_waiting(site: Site) -> None:
             sock.send((b"\0\x1d\0", b"\0\0", b"\0", b"")[at % 4])
         except OSError:  # one of too many
             continue
-    assert slowest_ms(site, lambda: True, 100) < 100
+    assert wait_ms(site, lambda: True, 100) < 100
     assert site.other.ask_stream(GATEWAY, "web").values == [WEB]
     for sock in connections:
         sock.close()
