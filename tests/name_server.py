@@ -91,7 +91,7 @@ class Networks:
         (directory / "leases").mkdir(parents=True)
         told = {"name": name, "bridge": _bridge(name), "index": 1, "gateway": gateway, "prefix": 24,
                 "gateway6": gateway6, "prefix6": 64 if gateway6 else 0, "mtu": 1500, "internal": internal}  # fmt: skip
-        lines = [messages.FORMAT, *[f"{key} {value}" for key, value in told.items()], "end"]
+        lines = [messages.FORMAT, *[f"{key}\t{value}" for key, value in told.items()], "end"]
         (directory / "template").write_text("\n".join(lines) + "\n")
         if self.links:
             _ip(f"link add {_bridge(name)} type bridge", f"address add {gateway}/24 dev {_bridge(name)}",

@@ -298,7 +298,9 @@ def test_letting_go_of_a_shared_host_takes_nothing_away_from_it(run: Run, source
         return f" {source}/below " in Path("/proc/self/mountinfo").read_text()
 
     assert (
-        run(host=host, meanwhile=meanwhile, script="echo ready; read x", linux={"rootfsPropagation": "shared"}).told
+        run(
+            host=host, meanwhile=meanwhile, script="echo ready; read x", linux={"rootfsPropagation": "shared"}
+        ).told
         is True
     )
 
@@ -422,7 +424,11 @@ def test_without_pivot_root_a_shared_host_keeps_its_root(run: Run, root: Path, s
 
     job = {"no_pivot": True, "root": str(source / "root")}
     told = run(
-        host=host, meanwhile=meanwhile, script="echo ready; read x", linux={"rootfsPropagation": "shared"}, job=job
+        host=host,
+        meanwhile=meanwhile,
+        script="echo ready; read x",
+        linux={"rootfsPropagation": "shared"},
+        job=job,
     ).told
     assert isinstance(told, list) and told.count("/") == 1 and {"/proc", "/sys"} <= set(told)
 

@@ -62,6 +62,33 @@ def test_from_where_each_is_reachable(pyrun: Pyrun, internet: SimpleNamespace) -
     assert "FROM THE LAN" in pyrun.ok("port", "web", "--format", "table")
 
 
+def test_bridges_of_others_are_not_the_lan(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    """docker0 and virbr0 have addresses too; a bridge that holds a card, or leads to a gateway, is a way in."""
+    pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sleep", "60")
+
+    def lan() -> list[str]:
+        return list(json.loads(pyrun.ok("port", "--format", "json", "web"))["ReachableFrom"]["lan"])
+
+    def ip(words: str) -> None:
+        subprocess.run(["ip", *words.split()], check=True)
+
+    ip("link add others type bridge")
+    try:
+        for words in ("link add cable type veth peer name plug", "link set cable master others",
+                      "address add 10.44.0.1/24 dev others", "link set cable up", "link set others up"):  # fmt: skip
+            ip(words)
+        assert lan() == [internet.host]
+        ip("route add 198.51.99.0/24 via 10.44.0.2 dev others")
+        assert sorted(lan()) == sorted([internet.host, "10.44.0.1"])
+        ip("route del 198.51.99.0/24")
+        ip("link add card link plug type macvlan")
+        ip("link set card master others")
+        assert sorted(lan()) == sorted([internet.host, "10.44.0.1"])
+    finally:
+        for name in ("card", "cable", "others"):
+            subprocess.run(["ip", "link", "delete", name], stderr=subprocess.DEVNULL, check=False)
+
+
 def test_add_and_rm_while_it_runs(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     pyrun.ok("run", "-d", "--name", "web", "busybox", *SERVE)
     assert pyrun.ok("port", "add", "web", "8080:80", "127.0.0.1:8081:80") == (

@@ -230,7 +230,7 @@ def test_a_filled_template_is_what_pyroute2_encodes(words: messages.Template, na
         "time": bytes(6) + b"\x12\x34",
     }
     for kind, encoded in encoding.encode(name, six, values).items():
-        given = {field: value for field, value in values.items() if f" {field}@" in words[f"message {kind}"]}
+        given = {field: value for field, value in values.items() if f"<{field}>" in words[f"message {kind}"]}
         assert messages.filled(words, kind, **given).rstrip(b"\0") == encoded.rstrip(b"\0"), kind
 
 

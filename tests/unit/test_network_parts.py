@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posix
+import re
 import socket
 import struct
 from ipaddress import IPv4Network
@@ -20,6 +21,7 @@ from pyrun.network import (
     explain_drivers,
     guard,
     health,
+    host,
     leases,
     messages,
     rebuilding,
@@ -106,7 +108,7 @@ def values(seed: int) -> dict[str, bytes]:
 
 def given(name: str, line: str, real: dict[str, bytes]) -> dict[str, bytes]:
     """The values that the message *name* has places for, as its *line* in the template tells."""
-    fields = [place.partition("@")[0] for place in line.split(" ")[1:]]
+    fields = set(re.findall("<([a-z0-9]+)>", line))
     marks = {field: field for field in fields}
     if name.endswith("-at"):
         marks["key"] = "key6-at" if "6" in name else "key-at"
@@ -165,9 +167,23 @@ def test_a_resolver_that_was_asked_for_early(
     assert ours.fileno() == -1
 
 
-def test_a_value_without_a_place_is_a_mistake(template: messages.Template) -> None:
-    with pytest.raises(KeyError):
-        messages.filled(template, "route", mac=b"123456")
+def test_a_value_that_is_not_given_is_a_mistake(template: messages.Template) -> None:
+    with pytest.raises(ValueError):
+        messages.filled(template, "route", gateway=b"1234")
+
+
+@pytest.mark.parametrize("by_chance", ["prefix", "protocol", "port", "index"])
+def test_a_mark_by_chance_is_left_alone(by_chance: str) -> None:
+    """In the number of a bridge, or in the MTU."""
+    from pyrun.network import templates
+
+    number = int.from_bytes(templates.MARKS[by_chance][:2], "little")
+    network = {**NETWORK, "index": number, "mtu": number}
+    found = messages.parsed(templates.text(network))
+    assert found is not None
+    real = values(3)
+    for name, encoded in templates.encode(network, real).items():
+        assert messages.filled(found, name, **given(name, found[f"message {name}"], real)) == encoded, name
 
 
 @pytest.mark.parametrize(
@@ -175,8 +191,8 @@ def test_a_value_without_a_place_is_a_mistake(template: messages.Template) -> No
     [
         "",
         "pyrun-template 0\nend\n",
-        "pyrun-template 3\nbridge pyrun0\nend\n",
-        "pyrun-template 4\nbridge pyrun0\n",
+        "pyrun-template 4\nbridge\tpyrun0\nend\n",
+        "pyrun-template 5\nbridge\tpyrun0\n",
     ],
 )
 def test_another_versions_template_is_none(text: str) -> None:
@@ -260,6 +276,15 @@ def test_every_operation_is_explained_and_performed(template: messages.Template,
         sentence, _, see = explain.EXPLAIN[operation.kind](operation)
         assert sentence[0].islower()
         assert see
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_explained_can_be_typed_without_ipv6(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(host, "has_ipv6", lambda: there)
+    veth = Operation("VETH", "pyv0", "pyrun0", "02:42:0a:4d:00:02", "web", "eth0", "bridge")
+    lines = [explain.EXPLAIN[each.kind](each)[1] for each in (veth, Operation("NETNS_ENTER"))]
+    assert ("addrgenmode" in lines[0]) is there
+    assert ("ipv6" in lines[1]) is there
 
 
 def test_a_port_is_closed_or_opened_by_its_address(template: messages.Template) -> None:
@@ -467,4 +492,4 @@ def test_nothing_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
 
 def test_the_mac_of_a_lease_fits_its_place(template: messages.Template) -> None:
     assert len(bytes.fromhex(leases.mac("10.77.0.2").replace(":", ""))) == 6
-    assert " mac@" in template["message link"]
+    assert "<mac>" in template["message link"]

@@ -205,15 +205,15 @@ def settle(link: Attachment, name: str, bridge: str) -> None:
     """Send what waits, then read three links back: the kernel finishes their state before it answers."""
     del bridge
     assert link.inner is not None and link.outer is not None
-    messages.send(link.inner, link.waiting)
+    read = messages.filled(link.template, "read", index=messages.u32(link.index))
+    messages.send(link.inner, [*link.waiting, read])
     link.waiting.clear()
     if link.address6:
         _await_address6(link)
-    messages.ask(link.inner, messages.filled(link.template, "read", index=messages.u32(link.index)))
-    messages.ask(link.outer, messages.filled(link.template, "read-name", name=name.encode()))
-    messages.ask(
-        link.outer, messages.filled(link.template, "read", index=messages.u32(int(link.template["index"])))
-    )
+        messages.send(link.inner, [read])
+    port = messages.filled(link.template, "read-name", name=name.encode())
+    bridge_ = messages.filled(link.template, "read", index=messages.u32(int(link.template["index"])))
+    messages.send(link.outer, [port, bridge_])
 
 
 def _await_address6(link: Attachment) -> None:

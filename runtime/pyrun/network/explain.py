@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyrun.network import explain_drivers, firewall
+from pyrun.network import explain_drivers, firewall, host
 from pyrun.network.egress import explain as explain_egress
 from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
@@ -57,6 +57,8 @@ def _netns_name(operation: Operation) -> Explanation:
 
 def _netns_enter(operation: Operation) -> Explanation:
     del operation
+    if not host.has_ipv6():
+        return ("enter the network namespace, and return with a socket of it", "", f"{_INSIDE} ip link")
     return (
         "enter the network namespace, where links that come are to have no IPv6, and return with a socket of it",
         "ip netns exec {name} sysctl net.ipv6.conf.default.disable_ipv6=1",
@@ -66,10 +68,11 @@ def _netns_enter(operation: Operation) -> Explanation:
 
 def _veth(operation: Operation) -> Explanation:
     name, bridge, mac, alias, inside, _ = _words(operation)
+    no_ipv6 = " addrgenmode none" if host.has_ipv6() else ""
     return (
         f"make a link pair: {name} in the bridge {bridge}, {inside} ({mac}) inside the container",
         f"ip link add {name} type veth peer name {inside} address {mac} netns {{name}}; "
-        f"ip link set {name} alias {alias} addrgenmode none master {bridge} up",
+        f"ip link set {name} alias {alias}{no_ipv6} master {bridge} up",
         f"ip -d link show {name}",
     )
 

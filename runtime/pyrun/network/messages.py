@@ -1,14 +1,14 @@
 """The netlink messages of a start, without a netlink library: templates, filled in and sent.
 
-pyroute2 encoded every message once, when the network was made, with a recognizable value where each start has
-its own; templates.py noted where those are. What is left for a start is to put its values there and send.
-The file run/networks/<name>/template can be read by a person; a tab follows the name of a message:
+pyroute2 encoded every message once, when the network was made; where each start has a value of its own, templates.py
+left its name. What is left for a start is to put its values there and send. The file run/networks/<name>/template can
+be read by a person; a tab follows the name of each value:
 
-    pyrun-template 4
-    bridge pyrun0
-    index 5
+    pyrun-template 5
+    bridge              pyrun0
+    index               5
     ...
-    message address     40000000140005... address@28,36 index@20
+    message address     40000000140005...02<prefix>0000<index>08000200<address>08000100<address>...
 
 What is here: the file, the filling, sending and reading the kernel's answers. Which messages there are and in
 which order they go is in attach.py. Source: man 7 netlink, man 7 rtnetlink.
@@ -19,13 +19,17 @@ from __future__ import annotations
 import errno
 import posix
 from _socket import AF_NETLINK, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
-from _struct import pack, pack_into, unpack_from
+from _struct import pack, unpack_from
 from fcntl import ioctl
 
 from pyrun.errors import NetworkError
 from pyrun.store import paths
 
-FORMAT = "pyrun-template 4"
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT = "pyrun-template 5"
 # A container's name is kept as alias of its link, cut to this length.
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0
@@ -34,13 +38,16 @@ _SIOCGIFINDEX = 0x8933
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_ACK = 4
+# The sequence number of the last of several messages, by which its answer is known.
+_LAST = (1).to_bytes(4, "little")
+_IFREQ_BYTES = 40
 # The kernel answers within microseconds; a socket that stays silent this long has lost its answer.
 _PATIENCE_S = 10
 # What a socket takes in any case; the options (asm-generic/socket.h) let root have more.
 _SMALL_BYTES = 65536
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 
-# {"bridge": "pyrun0", ..., "message": {"link": "<hex> name@32 ..."}}
+# {"bridge": "pyrun0", ..., "message link": "94000000...<name>00..."}
 Template = dict[str, str]
 
 
@@ -61,33 +68,34 @@ def parsed(text: str) -> Template | None:
     """A template from its text; None for one of another version, or one cut short."""
     if not text.startswith(f"{FORMAT}\n") or not text.endswith("\nend\n"):
         return None
-    begin, end = len(FORMAT) + 1, len(text) - len("\nend\n")
-    encoded = text.find("\nmessage ", begin, end)
-    template = dict(
-        [line.split(" ", 1) for line in text[begin : encoded if encoded > 0 else end].split("\n")]
-    )
-    if encoded > 0:
-        template.update(dict([line.split("\t", 1) for line in text[encoded + 1 : end].split("\n")]))
-    return template
+    fields = text[len(FORMAT) + 1 : -len("\nend\n")].replace("\t", "\n").split("\n")
+    return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def line(name: str, message: bytes, marks: Iterable[tuple[str, bytes]]) -> str:
+    """The line of a template file for the message *name*. marks: (name of a value, the bytes that stand for it)."""
+    places = []
+    for field, mark in marks:
+        at = message.find(mark)
+        while at >= 0:
+            places.append((at, at + len(mark), field))
+            at = message.find(mark, at + 1)
+    text, done = "", 0
+    for begin, end, field in sorted(places):
+        text += f"{message[done:begin].hex()}<{field}>"
+        done = end
+    return f"message {name}\t{text}{message[done:].hex()}"
 
 
 def filled(template: Template, name: str, /, **values: bytes) -> bytes:
-    """The message *name* with *values* put in their places, each exactly as long as its place.
+    """The message *name* with *values* in their places, each exactly as long as what the template was made with.
 
-    Raises KeyError for a value the message has no place for.
+    Raises ValueError when one is missing.
     """
-    text, *places = template[f"message {name}"].split(" ")
-    message = bytearray.fromhex(text)
-    for place in places:
-        field, _, offsets = place.partition("@")
-        if field in values:
-            value = values.pop(field)
-            for offset in offsets.split(","):
-                start = int(offset)
-                message[start : start + len(value)] = value
-    if values:
-        raise KeyError(*values)
-    return bytes(message)
+    text = template["message " + name]
+    for field, value in values.items():
+        text = text.replace(f"<{field}>", value.hex())
+    return bytes.fromhex(text)
 
 
 HOST_LINK_PREFIX = "pyv"
@@ -135,22 +143,32 @@ def opened(family: int) -> socket:
 
 def index_of(sock: socket, name: str) -> int:
     """The number of an interface in the network namespace of *sock*. Raises OSError. Source: man 7 netdevice."""
-    request = bytearray(40)
-    pack_into("16s", request, 0, name.encode())
-    return int.from_bytes(ioctl(sock.fileno(), _SIOCGIFINDEX, bytes(request))[16:20], "little")
+    request = name.encode().ljust(_IFREQ_BYTES, b"\0")
+    return int.from_bytes(ioctl(sock.fileno(), _SIOCGIFINDEX, request)[16:20], "little")
 
 
 def send(sock: socket, messages: list[bytes]) -> None:
-    """Send messages that all ask for an acknowledgement, in one system call, and wait for all answers.
+    """Send messages in one system call and wait until the kernel has answered the last one.
 
-    Raises OSError with the first error; its `index` attribute is the number of the message refused.
+    The others are only answered when they are refused. Raises OSError with the first error.
     """
-    errors = answers(sock, messages, len(messages))
-    for index, number in enumerate(errors):
-        if number:
-            error = OSError(number, posix.strerror(number))
-            error.index = index  # type: ignore[attr-defined]
-            raise error
+    *others, last = messages
+    sock.send(b"".join([*map(_quiet, others), last[:8] + _LAST + last[12:]]))
+    problem = 0
+    while True:
+        data = sock.recv(65536)
+        for kind, payload in split(data):
+            if kind == _NLMSG_ERROR:
+                problem = problem or -int(unpack_from("=i", payload)[0])
+        if data[8:12] == _LAST:
+            break
+    if problem:
+        raise OSError(problem, posix.strerror(problem))
+
+
+def _quiet(message: bytes) -> bytes:
+    """The same without the wish for an acknowledgement."""
+    return message[:6] + bytes([message[6] & ~_NLM_F_ACK]) + message[7:]
 
 
 def answers(sock: socket, messages: list[bytes], expected: int) -> list[int]:
@@ -169,8 +187,9 @@ def transaction(template: Template, changes: list[bytes]) -> bytes:
 
     Only the last one is acknowledged, since thousands of answers would not fit a socket's buffer.
     """
-    quiet = [change[:6] + bytes([change[6] & ~_NLM_F_ACK]) + change[7:] for change in changes[:-1]]
-    return b"".join([filled(template, "begin"), *quiet, *changes[-1:], filled(template, "end")])
+    return b"".join(
+        [filled(template, "begin"), *map(_quiet, changes[:-1]), *changes[-1:], filled(template, "end")]
+    )
 
 
 def transact(sock: socket, template: Template, changes: list[bytes]) -> None:

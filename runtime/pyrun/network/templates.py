@@ -1,4 +1,4 @@
-"""Encodes the messages of a start with pyroute2 and notes where each start's own values belong.
+"""Encodes the messages of a start with pyroute2, with the names of each start's own values where those belong.
 
 `encode` makes every message for given values. To find the places, it is called with values that occur nowhere
 else and the result is searched for them; a test calls it with real values and compares with the filled
@@ -62,19 +62,31 @@ MARKS: Values = {
     "protocol": b"\xb7",
     "port": b"\xc5\xc6",
 }
+# Marks of one kind of value that differ in length.
+_STANDS_FOR = {"key-at": "key", "key6-at": "key", "target6": "target"}
+# Marks so short that they may be elsewhere by chance, in the number of a bridge for one.
+_ONLY_IN = {
+    "prefix": ("address", "address6"),
+    "protocol": ("forget", "forget6"),
+    "port": ("forget", "forget6"),
+}
 
 
 def encode(network: dict[str, object], values: Values) -> dict[str, bytes]:
     """Every message of a start on *network* (as in network.json), for one set of values."""
-    return {**_links(network, values), **_inside(values), **_firewall(values), **firewall.checks(network)}
+    return {**_of_a_start(network, values), **firewall.checks(network)}
+
+
+def _of_a_start(network: dict[str, object], values: Values) -> dict[str, bytes]:
+    return {**_links(network, values), **_inside(values), **_firewall(values)}
 
 
 def text(network: dict[str, object]) -> str:
     """The content of the template file of *network*."""
-    lines = [messages.FORMAT, f"pyroute2 {version('pyroute2')}"]
-    lines += [f"{key} {network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
-    for name, message in encode(network, MARKS).items():
-        lines.append(f"message {name}\t" + " ".join([message.hex(), *_places(message)]))
+    lines = [messages.FORMAT, f"pyroute2\t{version('pyroute2')}"]
+    lines += [f"{key}\t{network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
+    lines += [messages.line(name, each, _marks(name)) for name, each in _of_a_start(network, MARKS).items()]
+    lines += [messages.line(name, each, ()) for name, each in firewall.checks(network).items()]
     return "\n".join([*lines, "end"]) + "\n"
 
 
@@ -85,19 +97,13 @@ def parsed(network: dict[str, object]) -> messages.Template:
     return template
 
 
-def _places(message: bytes) -> list[str]:
-    found = []
-    for field, mark in MARKS.items():
-        offsets = []
-        offset = message.find(mark)
-        while offset >= 0:
-            offsets.append(str(offset))
-            offset = message.find(mark, offset + 1)
-        if offsets:
-            found.append(
-                f"{field.removesuffix('-at').replace('key6', 'key').replace('target6', 'target')}@{','.join(offsets)}"
-            )
-    return found
+def _marks(name: str) -> list[tuple[str, bytes]]:
+    """The marks that can be in the message *name*: (value they stand for, mark)."""
+    return [
+        (_STANDS_FOR.get(mark, mark), value)
+        for mark, value in MARKS.items()
+        if name in _ONLY_IN.get(mark, (name,))
+    ]
 
 
 def _encoded(

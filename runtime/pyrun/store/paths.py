@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def _from_environment(name: bytes, default: str) -> str:
-    value = posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
-    return value.rstrip("/") if value[:1] == "/" else default
+    found = posix.environ.get(name, b"")
+    return found.decode("utf-8", "surrogateescape").rstrip("/") if found[:1] == b"/" else default
 
 
 def root() -> str:

@@ -87,7 +87,7 @@ def forget(six: bool, address: bytes) -> bytes:
 
 def text() -> str:
     """The content of the file of templates."""
-    lines = [messages.FORMAT, f"words {VERSION}", f"pyroute2 {version('pyroute2')}"]
+    lines = [messages.FORMAT, f"words\t{VERSION}", f"pyroute2\t{version('pyroute2')}"]
     encoded = {"begin": nft.marker(begin=True), "end": nft.marker(begin=False)}
     values: dict[str, Values] = {name: {} for name in encoded}
     for six in (False, True):
@@ -103,13 +103,5 @@ def text() -> str:
     for name, kind in ((names.MUTE, nft.NEW_ELEMENT), (f"un{names.MUTE}", nft.DELETE_ELEMENT)):
         item: nft.Item = {"key": values[name]["key"]}
         encoded[name] = nft.elements(kind, names.TABLE, names.MUTE, [item], nft.BRIDGE)
-    lines += [
-        f"message {name}\t" + " ".join([message.hex(), *_places(message, values[name])])
-        for name, message in encoded.items()
-    ]
+    lines += [messages.line(name, message, values[name].items()) for name, message in encoded.items()]
     return "\n".join([*lines, "end"]) + "\n"
-
-
-def _places(message: bytes, values: Values) -> list[str]:
-    found = [(field, message.find(mark)) for field, mark in values.items()]
-    return [f"{field}@{offset}" for field, offset in found if offset >= 0]

@@ -33,7 +33,7 @@ _OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
 _INPUT = (1).to_bytes(4, "big")
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 
-_UFW, _LEGACY = "/etc/ufw/ufw.conf", "/proc/net/ip_tables_names"
+_LEGACY = "/proc/net/ip_tables_names"
 
 
 def outside(published: Iterable[Port]) -> list[Port]:
@@ -44,7 +44,7 @@ def outside(published: Iterable[Port]) -> list[Port]:
 def suspected(netfilter: socket) -> bool:
     """Whether anybody else filters what enters this host: ufw, firewalld, legacy iptables, a chain for input that
     drops by policy or has rules."""
-    if b"ENABLED=yes" in _read(_UFW) or b"filter" in _read(_LEGACY):
+    if b"filter" in _read(_LEGACY):
         return True
     tables = _dumped(netfilter, DUMP_TABLES)
     if all(kind in _LAST or payload.startswith(_OURS, 4) for kind, payload in messages.split(tables)):

@@ -10,6 +10,7 @@ Cold: reads addresses, rules and a set from the kernel.
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from pyrun import boot
 
@@ -23,6 +24,7 @@ from pyrun.network.publishing import host_firewall, ports, publication, shutting
 Row = dict[str, object]
 
 _LINK_LOCAL = "fe80:"
+_CABLES = ("veth", "tun")  # of containers, of virtual machines
 
 
 def rows(published: list[ports.Port]) -> list[Row]:
@@ -72,13 +74,28 @@ def _worded(port: ports.Port, refused: str, *, shut: bool) -> str:
 
 
 def host_addresses() -> list[str]:
-    """The addresses of this host that others can reach: not the loopback's, nor those of our own bridges."""
+    """The addresses of this host that others can reach: not the loopback's, nor those of bridges that hold nothing but
+    the cables of containers and virtual machines, ours or somebody else's."""
     with IPRoute() as route:
-        names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()}
+        links = {link["index"]: link for link in route.get_links()}
+        ways_out = {way.get_attr("RTA_OIF") for way in route.get_routes() if way.get_attr("RTA_GATEWAY")}
+        inner = {index for index in links if index not in ways_out and _holds_only_cables(index, links)}
         found = [
             str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
             for family in (socket.AF_INET, socket.AF_INET6)
             for message in route.get_addr(family=family)
-            if not names.get(message["index"], "").startswith(("lo", "pyr"))
+            if message["index"] in links.keys() - inner
+            and links[message["index"]].get_attr("IFLA_IFNAME") != "lo"
         ]
     return [address for address in found if not address.startswith(_LINK_LOCAL)]
+
+
+def _holds_only_cables(index: int, links: dict[int, Any]) -> bool:
+    if _kind(links[index]) != "bridge":
+        return False
+    ports = [link for link in links.values() if link.get_attr("IFLA_MASTER") == index]
+    return all(_kind(port) in _CABLES for port in ports)
+
+
+def _kind(link: Any) -> str:
+    return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
