@@ -298,14 +298,14 @@ def test_a_port_is_closed_or_opened_by_its_address(template: messages.Template) 
         ("CLOSE", "192.0.2.1", 8081, "tcp"), ("OPEN", "2001:db8::1", 8081, "tcp"),
     ]  # fmt: skip
     port = b"\6\0\0\0" + (8081).to_bytes(2, "big") + b"\0\0"
-    for host, name, address in (
+    for place, name, address in (
         ("0.0.0.0", b"closed", b""), ("192.0.2.1", b"closed_at", socket.inet_aton("192.0.2.1")),
         ("::", b"closed6", b""), ("2001:db8::1", b"closed6_at", socket.inet_pton(socket.AF_INET6, "2001:db8::1")),
     ):  # fmt: skip
         for action, kind in (("shut", nft.NEW_ELEMENT), ("unshut", nft.DELETE_ELEMENT)):
-            made = elements.shut(template, action, host, 8081, "tcp")
+            made = elements.shut(template, action, place, 8081, "tcp")
             assert made == nft.elements(kind, firewall.TABLE, name.decode(), [{"key": address + port}])
-            assert shutting.of_key(address + port, "" if address else host) == (host, 8081, "tcp")
+            assert shutting.of_key(address + port, "" if address else place) == (place, 8081, "tcp")
 
 
 def undo(
@@ -427,9 +427,9 @@ def test_a_wildcard_excludes_every_address(run_directory: Path) -> None:
     ports.claim(("127.0.0.1", 8080, 80, "tcp"), one)
     claims.forget(one)
     two = claims.write_record(claims.owner("b" * 64), ["name two"])
-    for host in ("0.0.0.0", "127.0.0.1"):
-        with pytest.raises(Conflict, match=f"port {host}:8080/tcp is already published by container one"):
-            ports.claim((host, 8080, 80, "tcp"), two)
+    for place in ("0.0.0.0", "127.0.0.1"):
+        with pytest.raises(Conflict, match=f"port {place}:8080/tcp is already published by container one"):
+            ports.claim((place, 8080, 80, "tcp"), two)
     ports.claim(("127.0.0.2", 8080, 80, "tcp"), two)
     ports.claim(("0.0.0.0", 8080, 80, "udp"), two)
     names = sorted(path.name for path in (run_directory / "ports").iterdir())
