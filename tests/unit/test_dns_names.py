@@ -136,6 +136,34 @@ def test_servers_of_its_own_and_internal(ask: Asker) -> None:
     assert not client.internal and not web.internal and other.internal
 
 
+@pytest.mark.parametrize(
+    ("text", "internal"),
+    [
+        ("pyrun-template 4\nname front\ninternal False\ngateway 10.1.0.1\nprefix 24\nend\n", False),
+        ("pyrun-template 4\nname front\ninternal True\ngateway 10.1.0.1\nprefix 24\nend\n", True),
+        ("pyrun-template 9\nsomething:else\n", True),
+        ("", True),
+    ],
+)
+def test_a_network_of_another_version(networks: Networks, text: str, internal: bool) -> None:
+    """What cannot be read is not let out."""
+    (networks.run / "networks/front/template").write_text(text)
+    view = Asker(networks).view("10.1.0.2", "front")
+    assert view is not None and view.internal is internal
+
+
+def test_a_template_as_it_is_made_is_understood(networks: Networks) -> None:
+    from pyrun.network import templates
+
+    network = {"name": "front", "bridge": "pyr1", "index": 1, "mtu": 1500, "gateway": "10.1.0.1", "prefix": 24,
+               "gateway6": "", "internal": False}  # fmt: skip
+    for leads_out in (True, False):
+        text = templates.text({**network, "internal": not leads_out})
+        (networks.run / "networks/front/template").write_text(text)
+        view = Asker(networks).view("10.1.0.2", "front")
+        assert view is not None and view.internal is not leads_out
+
+
 def test_the_host_itself_may_ask_for_names_and_nobody_else(ask: Asker) -> None:
     assert ask("web", source="10.1.0.1") == ["10.1.0.2"]
     host = ask.view("10.1.0.1", "front")

@@ -46,7 +46,9 @@ class Network:
     def __init__(self, run: str, name: str) -> None:
         self.name, self.directory = name, f"{run}/networks/{name}/leases"
         told = _template(f"{run}/networks/{name}/template")
-        self.internal = told.get("internal", "").lower() in ("1", "true", "yes")
+        self.internal = (
+            told.get("internal") != "False"
+        )  # nor does anything leave a network that tells nothing
         self.subnets = [_span(told.get(f"gateway{v}", ""), told.get(f"prefix{v}", "")) for v in ("", "6")]
         self.leases: dict[str, Lease] = {}
         self.table: dict[str, list[Lease]] = {}
@@ -204,9 +206,10 @@ def _lines(path: str) -> list[str]:
 
 
 def _template(path: str) -> dict[str, str]:
-    """The first lines of a network's template, which say where it is (network/messages.py)."""
+    """The first lines of a network's template, which say where it is (network/messages.py); of older versions too, with
+    a blank in the place of the tab."""
     text = _read(path, _TEMPLATE_BYTES).decode("ascii", "replace")
-    rows = [line.partition(" ") for line in text.splitlines()]
+    rows = [line.replace("\t", " ", 1).partition(" ") for line in text.splitlines()]
     return {key: value for key, _, value in rows if key != "message"}
 
 
