@@ -119,7 +119,7 @@ static int watch_claims(void) {
 /* Takes fd over. 0, or -errno: ENOENT when there is no such claim (any more). */
 int ports_hold(const char *name, const char *target, int fd) {
     char path[4200];
-    if (fd < 0) return -EBADF;
+    if (fd < 0) return -errno; /* of the fcntl in guard.c: there may be no room for more */
     ports_gone(name);
     int error = strlen(name) >= CLAIM_SIZE || strlen(target) >= TARGET_SIZE ? -ENAMETOOLONG : watch_claims();
     if (!error) error = make_room();

@@ -133,6 +133,18 @@ def test_all_forms_of_add_and_rm(pyrun: Pyrun) -> None:
     assert len(left) == 8
 
 
+def test_one_number_in_every_protocol(pyrun: Pyrun) -> None:
+    """Also where this kernel has no SCTP of its own and cannot hold the port."""
+    pyrun.ok("run", "-d", "--name", "web", "-p", "9000:80", "busybox", "sleep", "60")
+    pyrun.ok("port", "add", "web", "9000:80/udp", "9000:80/sctp")
+    assert sorted(pyrun.ok("port", "web").splitlines()) == [
+        f"80/{protocol} -> 0.0.0.0:9000" for protocol in ("sctp", "tcp", "udp")
+    ]
+    assert "9000/sctp is already published by container web" in pyrun.fails(
+        125, "run", "-p", "9000:80/sctp", "busybox"
+    )
+
+
 def test_one_transaction_or_nothing(pyrun: Pyrun) -> None:
     """Of several ports one is taken: none is published, and nothing is left of them."""
     pyrun.ok("run", "-d", "--name", "other", "-p", "8082:80", "busybox", "sleep", "60")

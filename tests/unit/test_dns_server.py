@@ -15,6 +15,7 @@ from name_server import (
     NXDOMAIN,
     REFUSED,
     SERVFAIL,
+    TYPE_AAAA,
     Answer,
     Networks,
     edns,
@@ -167,6 +168,36 @@ def test_a_name_of_ours(place: Place) -> None:
     for _ in range(3):
         assert values(place.ask(question("web"))) == [WEB]
     assert not any(each.asked for each in place.upstreams)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_several_addresses_take_turns(place: Place, count: int) -> None:
+    """For a client that asks for both kinds of address each time, as a C library does."""
+    for number in range(count):
+        place.networks.lease(
+            "front", f"127.53.0.{20 + number}", f"{number:064x}", f"name db{number}", "alias db"
+        )
+    first = []
+    for _ in range(2 * count):
+        first.append(values(place.ask(question("db")))[0])
+        assert values(place.ask(question("db", TYPE_AAAA))) == []
+    assert len(set(first[:count])) == count and first[:count] == first[count:]
+
+
+def test_clients_that_ask_once_get_different_addresses(place: Place) -> None:
+    for number in range(2):
+        place.networks.lease(
+            "front", f"127.53.0.{20 + number}", f"{number:064x}", f"name db{number}", "alias db"
+        )
+    first = set()
+    clients = [
+        f"127.53.0.{100 + number}" for number in range(40)
+    ]  # one address for all of them: once in 2 ** 39
+    for client in clients:
+        place.networks.lease("front", client, f"{client[-3:]:f>64}", f"name c{client[-3:]}")
+    for client in clients:
+        first.add(values(place.ask(question("db"), client))[0])
+    assert first == {"127.53.0.20", "127.53.0.21"}
 
 
 def test_the_outside_is_asked_once_and_remembered_for_a_moment(place: Place) -> None:

@@ -64,13 +64,15 @@ def create(name: str, options: Options) -> str:
 
 
 def reload() -> list[str]:
-    """Restore what others removed of the networks; a line for each thing. Raises: NetworkError."""
+    """Restore what others removed of the networks, and judge published ports anew; a line for each thing.
+
+    Raises: NetworkError.
+    """
     from pyrun.network import bridge, events, guard_start
     from pyrun.network.publishing import shutting
 
     sweep()
-    told = bridge.reload()
-    shutting.anew()
+    told = [*bridge.reload(), *shutting.anew()]
     events.note(told)
     guard_start.resume()
     return told

@@ -8,7 +8,7 @@
                  ◄── the host's own name servers ────────────────┘ or --dns: forwarded (forward.py)
 
     server.py      the loop: the guard's messages, questions by UDP, whose turn it is
-    doors.py       what waits on a gateway: datagrams in turn, connections with a deadline (streams.py)
+    streams.py     questions by TCP, and their deadlines
     names.py       leases -> names, read again when a directory changed
     local.py       answers from names
     forward.py     questions under way outside; upstream.py  the servers, which of them answer

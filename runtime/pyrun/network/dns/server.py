@@ -46,7 +46,7 @@ class Server:
         self.budget = budget.Budget()
         self.forwarder = forward.Forwarder(self, run, upstream.Servers(host_file))
         self.clients: dict[int, streams.Client] = {}
-        self.turn = 0
+        self.answered = 0
         self.now_ns = time.monotonic_ns()
         self.now_s = self.asked_s = self.now_ns / 1e9
         channel.setblocking(False)
@@ -134,9 +134,9 @@ class Server:
                 if known is None:
                     self._asked(data, source, network, view, _by_datagram(sock, peer), False)
                     continue
-                self.turn += 1
+                self.answered += 1
                 try:
-                    send(data[:2] + known[self.turn % len(known)], peer)
+                    send(data[:2] + _next(known), peer)
                 except OSError:  # gone, or its queue is full: it asks again
                     continue
 
@@ -168,8 +168,8 @@ class Server:
         view = self.names.view(source, network, self.now_ns)
         known = view.answers.get(data[2:]) if view is not None else None
         if known is not None:
-            self.turn += 1
-            client.answer(data[:2] + known[self.turn % len(known)])
+            self.answered += 1
+            client.answer(data[:2] + _next(known))
         elif view is None or not self._asked(data, source, network, view, client.answer, True):
             client.close()
 
@@ -196,10 +196,12 @@ class Server:
         if not known:
             self.forwarder.forward(asked, view, source, reply, stream)
             return True
+        first = posix.urandom(1)[0] % len(known)
+        known = known[first:] + known[:first]
         if len(view.answers) < _MOST_ANSWERS:
             view.answers[data[2:]] = known
-        self.turn += 1
-        reply(data[:2] + known[self.turn % len(known)])
+        self.answered += 1
+        reply(data[:2] + _next(known))
         return True
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────
@@ -231,6 +233,14 @@ def _fair(questions: list[tuple[bytes, Peer]], spent: dict[str, int]) -> list[tu
     return [each for some in sorted(by_source.values(), key=len) for each in some[:_OF_ONE]]
 
 
+def _next(known: list[bytes]) -> bytes:
+    """The answer whose turn it is. Each question of each client has turns of its own, which begin anywhere: most ask for
+    both kinds of address each time, and many only once."""
+    if len(known) > 1:
+        known.append(known.pop(0))
+    return known[-1]
+
+
 def _by_datagram(sock: socket, peer: Peer) -> forward.Reply:
     def reply(message: bytes) -> None:
         try:
@@ -248,10 +258,10 @@ def main(words: list[str]) -> None:
     sys.setrecursionlimit(_RECURSION)
     gc.collect()
     gc.freeze()
-    last_turn = -1
+    seen = -1
     while True:
         server.round()
-        if server.turn != last_turn:
-            last_turn, server.asked_s = server.turn, server.now_s
+        if server.answered != seen:
+            seen, server.asked_s = server.answered, server.now_s
         if server.now_s - server.asked_s > IDLE_S:
             posix._exit(0)

@@ -52,13 +52,16 @@ def through_firewall(port: ports.Port) -> bool:
     return publication.THROUGH_FIREWALL in claims.lines(ports.path(port))
 
 
-def anew() -> None:
-    """Judge all again: close what is closed now, open what is open now, in one transaction. Raises OSError."""
+def anew() -> list[str]:
+    """Judge all again: close what is closed now, open what is open now, in one transaction. A line for each port.
+
+    Raises: OSError.
+    """
     with host.locked():
         names = [str(network["name"]) for network in records.all_networks()]
         template = next((found for name in names if (found := messages.load(name))), None)
         if template is None:
-            return
+            return []
         sock = messages.opened(messages.NETLINK_NETFILTER)
         before, after = standing(sock), refused(sock)
         changes = [elements.shut(template, "shut", *each) for each in sorted(after - before)]
@@ -66,6 +69,19 @@ def anew() -> None:
         if changes:
             messages.transact(sock, template, changes)
         sock.close()
+    return [
+        *_told(
+            after - before, "closed to the outside: the firewall of this host does not let it in any more"
+        ),
+        *_told(before - after, "open to the outside: the firewall of this host lets it in now"),
+    ]
+
+
+def _told(changed: set[publication.Closed], what: str) -> list[str]:
+    return [
+        f"port {ports.place((address, number, 0, protocol))}/{protocol} is {what}"
+        for address, number, protocol in sorted(changed)
+    ]
 
 
 # Set -> the address its elements are of; "" where their keys begin with it.
