@@ -47,7 +47,7 @@ def chosen(word: str, published: list[ports.Port], reference: str, identifier: s
             if inside in (0, port[2]) and ports.path(port) not in known
         ]
     if not found:
-        others = [f"{port[1]}/{port[3]}" for port in published if first <= port[1] <= last]
+        others = list(dict.fromkeys(f"{port[1]}/{port[3]}" for port in published if first <= port[1] <= last))
         hint = f"but {', '.join(others[:3])}" if others else f"`pyrun port {reference}` lists what it does"
         raise NotFound(f"container {reference} publishes no port {word}", hint)
     return found

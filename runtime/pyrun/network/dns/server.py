@@ -234,8 +234,8 @@ def _fair(questions: list[tuple[bytes, Peer]], spent: dict[str, int]) -> list[tu
 
 
 def _next(known: list[bytes]) -> bytes:
-    """The answer whose turn it is. Each question of each client has turns of its own, which begin anywhere: most ask for
-    both kinds of address each time, and many only once."""
+    """The answer whose turn it is. Each question of each client has turns of its own, which begin anywhere: most ask
+    for both kinds of address each time, and many only once."""
     if len(known) > 1:
         known.append(known.pop(0))
     return known[-1]
