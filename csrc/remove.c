@@ -109,8 +109,9 @@ static int is_moved(const struct removal *removal, const char *name) {
     return (uint64_t)number < removal->moved && strcmp(moved_name(same, sizeof same, (uint64_t)number), name) == 0;
 }
 
+/* What is gone (also a directory being read, removed by somebody else meanwhile) is what was wanted. */
 static void remember(struct removal *removal, int error) {
-    if (!removal->error) removal->error = -error;
+    if (!removal->error && error != ENOENT) removal->error = -error;
 }
 
 /* A name can be taken by what an earlier attempt left: that one is dealt with under the same number. */
@@ -177,8 +178,7 @@ static void remove_moved(struct removal *removal, const char *name) {
     if (unlinkat(removal->top_fd, name, flags) < 0 && errno != ENOENT) remember(removal, errno);
 }
 
-/* Everything below and the directory itself. A mount point inside stays, with what leads to it. */
-int remove_tree(const char *path) {
+static int remove_once(const char *path) {
     char name[48];
     struct removal removal = {.top_fd = open_top(path)};
     if (removal.top_fd < 0) return removal.top_fd == -ENOENT ? 0 : removal.top_fd;
@@ -189,6 +189,15 @@ int remove_tree(const char *path) {
     close(removal.top_fd);
     int error = remove_directory(path);
     return removal.error ? removal.error : error;
+}
+
+/* Everything below and the directory itself. A mount point inside stays, with what leads to it. Somebody else who is
+ * removing the same tree moves directories to its top after we have looked there: again, until it is empty. */
+int remove_tree(const char *path) {
+    int64_t deadline_ms = now_ms() + PATIENCE_MS;
+    int pause_us = 500, error;
+    while ((error = remove_once(path)) == -ENOTEMPTY && patient(deadline_ms, &pause_us)) continue;
+    return error;
 }
 
 /* ── cgroups ────────────────────────────────────────────────────────────────────────────────────── */

@@ -8,6 +8,7 @@
     │   └── RegistryError       the registry's answer: status, unreachable, nonsense
     ├── NetworkError            bridge, address, firewall
     ├── StageFailed             (stage, action, errno): what the kernel refused, and in which step
+    ├── EndedSilently           init is gone and did not say why
     └── CommandError            126 the command cannot be executed, 127 it does not exist
 
 Modules below `cli` raise these and nothing else on purpose; `linux.py` alone raises `OSError`.
@@ -75,6 +76,10 @@ class StageFailed(PyrunError):
         super().__init__(f"{stage}: cannot {action}: {posix.strerror(number)}", hint_for(stage, number))
         self.stage = stage
         self.number = number
+
+
+class EndedSilently(PyrunError):
+    """init ended without a report: it was killed."""
 
 
 # What an errno means where the plain text misleads. Keyed by (stage, errno); "" is any stage.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import posix
 
 from . import handshake
-from .errors import CommandError, PyrunError, StageFailed
+from .errors import CommandError, EndedSilently, PyrunError, StageFailed
 from .plan.operations import Operation
 
-ENOENT, EACCES, ENOEXEC, ENOTDIR, ETIMEDOUT, ECANCELED = 2, 13, 8, 20, 110, 125
+ENOENT, EACCES, ENOEXEC, ENOTDIR, EINVAL, ETIMEDOUT, ECANCELED = 2, 13, 8, 20, 22, 110, 125
 
 # Which stage an operation of init belongs to, for the wording of its failure.
 STAGE_OF = {
@@ -26,15 +26,16 @@ STAGE_OF = {
 }  # fmt: skip
 
 
+_SYSCTL_HINTS = {EINVAL: "the kernel does not take that value", ENOENT: "this kernel has no such parameter"}
+SILENT = "init ended without a word: it was killed, perhaps for want of memory"
+
+
 def judge(operations: list[Operation], outcome: handshake.Outcome, *, oci: bool = False) -> None:
     """Raise what init's report means for the user. oci: a missing command in runc's words, which callers look for."""
     if outcome.failed is None:
         if outcome.ready or outcome.created:
             return
-        raise PyrunError(
-            "init ended without a word: it was killed, perhaps for want of memory",
-            "see dmesg, or a larger --memory",
-        )
+        raise EndedSilently(SILENT, "see dmesg, or a larger --memory")
     index, number, detail = outcome.failed
     operation = operations[index] if index < len(operations) else Operation("EXECUTE", "?")
     if operation.kind in ("EXECUTE", "LOOK_UP"):
@@ -47,7 +48,20 @@ def judge(operations: list[Operation], outcome: handshake.Outcome, *, oci: bool 
         raise _hook_failed(operations[: index + 1], number, detail)
     from .plan.explain import action
 
-    raise StageFailed(STAGE_OF.get(operation.kind, "rootfs"), action(operation, detail), number)
+    failed = StageFailed(STAGE_OF.get(operation.kind, "rootfs"), action(operation, detail), number)
+    if operation.kind == "SYSCTL":
+        failed.hint = _SYSCTL_HINTS.get(number, "")
+    raise failed
+
+
+def silent(config: dict[str, object]) -> EndedSilently:
+    """The same, for who has a config.json and no flags: its limit is named."""
+    found: object = config
+    for key in ("linux", "resources", "memory", "limit"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, int) or found <= 0:
+        return EndedSilently(SILENT, "see dmesg")
+    return EndedSilently(SILENT, f"see dmesg; config.json: linux.resources.memory.limit is {found}")
 
 
 def _hook_failed(operations: list[Operation], number: int, detail: str) -> PyrunError:

@@ -163,6 +163,21 @@ def test_a_tree_with_everything(undo: Undo, tree: Path, tmp_path: Path) -> None:
     assert os.listdir(outside) == ["precious"]
 
 
+def test_several_remove_one_tree_at_once(undo: Undo, tree: Path) -> None:
+    """As `rm` and a container's own undo list may: nobody minds what another has removed already."""
+    for number in range(20):
+        for path in (tree / "a/b/c/d", *(tree / f"{name}/e/f" for name in range(20))):
+            path.mkdir(parents=True)
+            (path / "file").touch()
+        lists = [tree.with_name(f"list{each}") for each in range(6)]
+        for each in lists:
+            each.write_text(f"rmtree\t{tree}\n")
+        running = [subprocess.Popen(["pyrun-undo", str(each)], executable=undo.binary, stderr=subprocess.PIPE)
+                   for each in lists]  # fmt: skip
+        assert [process.communicate(timeout=30)[1] for process in running] == [b""] * 6, number
+        assert not tree.exists()
+
+
 def test_the_tree_is_a_link_itself(undo: Undo, tree: Path, tmp_path: Path) -> None:
     (tree / "precious").write_text("")
     (tmp_path / "link").symlink_to(tree)

@@ -76,6 +76,44 @@ def test_defaults_of_the_process(box: Box) -> None:
     assert out.splitlines()[7:] == init.splitlines()
 
 
+@shows("exec", "exec: HOME", differs={"crun": "/root only"})
+@pytest.mark.parametrize(("user", "home"), [("0", "/root"), ("1000", "/data"), ("4242", "/")])
+def test_home(running: Box, user: str, home: str) -> None:
+    """The container's own passwd file decides, as it does for the first process; no entry: /."""
+    assert running.exec("sh", "-c", "echo $HOME", options=("--user", user)) == home
+    path = running.directory / "process.json"
+    process = {
+        "args": ["sh", "-c", "echo $HOME"],
+        "cwd": "/",
+        "env": [PATH],
+        "user": {"uid": int(user), "gid": 0},
+    }
+    path.write_text(json.dumps(process))
+    assert running.ok("exec", "--process", str(path), running.id) == home
+
+
+@shows("exec", "exec: HOME")
+def test_home_that_is_given(running: Box) -> None:
+    assert running.exec("/bin/sh", "-c", "echo $HOME", options=("--env", "HOME=/mnt")) == "/mnt"
+
+
+@shows("exec", "exec: HOME", differs={"crun": "leaves it empty"})
+def test_home_that_is_empty(running: Box) -> None:
+    """Is none."""
+    lines = running.exec("/bin/env", options=("--env", "HOME=")).splitlines()
+    assert [line for line in lines if line.startswith("HOME=")] == ["HOME=/root"]
+
+
+@shows("exec", "exec: HOME is not read outside of the container", differs={"crun": "/root without looking"})
+@pytest.mark.parametrize("target", ["{}", "/proc/1/root/..{}", "/proc/self/cwd{}", "../../../../../../..{}"])
+def test_home_is_not_the_hosts(running: Box, target: str) -> None:
+    """passwd as a link to a file of the host's, which has no such path inside."""
+    secret = running.directory / "secret"
+    secret.write_text("root:x:0:0::/secret:/bin/sh\n")
+    running.exec("ln", "-sf", target.format(secret), "/etc/passwd")
+    assert running.exec("/bin/sh", "-c", "echo $HOME") == "/"
+
+
 @shows("exec", "exec: into a created container")
 def test_into_a_created_container(box: Box) -> None:
     box.create("sleep", "1000")
@@ -133,7 +171,7 @@ def test_tty_in_the_foreground(running: Box) -> None:
 @shows("exec --process")
 @pytest.mark.parametrize("flag", ["--process", "-p"])
 def test_process(running: Box, flag: str) -> None:
-    """The file is a whole `process`: nothing of config.json's is added to it."""
+    """The file is a whole `process`: of config.json's only restrictions are added to it, see below."""
     path = running.directory / "process.json"
     process = {"args": ["sh", "-c", "id -u; pwd; echo $A; umask; grep NoNewPrivs /proc/self/status; ulimit -n"],
                "cwd": "/tmp", "env": [PATH, "A=b"], "user": {"uid": 5, "gid": 6, "umask": 0o77},
@@ -142,6 +180,21 @@ def test_process(running: Box, flag: str) -> None:
     out = running.ok("exec", flag, str(path), running.id).split()
     assert out[:3] == ["5", "/tmp", "b"]
     assert out[-3:] == ["NoNewPrivs:", "0", "77"]
+
+
+@shows("exec --process", "exec --process: without capabilities", differs={"crun": "none"})
+def test_process_without_capabilities(box: Box) -> None:
+    """The container's, and so with the other restrictions the file says nothing of; an empty object is none at all."""
+    box.process["oomScoreAdj"] = 77
+    box.detach()
+    script = "grep ^Cap /proc/self/status; cat /proc/self/oom_score_adj"
+    process = {"args": ["sh", "-c", script], "cwd": "/", "env": [PATH], "user": {"uid": 0, "gid": 0}}
+    path = box.directory / "process.json"
+    path.write_text(json.dumps(process))
+    assert box.ok("exec", "--process", str(path), box.id) == box.exec("sh", "-c", script)
+    path.write_text(json.dumps(process | {"capabilities": {}}))
+    bounding = box.ok("exec", "--process", str(path), box.id).splitlines()[3]
+    assert bounding.split() == ["CapBnd:", "0" * 16]
 
 
 @shows("exec --process", "exec --process: user.umask", since={"runc": "1.2"})
@@ -186,6 +239,17 @@ def test_cwd(running: Box) -> None:
     assert running.exec("pwd", options=("--cwd", "/tmp")) == "/tmp"
 
 
+@shows("exec --cwd", "errors: a relative cwd", differs={"crun": "takes it"})
+def test_cwd_is_absolute(running: Box) -> None:
+    running.fails("exec", "--cwd", "bin", running.id, "true")
+
+
+@shows("exec --env", "errors: a variable without a name or value", differs={"crun": "takes it"})
+@pytest.mark.parametrize("text", ["FOO", "=x", ""])
+def test_env_is_name_and_value(running: Box, text: str) -> None:
+    running.fails("exec", f"--env={text}", running.id, "true")
+
+
 @shows("exec --env")
 @pytest.mark.parametrize("flag", ["--env", "-e"])
 def test_env(running: Box, flag: str) -> None:
@@ -209,6 +273,16 @@ def test_cap(running: Box, flag: str) -> None:
     assert not int(running.exec("grep", "CapBnd", "/proc/self/status").split()[1], 16) >> 12 & 1
 
 
+@shows("exec --cap", "exec --cap: unknown names are ignored", differs={"crun": "an error"})
+@pytest.mark.parametrize("name", ["BOGUS", "NET_RAW"])
+def test_cap_that_is_unknown(running: Box, name: str) -> None:
+    """With a warning, as those of config.json."""
+    done = running.call("exec", "--cap", name, running.id, "grep", "CapBnd", "/proc/self/status")
+    assert done.status == 0
+    assert done.out == running.exec("grep", "CapBnd", "/proc/self/status") + "\n"
+    assert f"ignoring unknown or unavailable capabilities: [{name}]" in done.err
+
+
 @shows("exec --detach", "exec --pid-file")
 @pytest.mark.parametrize("flag", ["--detach", "-d"])
 def test_detach(running: Box, flag: str) -> None:
@@ -229,6 +303,22 @@ def test_pid_file_in_the_foreground(running: Box) -> None:
     wait_until(lambda: "999" in Path(f"/proc/{pid}/cmdline").read_text(), "sleep")
     os.kill(pid, signal.SIGKILL)
     assert process.wait(TIMEOUT_S) == 137
+
+
+@shows("exec --pid-file", "errors: a place for the pid that is not there",
+       differs={"runc": "may have run by then", "crun": "may have run by then"})  # fmt: skip
+@pytest.mark.parametrize("place", ["/nosuch/pid", "/etc/passwd/pid"])
+def test_pid_file_that_cannot_be_written(running: Box, place: str) -> None:
+    """Then the command is not run: nobody would know of it."""
+    running.fails("exec", "--pid-file", place, running.id, "touch", "/tmp/ran")
+    running.fails("exec", "--detach", "--pid-file", place, running.id, "touch", "/tmp/ran")
+    assert not (running.rootfs / "tmp/ran").exists()
+
+
+@shows("exec --console-socket", "errors: a console socket that is not there")
+def test_console_socket_that_is_not_there(running: Box) -> None:
+    running.fails("exec", "-d", "-t", "--console-socket", "/nosuch/x", running.id, "touch", "/tmp/ran")
+    assert not (running.rootfs / "tmp/ran").exists()
 
 
 @shows("exec --preserve-fds")

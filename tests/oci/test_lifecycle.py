@@ -234,6 +234,16 @@ def test_kill_of_a_stopped_container(box: Box, signal_: str) -> None:
     assert "container not running" in box.fails("kill", box.id, signal_)
 
 
+@shows("kill --all", "kill --all: of a stopped container", differs={"crun": "an error"})
+@pytest.mark.parametrize("flag", ["--all", "-a"])
+def test_kill_all_of_a_stopped_container(box: Box, flag: str) -> None:
+    """Nobody is left to signal, and that is what was wanted."""
+    box.detach("true")
+    box.wait_for("stopped")
+    box.ok("kill", flag, box.id, "KILL")
+    assert box.status == "stopped"
+
+
 @shows("kill", "lifecycle: kill of a created container")
 def test_kill_of_a_created_container(box: Box) -> None:
     box.create("sleep", "1000")

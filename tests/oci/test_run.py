@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import termios
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,24 @@ def test_foreground_terminal(box: Box) -> None:
         seen += terminal.read_terminal(master, "got words")
         assert process.wait(TIMEOUT_S) == 5
         assert "/dev/pts/" in seen or "/dev/console" in seen
+    finally:
+        os.close(master)
+
+
+@shows("run: the size of the caller's terminal", differs={"runc": "later", "crun": "later"})
+def test_the_terminal_has_its_size_from_the_beginning(box: Box) -> None:
+    """A program asks for it at once, and some do not ask again."""
+    box.process["terminal"] = True
+    box.write("stty", "size")
+    master, slave = os.openpty()
+    termios.tcsetwinsize(master, (33, 44))
+    try:
+        process = box.background(
+            "run", box.id, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        assert terminal.read_terminal(master, "\n").split() == ["33", "44"]
+        assert process.wait(TIMEOUT_S) == 0
     finally:
         os.close(master)
 

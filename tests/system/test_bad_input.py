@@ -52,7 +52,7 @@ BAD_OPTIONS = {
     "-m=1x": "1x",
     "-m=": "=", "-m=5 m": "5 m", "-m=1e9": "1e9", "-m=99999999999g": "--memory", "--cpus=many": "many",
     "--cpus=-1": "-1",
-    "--cpus=0": "--cpus", "--cpus=nan": "nan", "--cpus=inf": "inf", "--cpus=1,5": "1,5", "--pids-limit=few": "few",
+    "--cpus=nan": "nan", "--cpus=inf": "inf", "--cpus=1,5": "1,5", "--pids-limit=few": "few",
     "--ulimit=nofile": "nofile", "--ulimit=frob=1": "frob", "--ulimit=nofile=x": "x",
     "--ulimit=nofile=2:1": "nofile=2:1",
     "--ulimit=nofile=-2": "-2", "--ulimit=nofile=1:2:3": "nofile=1:2:3",
@@ -68,6 +68,10 @@ BAD_OPTIONS = {
     "--shm-size=x": "--shm-size",
     "-w=srv": "srv", "-w=": "=", "-h=-x": "-x", "-h=a b": "a b", "-h=" + "x" * 80: "--hostname",
     "--pull=often": "often",
+    "--network=pasta": "is for ordinary users", "--network=slirp4netns": "is for ordinary users",
+    "--network=host:ip=10.77.0.9": "host takes no settings", "--network=bridge:ip=10.77.0.8,ip=10.77.0.9": "twice",
+    "--dns=abc": "is no IP address", "--dns-search=a..b": "a..b", "--dns-search=a/b": "a/b",
+    "--dns-search=" + "x" * 70: "is no host name", "--dns-option=a b": "--dns-option",
     "--explain=xml": "xml", "--rm=perhaps": "perhaps", "--platform=a/b/c/d": "a/b/c/d", "--entrypoint=/nope": "/nope",
 }  # fmt: skip
 # What Docker accepts too: an empty value is no value. (The short `-m=` has the value "=", as there.)
@@ -137,6 +141,49 @@ def test_bad_words(pyrun: Pyrun, status: int, words: tuple[str, ...]) -> None:
     if words[:2] == ("run", "-it"):
         status = 1  # as Docker: the input is not a terminal
     refused(pyrun, status, *words)
+
+
+BAD_NETWORKS: dict[tuple[str, ...], str] = {
+    ("--subnet=10.9.0.0/24", "--subnet=10.9.0.0/25"): "overlaps the other --subnet 10.9.0.0/24",
+    ("--gateway=10.9.0.1",): "--gateway 10.9.0.1: --subnet is missing",
+    ("--ip-range=10.9.0.0/25",): "--ip-range 10.9.0.0/25: --subnet is missing",
+    ("-o", "com.docker.network.driver.mtu=abc"): "-o com.docker.network.driver.mtu abc",
+    ("-o", "com.docker.network.driver.mtu=5"): "-o com.docker.network.driver.mtu 5",
+    ("-o", "com.docker.network.bridge.enable_icc=maybe"): "enable_icc=maybe",
+    ("-o", "com.docker.network.bridge.name=pyrun0"): "is that of the default network",
+}
+
+
+@pytest.mark.parametrize("options", BAD_NETWORKS)
+def test_bad_networks(pyrun: Pyrun, options: tuple[str, ...]) -> None:
+    assert BAD_NETWORKS[options] in refused(pyrun, 125, "network", "create", *options, "x")
+
+
+def test_words_about_networks(pyrun: Pyrun) -> None:
+    """The remedy is told wherever a network is named that is none."""
+    assert "hint: letters, digits" in refused(pyrun, 125, "network", "create", "a b")
+    for verb in ("rm", "inspect"):
+        assert "hint: there are bridge, host, none" in refused(pyrun, 1, "network", verb, "nope")
+    pyrun.ok("network", "create", "front")
+    words = ("run", "--rm", "--network=pasta", "--network=front", "busybox", "true")
+    assert "is for ordinary users" in refused(pyrun, 125, *words)
+
+
+def test_a_mac_in_use(pyrun: Pyrun) -> None:
+    """One that another chose, one that follows from another's address, the bridge's; elsewhere it is free."""
+    pyrun.ok("network", "create", "--subnet=10.1.0.0/24", "front")
+    pyrun.ok("run", "-d", "--name=first", "--network=front:mac=02:00:00:00:00:aa", "busybox", "sleep", "100")
+    pyrun.ok("run", "-d", "--name=second", "--network=front:ip=10.1.0.9", "busybox", "sleep", "100")
+    pyrun.ok("run", "-d", "--name=third", "busybox", "sleep", "100")
+    owners = {"02:00:00:00:00:aa": "container first", "02:42:0a:01:00:09": "container second",
+              "02:42:0a:01:00:01": "the bridge"}  # fmt: skip
+    for mac, owner in owners.items():
+        words = ("--network=front", f"--mac-address={mac}", "busybox", "true")
+        assert f"{mac} is that of {owner}" in refused(pyrun, 125, "run", "--rm", *words)
+        assert owner in refused(pyrun, 1, "network", "connect", f"--mac-address={mac}", "front", "third")
+    pyrun.ok("run", "--rm", "--mac-address=02:00:00:00:00:aa", "busybox", "true")
+    pyrun.ok("rm", "-f", "first")
+    pyrun.ok("network", "connect", "--mac-address=02:00:00:00:00:aa", "front", "third")
 
 
 def test_an_unknown_image(pyrun: Pyrun) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from command import Pyrun
+from hostile_oci import Oci
+from system.test_oci_cli import ENDING
 
 SPAWN = ["run", "-d", "--network=none", "--name", "box"]
 
@@ -162,6 +165,34 @@ def test_privileged(pyrun: Pyrun, box: str) -> None:
 def test_a_stopped_container(pyrun: Pyrun, box: str) -> None:
     pyrun.ok("stop", "-t", "0", "box")
     assert "container box is not running" in pyrun.fails(1, "exec", "box", "true")
+
+
+def test_a_container_that_ends_meanwhile(pyrun: Pyrun, box: str) -> None:
+    """After `exec` has found it alive, and before it is in."""
+    line = [sys.executable, "-c", ENDING, f"pid={first(pyrun)}", "pyrun", "box"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30, env=pyrun.env)
+    assert (done.stdout, done.stderr) == ("1 container box is not running\n", "")
+
+
+def test_a_torn_state(pyrun: Pyrun, box: str) -> None:
+    identifier = (pyrun.root / "names/box").read_text().splitlines()[0]
+    path = pyrun.runroot / "containers" / identifier / "state.json"
+    whole = path.read_text()
+    path.write_text(whole[:8])
+    assert "container box has lost its state.json" in pyrun.fails(1, "exec", "box", "true")
+    path.write_text(whole)
+    assert inside(pyrun, "echo alive") == "alive"
+
+
+def test_home_in_a_container_of_a_bundle(pyrun: Pyrun, static_binary: Path, tmp_path: Path) -> None:
+    """Its config.json says nothing of it; the container's passwd does."""
+    oci = Oci(static_binary.with_name("pyrun-oci"), tmp_path)
+    (oci.rootfs / "etc/passwd").write_text("root:x:0:0::/data:/bin/sh\n")
+    oci.write()
+    pyrun.ok("run", "-d", "--name", "box", "--bundle", str(oci.bundle))
+    assert inside(pyrun, "echo $HOME") == "/data"
+    assert inside(pyrun, "echo $HOME", "-u", "77") == "/"
+    pyrun.ok("rm", "-f", "box")
 
 
 def test_a_container_without_proc(pyrun: Pyrun) -> None:

@@ -199,3 +199,121 @@ def test_connect_side_by_side(two: Pyrun) -> None:
     assert sorted(statuses) == [0, 0, 1, 1]
     assert interfaces(two, "web") == ["lo", "eth0", "eth1"]
     assert len(leases(two, "front")) == len(leases(two, "back")) == 2
+
+
+# ── the files that name things ─────────────────────────────────────────────────────────────────────
+
+
+def kept(pyrun: Pyrun, name: str, file: str) -> Path:
+    """A file pyrun keeps for the container, as the host sees it."""
+    return pyrun.root / "containers" / str(pyrun.state(name)["id"]) / file
+
+
+def servers(pyrun: Pyrun, name: str) -> list[str]:
+    return re.findall(r"^nameserver (\S+)$", inside(pyrun, name, "cat /etc/resolv.conf"), re.MULTILINE)
+
+
+def own_addresses(pyrun: Pyrun, name: str, hostname: str = "") -> list[str]:
+    """What /etc/hosts says of the container's own name."""
+    hostname = hostname or inside(pyrun, name, "hostname")
+    lines = [line.split() for line in inside(pyrun, name, "cat /etc/hosts").splitlines()]
+    return [line[0] for line in lines if line[1:] == [hostname]]
+
+
+def test_names_are_answered_by_the_network_that_is_left(two: Pyrun) -> None:
+    """The gateway named at the start is of a network the container leaves: resolv.conf and hosts follow, in place."""
+    two.ok("run", "-d", "--name=web", *SLEEP)
+    two.ok("run", "-d", "--name=beside", "--network=container:web", *SLEEP)
+    two.ok("run", "-d", "--name=db", "--network=front", *SLEEP)
+    inodes = [kept(two, "web", file).stat().st_ino for file in ("resolv.conf", "hosts")]
+    (former,) = own_addresses(two, "web")
+    two.ok("network", "connect", "front", "web")
+    assert servers(two, "web") == ["10.77.0.1"], "the default route is where it was"
+    assert own_addresses(two, "web") == [former, "10.1.0.3", "fd00:1::a01:3"]
+    two.ok("network", "disconnect", "bridge", "web")
+    for name in ("web", "beside"):
+        assert servers(two, name) == ["10.1.0.1"]
+        assert own_addresses(two, name) == ["10.1.0.3", "fd00:1::a01:3"]
+        assert "10.1.0.2" in inside(two, name, "nslookup -type=a db")
+        assert "203.0.113.80" in inside(two, name, "nslookup -type=a internet.test")
+    assert inside(two, "web", "hostname -i").split()[0] == "10.1.0.3"
+    assert [kept(two, "web", file).stat().st_ino for file in ("resolv.conf", "hosts")] == inodes
+    two.ok("network", "connect", "--gw-priority=1", "back", "web")
+    assert servers(two, "web") == ["10.2.0.1"], "of the interface with the default route"
+    two.ok("network", "disconnect", "back", "web")
+    assert servers(two, "web") == ["10.1.0.1"]
+
+
+def test_names_of_a_container_that_began_without_a_network(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=none", *SLEEP)
+    two.ok("run", "-d", "--name=db", "--network=front", *SLEEP)
+    first = [kept(two, "web", file).read_text() for file in ("resolv.conf", "hosts")]
+    two.ok("network", "connect", "front", "web")
+    assert servers(two, "web") == ["10.1.0.1"]
+    assert own_addresses(two, "web") == ["10.1.0.3", "fd00:1::a01:3"]
+    assert "10.1.0.2" in inside(two, "web", "nslookup -type=a db")
+    two.ok("network", "disconnect", "front", "web")
+    assert [kept(two, "web", file).read_text() for file in ("resolv.conf", "hosts")] == first
+
+
+def test_a_network_that_leads_nowhere_answers_names_all_the_same(two: Pyrun) -> None:
+    two.ok("network", "create", "--internal", "--subnet=10.3.0.0/24", "within")
+    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    two.ok("run", "-d", "--name=db", "--network=within", *SLEEP)
+    two.ok("network", "connect", "within", "web")
+    assert servers(two, "web") == ["10.1.0.1"]
+    two.ok("network", "disconnect", "front", "web")
+    assert servers(two, "web") == ["10.3.0.1"] and own_addresses(two, "web") == ["10.3.0.3"]
+    assert "10.3.0.2" in inside(two, "web", "nslookup -type=a db")
+
+
+def test_what_the_start_said_of_names_stays(two: Pyrun) -> None:
+    words = ("--dns=192.0.2.53", "--dns-search=shop.example", "--dns-option=ndots:2",
+             "--add-host=printer:192.0.2.9", "--hostname=desk")  # fmt: skip
+    two.ok("run", "-d", "--name=web", "--network=front", *words, *SLEEP)
+    two.ok("network", "connect", "back", "web")
+    two.ok("network", "disconnect", "front", "web")
+    told = "nameserver 10.2.0.1\nsearch shop.example\noptions ndots:2"
+    assert inside(two, "web", "cat /etc/resolv.conf") == told
+    assert own_addresses(two, "web") == ["10.2.0.2", "fd00:2::a02:2"]
+    assert own_addresses(two, "web", "printer") == ["192.0.2.9"]
+    lease = two.runroot / "networks" / "back" / "leases" / "10.2.0.2"
+    assert "dns 192.0.2.53" in lease.read_text().splitlines(), "the resolver asks the servers that were given"
+    two.ok("network", "disconnect", "back", "web")
+    assert sorted(inside(two, "web", "cat /etc/resolv.conf").splitlines()) == [
+        "nameserver 192.0.2.53", "options ndots:2", "search shop.example",
+    ]  # fmt: skip
+    assert own_addresses(two, "web") == [] and own_addresses(two, "web", "printer") == ["192.0.2.9"]
+
+
+def test_what_the_container_wrote_itself_stays(two: Pyrun, tmp_path: Path) -> None:
+    """A resolv.conf it changed is its own, one of the user's as well; of hosts, our own lines alone change."""
+    two.ok("run", "-d", "--name=web", "--network=front", *SLEEP)
+    inside(two, "web", "echo nameserver 192.0.2.1 > /etc/resolv.conf; printf '192.0.2.7 lamp' >> /etc/hosts")
+    two.ok("network", "connect", "back", "web")
+    two.ok("network", "disconnect", "front", "web")
+    assert servers(two, "web") == ["192.0.2.1"]
+    assert own_addresses(two, "web") == ["10.2.0.2", "fd00:2::a02:2"]
+    assert own_addresses(two, "web", "lamp") == ["192.0.2.7"]
+
+    given = tmp_path / "given.conf"
+    given.write_text("nameserver 192.0.2.2\n")
+    two.ok("run", "-d", "--name=own", "--network=front", f"--volume={given}:/etc/resolv.conf", *SLEEP)
+    two.ok("network", "connect", "back", "own")
+    two.ok("network", "disconnect", "front", "own")
+    assert given.read_text() == "nameserver 192.0.2.2\n" and servers(two, "own") == ["192.0.2.2"]
+
+
+def test_files_that_cannot_be_written_are_told_and_undo_nothing(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=none", *SLEEP)
+    hosts, resolv = (kept(two, "web", file) for file in ("hosts", "resolv.conf"))
+    hosts.unlink()
+    done = two("network", "connect", "front", "web")
+    assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
+    assert f"{hosts}: No such file or directory" in done.stderr
+    assert interfaces(two, "web") == ["lo", "eth0"] and servers(two, "web") == ["10.1.0.1"]
+    resolv.unlink()
+    resolv.mkdir()
+    done = two("network", "disconnect", "front", "web")
+    assert done.returncode == 0 and f"{resolv}: Is a directory" in done.stderr
+    assert interfaces(two, "web") == ["lo"] and leases(two, "front") == []

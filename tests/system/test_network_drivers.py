@@ -95,6 +95,36 @@ def test_a_macvlan_network_leases_its_range_beside_the_host(card: None, pyrun: P
     assert leases(pyrun) == []
 
 
+@pytest.mark.parametrize(("options", "led"), [((), True), (("--internal",), False)])
+def test_an_internal_network_on_a_card_has_no_way_out(
+    card: None, pyrun: Pyrun, options: tuple[str, ...], led: bool
+) -> None:
+    words = ("--subnet=192.168.50.0/24", "--ip-range=192.168.50.64/28", *options)
+    pyrun.ok("network", "create", "-d", "macvlan", "-o", f"parent={CARD}", *words, "lan")
+    routes = pyrun.ok("run", "--rm", "--network=lan", "busybox", "ip", "route")
+    assert ("default via 192.168.50.1" in routes) is led
+    assert "192.168.50.0/24 dev eth0" in routes
+    pyrun.ok("run", "-d", "--name", "web", "busybox", "sleep", "100")
+    pyrun.ok("network", "disconnect", "bridge", "web")
+    pyrun.ok("network", "connect", "lan", "web")
+    assert ("default via 192.168.50.1" in pyrun.ok("exec", "web", "ip", "route")) is led
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
+@pytest.mark.parametrize("option", ["--icc=false", "--isolate"])
+def test_rules_are_for_bridges(card: None, pyrun: Pyrun, driver: str, option: str) -> None:
+    error = pyrun.fails(125, "network", "create", "-d", driver, "-o", f"parent={CARD}", option, "lan")
+    assert error.startswith(f"pyrun: network create -d {driver}: {option} has no meaning")
+    assert pyrun.fails(1, "network", "inspect", "lan").startswith("pyrun: no such network")
+
+
+def test_the_hint_about_an_address_beside_the_hosts_works(bridged: None, pyrun: Pyrun) -> None:
+    error = pyrun.fails(125, "run", "--rm", f"--network=l2:{CARD}:ip=10.200.0.4", "busybox", "true")
+    pyrun.ok("run", "-d", "--name", "web", f"--network=l2:{CARD}", "busybox", "sleep", "100")
+    shell(error.rpartition("once it runs: ")[2].replace("CONTAINER", "web"))
+    assert "inet 10.200.0.4/24" in pyrun.ok("exec", "web", "ip", "addr", "show", "eth0")
+
+
 def test_a_card_and_a_bridge_together(card: None, pyrun: Pyrun) -> None:
     """Interfaces are called by their place; the default route is the first's, unless a priority says otherwise."""
     lan, script = f"--network=macvlan:{CARD}:ip={ADDRESS}", "ip -4 -o addr; ip route"

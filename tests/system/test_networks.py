@@ -84,6 +84,30 @@ def test_several_networks_in_order(pyrun: Pyrun) -> None:
     assert routes == ["default via 10.1.0.1 dev lan0", "default via fd00:1::1 dev lan0"]
 
 
+def test_names_are_answered_in_every_subnet(pyrun: Pyrun) -> None:
+    """In a further subnet of a network the resolver is at the gateway of that subnet, whether it leads out or not."""
+    for ten, more in ((8, ()), (9, ("--internal",))):
+        four = (f"--subnet=10.{ten}.0.0/30", f"--subnet=10.{ten}.1.0/24")
+        six = (f"--subnet=fd00:{ten}::/64", f"--subnet=fd00:{ten}:1::/64")
+        pyrun.ok("network", "create", *more, *four, *six, "net")
+        for name in ("web", "box"):  # the first subnet has one address
+            pyrun.ok("run", "-d", f"--name={name}", "--network=net", *SLEEP)
+        (told,) = json.loads(pyrun.ok("network", "inspect", "net"))
+        addresses = {each["Name"]: each["IPv4Address"] for each in told["Containers"].values()}
+        assert addresses == {"web": f"10.{ten}.0.2/30", "box": f"10.{ten}.1.2/24"}
+        shown = pyrun.ok("exec", "box", "sh", "-c", "ip -o -4 addr show eth0; cat /etc/resolv.conf")
+        assert f"10.{ten}.1.2/24" in shown and f"nameserver 10.{ten}.1.1" in shown
+        assert f"10.{ten}.0.2" in pyrun.ok("exec", "box", "nslookup", "-type=a", "web")
+        words = (f"--network=net:ip6=fd00:{ten}:1::9", "busybox", "nslookup", "-type=a", "web")
+        assert f"10.{ten}.0.2" in pyrun.ok("run", "--rm", *words, f"fd00:{ten}:1::1")
+        backwards = pyrun("exec", "box", "nslookup", "-type=ptr", f"77.1.{ten}.10.in-addr.arpa")
+        assert "NXDOMAIN" in backwards.stdout + backwards.stderr, "nobody's, and asked of nobody outside"
+        outside = pyrun("exec", "box", "nslookup", "-type=a", "internet.test")
+        assert ("203.0.113.80" in outside.stdout) is not bool(more)
+        pyrun.ok("rm", "-f", "web", "box")
+        pyrun.ok("network", "rm", "net")
+
+
 def test_static_addresses_on_the_default_network(pyrun: Pyrun) -> None:
     words = ("--ip=10.77.9.9", "--mac-address=02:00:00:00:00:99")
     shown = pyrun.ok("run", "--rm", *words, "busybox", "ip", "addr", "show", "eth0")
@@ -134,7 +158,7 @@ REFUSED: tuple[tuple[int, tuple[str, ...], str], ...] = (
     (125, ("--subnet=127.0.0.0/8", "x"), "--subnet 127.0.0.0/8: is no range containers can have"),
     (1, ("--subnet=198.51.100.0/25", "x"), "--subnet 198.51.100.0/25: overlaps 198.51.100.0/24"),
     (1, ("--subnet=10.9.0.0/16", "x"), "--subnet 10.9.0.0/16: overlaps 10.9.0.0/24 of network other"),
-    (1, ("--subnet=10.1.0.0/24", "--subnet=10.1.0.128/25", "x"), "--subnet 10.1.0.128/25: overlaps 10.1.0.0/24"),
+    (125, ("--subnet=10.1.0.0/24", "--subnet=10.1.0.128/25", "x"), "128/25: overlaps the other --subnet 10.1.0.0/24"),
     (125, ("--subnet=10.1.0.0/24", "--gateway=10.2.0.1", "x"), "--gateway 10.2.0.1: in no subnet"),
     (125, ("--subnet=10.1.0.0/24", "--gateway=10.1.0.255", "x"), "is an end of the subnet"),
     (125, ("--subnet=10.1.0.0/24", "--ip-range=10.2.0.0/26", "x"), "--ip-range 10.2.0.0/26: in no subnet"),
@@ -143,7 +167,7 @@ REFUSED: tuple[tuple[int, tuple[str, ...], str], ...] = (
     (125, ("--mtu=many", "x"), "option --mtu needs a whole number, not 'many'"),
     (125, ("--ipv6", "--mtu=1000", "x"), "--mtu 1000: must be 68 to 65535, with IPv6 at least 1280"),
     (125, ("-o", "com.docker.network.bridge.name=eth0", "x"), "bridge name 'eth0': must begin with pyr"),
-    (125, ("-o", "com.docker.network.driver.mtu=x", "x"), "--mtu x: a number of bytes"),
+    (125, ("-o", "com.docker.network.driver.mtu=x", "x"), "-o com.docker.network.driver.mtu x: is no number of bytes"),
     (125, ("-d", "macvlan", "x"), "network x: the driver macvlan needs a card of the host"),
     (1, ("-d", "ipvlan", "-o", "parent=nowhere", "x"), "this host has no interface nowhere"),
     (125, (), "pyrun network create needs at least 1 argument"),

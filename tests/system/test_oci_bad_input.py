@@ -255,8 +255,11 @@ FAILURES: dict[str, tuple[Change, str]] = {
     "the wrong type for pid": (namespace("pid", "/proc/self/ns/uts"), "/proc/self/ns/uts is a uts namespace"),
     "the wrong type for user": (namespace("user", "/proc/self/ns/net"), "/proc/self/ns/net is a network namespace"),
     "a file as mount namespace": (namespace("mount", "/etc/passwd"), "/etc/passwd is no namespace"),
-    "a refused parameter": (linux(sysctl={"net.ipv4.ip_forward": "nonsense"}), "net/ipv4/ip_forward"),
-    "an unknown parameter": (linux(sysctl={"net.no.such": "1"}), "net/no/such"),
+    "a refused parameter": (linux(sysctl={"net.ipv4.ip_forward": "nonsense"}),
+                            "net/ipv4/ip_forward to nonsense, for this container alone: invalid argument "
+                            "(the kernel does not take that value)"),
+    "an unknown parameter": (linux(sysctl={"net.no.such": "1"}), "net/no/such to 1, for this container alone: no such "
+                             "file or directory (this kernel has no such parameter)"),
     # ── user namespaces; runc: failed to update /proc/N/uid_map: Invalid argument, and two lines more ──
     "maps that overlap inside": (maps((0, 0, 10), (5, 100, 10)), "linux.uidMappings[1].containerID: 5"),
     "maps that overlap outside": (maps((0, 0, 10), (20, 5, 10)), "linux.uidMappings[1].hostID: 5"),
@@ -269,6 +272,8 @@ FAILURES: dict[str, tuple[Change, str]] = {
     "a cgroup somebody lives in": (linux(cgroupsPath="/"), ""),
     # runc: unable to set memory limit to 1 (current usage: N, peak usage: N)
     "too little memory": (resources(memory={"limit": 1}), "memory"),
+    "memory for no process": (resources(memory={"limit": 1000}),
+                              "config.json: linux.resources.memory.limit is 1000)"),
     "a processor there is not": (resources(cpu={"cpus": "4000"}), "linux.resources.cpu.cpus: cannot write '4000'"),
     "a node there is not": (resources(cpu={"mems": "77"}), "linux.resources.cpu.mems: cannot write '77'"),
     "more pids than there are": (resources(pids={"limit": 1 << 40}), "linux.resources.pids.limit: cannot write"),
@@ -277,6 +282,14 @@ FAILURES: dict[str, tuple[Change, str]] = {
     "a disk there is not": (resources(blockIO={"throttleReadBpsDevice": [{"major": 77, "minor": 77, "rate": 1}]}),
                             "linux.resources.blockIO.throttleReadBpsDevice"),
     "no resctrl": (linux(intelRdt={"closID": "x", "memBwSchema": "MB:0=20"}), "linux.intelRdt: "),
+    # ── words there are not ──
+    "a propagation there is not": (linux(rootfsPropagation="x"), "linux.rootfsPropagation: must be one of private, "
+                                   "shared, slave, unbindable, rprivate, rshared, rslave, runbindable, not 'x'"),
+    "an architecture there is not": (
+        linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_BOGUS"]}),
+        "config.json: linux.seccomp.architectures[1]: unknown: 'SCMP_ARCH_BOGUS'"),
+    "an action there is not": (linux(seccomp={"defaultAction": "x"}),
+                               "linux.seccomp.defaultAction: unknown: 'x' (one of SCMP_ACT_ALLOW, SCMP_ACT_LOG, "),
     # ── the process ──
     "a soft limit above the hard one": (process(rlimits=[{"type": "RLIMIT_CORE", "soft": 5, "hard": 4}]),
                                         "process.rlimits[0].soft"),
@@ -509,6 +522,64 @@ def test_a_wrong_process_for_exec(oci: Oci) -> None:
         path.write_text(json.dumps(plain | change))
         assert words in oci.refused("exec", "--process", str(path), "box", status=255)
     assert oci.state()["status"] == "running"
+    oci.gone()
+
+
+UPDATES = [
+    (("--memory", "1k"), "--memory 1k: "),
+    (("--cpu-quota", "5"), "--cpu-quota 5: must be "),
+    (("--cpuset-cpus", "4000"), "--cpuset-cpus 4000: cannot write '4000' to "),
+    (("--cpuset-mems", "77"), "--cpuset-mems 77: cannot write '77' to "),
+    (("--memory", "10m", "--memory-swap", "5m"), "--memory-swap 5m: "),
+    (("--pids-limit", str(1 << 40)), f"--pids-limit {1 << 40}: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "begins"), UPDATES)
+def test_limits_that_cannot_be_had_are_named_by_their_flag(
+    oci: Oci, words: tuple[str, ...], begins: str
+) -> None:
+    oci.linux["resources"]["memory"] = {"limit": 64 * MIB}
+    oci.linux["resources"]["memory"]["checkBeforeUpdate"] = True  # v2 would kill instead
+    oci.detach()
+    assert oci.refused("update", *words, "box").startswith(begins)
+    assert oci.state()["status"] == "running"
+    oci.gone()
+
+
+def test_limits_that_cannot_be_had_are_named_by_their_file(oci: Oci) -> None:
+    oci.detach()
+    path = oci.directory / "resources.json"
+    for document, words in (
+        ({"cpu": {"cpus": "4000"}}, "cpu.cpus: cannot write '4000' to "),
+        ({"pids": {"limit": "x"}}, "pids.limit: must be"),
+    ):
+        path.write_text(json.dumps(document))
+        assert oci.refused("update", "--resources", str(path), "box").startswith(
+            f"--resources {path}: {words}"
+        )
+    oci.gone()
+
+
+def test_a_limit_in_force_that_forbids_another(oci: Oci) -> None:
+    """It was not given by a flag, so none is blamed; only v1 limits memory and swap together."""
+    if capabilities.missing("cgroup1"):
+        pytest.skip("needs cgroup v1")
+    oci.linux["resources"]["memory"] = {"limit": 20 * MIB, "swap": 30 * MIB}
+    oci.detach()
+    assert oci.refused("update", "--memory", "40m", "box").startswith(
+        "--memory 40m: cannot write '41943040' to "
+    )
+    oci.gone()
+
+
+def test_a_sub_cgroup_that_is_not_there(oci: Oci) -> None:
+    oci.detach()
+    message = oci.refused("exec", "--cgroup", "nosuch", "box", "true", status=255)
+    assert "--cgroup nosuch: /sys/fs/cgroup/" in message
+    assert "/nosuch: no such file or directory" in message
+    message = oci.refused("exec", "--cgroup", "frob:x", "box", "true", status=255)
+    assert "--cgroup frob:x: the container has no cgroup of a controller 'frob'" in message
     oci.gone()
 
 

@@ -215,6 +215,47 @@ def test_words_of_a_container_that_has_stopped(oci: Oci, tmp_path: Path) -> None
     assert oci("delete", "x").returncode == 0
 
 
+# Ends the container when `exec` has found it alive, and lets it go on.
+ENDING = """
+import os, posix, select, signal, sys
+from pyrun.engine import entering, exec_, oci
+from pyrun.engine.oci import exec_ as oci_exec, delivery
+from pyrun.errors import PyrunError
+from pyrun.store import state
+where, *words = sys.argv[1:]
+def end(*_, **__):
+    pidfd = posix.pidfd_open(int(where.rpartition("=")[2]))
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    select.select([pidfd], [], [], 10)
+entering.note_unit = end
+try:
+    if words[0] == "oci":
+        oci_exec.exec_({"root": words[1]}, words[2], ["true"])
+    else:
+        exec_.exec_({}, words[1], ["true"])
+except PyrunError as error:
+    print(error.status, error.message)
+"""
+
+
+def test_words_of_a_container_that_ends_meanwhile(oci: Oci, tmp_path: Path) -> None:
+    directory = oci.bundle(tmp_path / "b", "sleep", "60")
+    assert oci("run", "-d", "-b", str(directory), "x").returncode == 0
+    pid = json.loads(oci("state", "x").stdout)["pid"]
+    line = [sys.executable, "-c", ENDING, f"pid={pid}", "oci", str(oci.root), "x"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    assert (done.stdout, done.stderr) == ("125 cannot exec in a stopped container\n", "")
+
+
+def test_a_torn_state_does_not_make_exec_run_on_the_host(oci: Oci, tmp_path: Path) -> None:
+    """Without a word on namespaces there would be none to enter."""
+    directory = oci.bundle(tmp_path / "b", "sleep", "60")
+    assert oci("run", "-d", "-b", str(directory), "x").returncode == 0
+    (oci.root / "x/state.json").write_text('{"ociVersion": "1.0')
+    status, message = last_error(oci, tmp_path, "exec", "x", "/bin/true")
+    assert (status, "container x has lost its state.json" in message) == (255, True)
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -91,3 +91,21 @@ def test_a_session_is_understood() -> None:
 def test_output_is_compared() -> None:
     assert pattern(["one ... three", "...", "end"]).fullmatch("one two three\nx\ny\nend\n")
     assert not pattern(["one", "end"]).fullmatch("one\nmore\nend\n")
+
+
+def test_what_is_said_to_be_missing_is(pyrun: Pyrun) -> None:
+    """The list in README.md: every command and option in it is refused by name."""
+    text = (REPOSITORY / "README.md").read_text()
+    _, _, missing = text.partition("What it is not, yet:")
+    commands, options, ps = re.split(
+        r"Of `run`'s options: |Of `ps`: ", missing.partition("Each is refused")[0]
+    )
+    verbs = re.findall(r"`([a-z]+)`", commands)
+    assert {"start", "inspect", "cp"} <= set(verbs)
+    for verb in verbs:
+        assert f"unknown command '{verb}'" in pyrun.fails(125, verb, "x")
+    for option in (found := re.findall(r"`(--[a-z-]+)`", options)):
+        assert f"unknown option {option}" in pyrun.fails(125, "run", f"{option}=x", "busybox")
+    for option in re.findall(r"`(-[a-z])`", ps):
+        assert f"unknown option {option}" in pyrun.fails(125, "ps", option)
+    assert len(found) > 10 and "unknown --format" in pyrun.fails(125, "ps", "--format", "{{.Names}}")

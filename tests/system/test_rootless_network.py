@@ -214,7 +214,7 @@ def test_neither_is_there(solo: UserPyrun) -> None:
 
 
 def test_network_listing(solo: UserPyrun) -> None:
-    names = [line.split()[0] for line in solo.ok("network", "ls").splitlines()[1:]]
+    names = [line.split()[1] for line in solo.ok("network", "ls").splitlines()[1:]]
     assert names == ["host", "none", "pasta", "slirp4netns"]
     assert "built in" in solo.fails(1, "network", "rm", "pasta")
     solo.ok("network", "prune", "-f")

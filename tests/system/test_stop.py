@@ -43,7 +43,7 @@ def test_several_are_stopped_side_by_side(pyrun: Pyrun) -> None:
     began = time.monotonic()
     done = pyrun("stop", "-t", "3", *names[:2], "nope", "one", *names[2:])
     assert time.monotonic() - began < 3 * 3
-    assert (done.returncode, done.stderr) == (1, "pyrun: no such container: nope\n")
+    assert (done.returncode, done.stderr) == (1, "pyrun: no such container: nope\nhint: see `pyrun ps -a`\n")
     assert done.stdout.split() == ["one", "two", "one", "three", "four"]
     for name in names:
         assert listed(pyrun)[name]["Status"].startswith("Exited (137) ")
@@ -81,7 +81,9 @@ def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
     assert (failed.returncode, failed.stdout) == (1, "done\n")
     assert failed.stderr.splitlines() == [
         "pyrun: container runs is running",
+        "hint: stop it first, or use `pyrun rm -f`",
         "pyrun: no such container: nope",
+        "hint: see `pyrun ps -a`",
     ]
     forced = pyrun("rm", "-f", "nope", "runs")
     assert (forced.returncode, forced.stdout) == (0, "runs\n")

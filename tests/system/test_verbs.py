@@ -12,6 +12,8 @@ import pytest
 
 from command import Pyrun
 from detached import POLITE, begin, kill_monitor, listed, until
+from pyrun.spec.config import OCI_VERSION
+from pyrun.store import state
 
 
 def test_the_life_of_a_container(pyrun: Pyrun) -> None:
@@ -159,7 +161,12 @@ def test_info_and_version(pyrun: Pyrun) -> None:
     version = json.loads(pyrun.ok("version", "--format=json"))
     assert version["libraries"]["rich"] and version["version"]
     assert f"version: {version['version']}" in pyrun.ok("version")
+    assert version["oci_runtime_spec"] == json.loads(oci_features(pyrun))["ociVersionMax"] == OCI_VERSION
     assert "unknown --format" in pyrun.fails(125, "version", "--format=xml")
+
+
+def oci_features(pyrun: Pyrun) -> str:
+    return subprocess.check_output([f"{pyrun.binary}-oci", "features"], text=True)
 
 
 def test_aliases_and_help(pyrun: Pyrun) -> None:
@@ -190,3 +197,85 @@ def test_a_terminal_gets_a_decorated_table(pyrun: Pyrun) -> None:
     os.close(master)
     assert shown.returncode == 0
     assert b"\x1b[" in output and b"web" in output
+
+
+def test_a_name_of_a_start_that_was_killed_is_free(pyrun: Pyrun) -> None:
+    """Whether it had written the name or not, and while it lives its name is its own."""
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for content in (f"{'ef' * 32}\n{gone.pid} 1\n", ""):
+        (pyrun.root / "names" / "lost").write_text(content)
+        pyrun.ok("run", "--rm", "--net=none", "--name=lost", "busybox", "true")
+    (pyrun.root / "names" / "lost").write_text(f"{'ef' * 32}\n1 {state.start_time(1)}\n")
+    assert "being started" in pyrun.fails(125, "run", "--rm", "--net=none", "--name=lost", "busybox", "true")
+
+
+def test_a_full_disk_is_no_bug_and_holds_no_name(pyrun: Pyrun) -> None:
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    names = pyrun.root / "names"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "full", str(names)], check=True)
+    try:
+        (names / "fill").write_bytes(b"x" * 4096)
+        told = pyrun.fails(125, "run", "--rm", "--net=none", "--name=web", "busybox", "true")
+        assert f"{names}/web: No space left on device\nhint: the file system is full" in told
+        assert [path.name for path in names.iterdir()] == ["fill"]
+    finally:
+        subprocess.run(["umount", str(names)], check=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_several_remove_one_container_at_once(pyrun: Pyrun, force: bool) -> None:
+    for number in range(4):
+        begin(pyrun, "web", "mkdir -p /a/b/c/d /e/f/g; touch /a/b/c/x /e/f/y; echo ready; sleep 100")
+        if not force:
+            pyrun.ok("stop", "-t", "0", "web")
+        running = [pyrun.start("rm", *(["-f"] if force else []), "web") for _ in range(6)]
+        told = [process.communicate(timeout=30)[1] for process in running]
+        statuses = [process.returncode for process in running]
+        assert statuses.count(0) == 6 if force else statuses.count(0) >= 1, (number, told)
+        assert not any("cannot" in text for text in told), told
+        assert all(
+            text.startswith("pyrun: no such container: web\n")
+            for text, status in zip(told, statuses, strict=True) if status
+        ), told  # fmt: skip
+        assert not list((pyrun.root / "containers").iterdir()) and not list((pyrun.root / "names").iterdir())
+
+
+def test_verbs_on_several_tell_the_remedy(pyrun: Pyrun) -> None:
+    begin(pyrun, "aa")
+    assert pyrun.fails(1, "rm", "aa").endswith("hint: stop it first, or use `pyrun rm -f`")
+    for verb in ("stop", "kill", "rm"):
+        lines = pyrun.fails(1, verb, "nope", "neither").splitlines()
+        assert lines == ["pyrun: no such container: nope", "hint: see `pyrun ps -a`",
+                         "pyrun: no such container: neither"]  # fmt: skip
+    pyrun.ok("stop", "-t", "0", "aa")
+    assert pyrun.fails(1, "kill", "aa") == "pyrun: container aa is not running\nhint: see `pyrun ps -a`"
+
+
+@pytest.mark.parametrize("words", [("ps", "-a"), ("images",), ("run", "--dry-run", "--net=none", "busybox", "true"),
+                                   ("info",), ("ps", "--help")], ids=" ".join)  # fmt: skip
+def test_no_room_for_what_is_printed(pyrun: Pyrun, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(pyrun.binary), *words], env=pyrun.env, stdout=full, stderr=subprocess.PIPE,
+                              text=True, check=False, timeout=30)  # fmt: skip
+    assert done.stderr == "pyrun: cannot write to standard output: No space left on device\n"
+    assert done.returncode == (125 if words[0] == "run" else 1)
+
+
+def test_a_store_that_is_no_directory(pyrun: Pyrun) -> None:
+    env = {"PYRUN_ROOT": "/etc/passwd"}
+    told = pyrun.fails(125, "run", "--rm", "--net=none", "busybox", "true", env=env)
+    assert "Not a directory\nhint: PYRUN_ROOT is /etc/passwd: " in told
+    for name in ("PYRUN_ROOT", "PYRUN_RUNROOT"):
+        told = pyrun.fails(125, "ps", env={name: "relative/place"})
+        assert told.startswith(f"pyrun: {name} is no absolute path: 'relative/place'\nhint: ")
+    assert pyrun.ok("ps", "-q", env={"PYRUN_RUNROOT": ""}) == "", "empty is not set"
+
+
+def test_help_tells_what_detaching_prints(pyrun: Pyrun) -> None:
+    assert "print the container's id" in pyrun.ok("run", "--help")
+    begin(pyrun, "web")
+    assert (
+        pyrun.ok("exec", "-d", "web", "echo", "lost") == "" and "id" not in pyrun.ok("exec", "--help").split()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -103,6 +104,39 @@ def test_our_own_addresses_are_asked_of_nobody(ask: Asker) -> None:
         "g" * 32,
     ):
         assert ask(nonsense, TYPE_PTR) == -1
+
+
+def test_further_subnets_are_ours_as_well(networks: Networks) -> None:
+    """As network.json tells of them; one that cannot be read tells of nothing, and harms nobody."""
+    four = [
+        {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"},
+        {"subnet": "10.7.0.0/16", "gateway": "10.7.0.1"},
+    ]
+    subnets = {"subnets4": four, "subnets6": [{"subnet": "fd07::/64", "gateway": "fd07::1"}]}
+    networks.lease("front", "10.7.0.2", OTHER, "name far")
+    file = networks.run / "networks/front/network.json"
+    far, nobody, nobody6 = (
+        "2.0.7.10.in-addr.arpa",
+        "9.0.7.10.in-addr.arpa",
+        "9" + ".0" * 27 + ".7.0.d.f.ip6.arpa",
+    )
+    for text, expected in (
+        (json.dumps(subnets), 3),
+        ("{", -1),
+        ('{"subnets4": 5, "subnets6": [7]}', -1),
+        ("[]", -1),
+    ):
+        file.write_text(text)
+        ask = Asker(networks)
+        assert ask(far, TYPE_PTR) == ["far.front"]
+        assert ask(nobody, TYPE_PTR) == ask(nobody6, TYPE_PTR) == expected, text
+        assert ask("77.0.1.10.in-addr.arpa", TYPE_PTR) == 3
+        # the host itself, which asks from the gateway; and no question is ever forwarded to us
+        gateways = {"10.1.0.1", "fd01::1", "10.2.0.1"} | ({"10.7.0.1", "fd07::1"} if expected == 3 else set())
+        assert set(ask.known.gateways) == gateways
+        assert (ask.view("10.7.0.1", "front") is not None) is (expected == 3)
+    ask.known.forget("front")
+    assert set(ask.known.gateways) == {"10.2.0.1"}
 
 
 def test_several_addresses_take_turns(networks: Networks, ask: Asker) -> None:

@@ -33,3 +33,13 @@ def test_what_fails_early_is_told_in_its_turn(capsys: pytest.CaptureFixture[str]
     assert verbs.each(["a", "b", "c"], fail, begin=fail) == 1
     assert verbs.each(["a", "b"], fail, begin=fail) == 1
     assert verbs.each(["a", "b"], fail, begin=fail, forgive=True) == 0
+
+
+def test_a_hint_is_told_once_where_it_is_wanted(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(name: str) -> None:
+        raise NotFound(f"no {name}", "there is c")
+
+    assert verbs.each(["a", "b"], fail, remedies=True) == 1
+    assert capfd.readouterr().err == "pyrun: no a\nhint: there is c\npyrun: no b\n"
+    assert verbs.each(["a"], fail) == 1
+    assert capfd.readouterr().err == "pyrun: no a\n"

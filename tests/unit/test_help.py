@@ -49,6 +49,20 @@ def test_an_alias_has_the_help_of_its_verb(alias: str) -> None:
     assert f"pyrun {alias}" in page
 
 
+def test_a_verb_with_verbs_below_it_lists_them() -> None:
+    page = help_.page(["port"])
+    assert "Commands:\n  add  Publish more" in page
+    assert "\n  rm   Publish ports" in page
+    assert "Commands:" not in help_.page(["ps"])
+
+
+@pytest.mark.parametrize(
+    "word", ["host-shim=on", "mode=bridge|private|vepa|passthru", "l2|l3|l3s", "enable_icc=false"]
+)
+def test_the_settings_of_the_drivers_are_named(word: str) -> None:
+    assert word in " ".join(help_.page(["network", "create"]).split())
+
+
 def test_help_on_nothing() -> None:
     with pytest.raises(UsageError, match="unknown command 'frob'"):
         help_.page(["frob"])

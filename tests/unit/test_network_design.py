@@ -179,7 +179,8 @@ def test_a_network_nobody_made() -> None:
         ({"options": {"com.docker.network.bridge.name": "br0"}}, "bridge name 'br0': must begin with pyr"),
         ({"options": {"com.docker.network.bridge.name": "pyr" + "x" * 11}}, "at most 11 letters"),
         ({"options": {"com.docker.network.bridge.name": "pyr/../x"}}, "bridge name 'pyr/../x'"),
-        ({"options": {"com.docker.network.bridge.name": "pyrun0"}}, "bridge name 'pyrun0'"),
+        ({"options": {"com.docker.network.bridge.name": "pyrun0"}}, "'pyrun0': is that of the default network"),
+        ({"mtu": 67, "mtu_told": "-o com.docker.network.driver.mtu"}, "-o com.docker.network.driver.mtu 67: must be"),
         ({"options": {"com.docker.network.bridge.name": "pyvx"}}, "bridge name 'pyvx'"),
         # subnets
         ({"subnets": ["x"]}, "--subnet 'x': no subnet"),
@@ -198,10 +199,9 @@ def test_a_network_nobody_made() -> None:
         ({"subnets": ["255.255.255.0/24"]}, "--subnet 255.255.255.0/24: is no range containers can have"),
         ({"subnets": ["::/0"]}, "--subnet ::/0: is no range containers can have"),
         ({"subnets": ["::ffff:10.1.0.0/112"]}, "is no range containers can have"),
-        ({"subnets": ["10.1.0.0/24", "10.1.0.0/25"]}, "--subnet 10.1.0.0/25: overlaps 10.1.0.0/24"),
-        ({"subnets": ["fd00:1::/64", "fd00:1::/48"]}, "--subnet fd00:1::/48: overlaps fd00:1::/64"),
         # gateways and ranges
-        ({"gateways": ["10.9.0.1"]}, "--gateway 10.9.0.1: in no subnet of the network (192.168.128.0/24)"),
+        ({"subnets": ["10.1.0.0/24"], "gateways": ["10.9.0.1"]},
+         "--gateway 10.9.0.1: in no subnet of the network (10.1.0.0/24)"),
         ({"subnets": ["10.1.0.0/24"], "gateways": ["x"]}, "--gateway 'x': no address"),
         ({"subnets": ["10.1.0.0/24"], "gateways": ["10.1.0.0"]}, "--gateway 10.1.0.0: is an end of the subnet"),
         ({"subnets": ["10.1.0.0/24"], "gateways": ["10.1.0.255"]}, "is an end of the subnet"),
@@ -223,6 +223,35 @@ def test_a_definition_that_is_refused(asked: dict[str, Any], named: str, store: 
     assert named in caught.value.message
     assert "\n" not in caught.value.message
     assert not list((store / "root").rglob("*.json")), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (["10.1.0.0/24", "10.1.0.0/25"], "--subnet 10.1.0.0/25: overlaps the other --subnet 10.1.0.0/24"),
+        (["fd00:1::/64", "fd00:1::/48"], "--subnet fd00:1::/48: overlaps the other --subnet fd00:1::/64"),
+    ],
+)
+def test_subnets_in_each_others_way_are_the_users_own(asked: list[str], named: str) -> None:
+    """An error of usage: no route of this host is to blame, though one be in the way as well."""
+    with pytest.raises(UsageError) as caught:
+        defined(subnets=asked, host=Host(routes=("10.1.0.0/16",)) if "." in asked[0] else None)
+    assert caught.value.message == named
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"gateways": ["10.9.0.1"]}, "--gateway 10.9.0.1: --subnet is missing"),
+        ({"gateways": ["192.168.128.1"]}, "--gateway 192.168.128.1: --subnet is missing"),
+        ({"ranges": ["10.9.0.0/25"]}, "--ip-range 10.9.0.0/25: --subnet is missing"),
+        ({"ranges": ["10.9.0.0/25"], "driver": "macvlan", "parent": "eth0"}, "--subnet is missing"),
+    ],
+)
+def test_a_part_of_no_subnet(asked: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        defined(**asked)
+    assert named in caught.value.message
 
 
 def test_names_and_subnets_of_others() -> None:

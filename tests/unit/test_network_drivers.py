@@ -171,6 +171,33 @@ def test_the_subnet_of_a_created_network_is_its_own() -> None:
             leasing.check(wanted(ip=address), card(), network, "told")
 
 
+def test_an_internal_network_on_a_card_leads_nowhere() -> None:
+    for network, internal in (({}, False), ({"internal": False}, False), ({"internal": True}, True)):
+        asked = wanted(ip="192.168.50.9")
+        leasing.check(asked, card(), network, "told")
+        assert asked["internal"] is internal
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"driver": "macvlan"}, "pyrun network create -d macvlan -o parent=lan1 --subnet ... NAME"),
+        (
+            {"driver": "l2"},
+            "without ip=, and once it runs: ip -n CONTAINER address add 10.200.0.4/24 dev eth0",
+        ),
+        ({"driver": "l2", "ifname": "up0"}, "ip -n CONTAINER address add 10.200.0.4/24 dev up0"),
+    ],
+)
+def test_what_to_do_about_an_address_of_no_known_subnet(given: dict[str, str], hint: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        leasing.check(wanted(ip="10.200.0.4", **{"ifname": "", **given}), card(), {}, "told")
+    assert raised.value.hint.endswith(hint)
+    with pytest.raises(UsageError) as raised:
+        leasing.check(wanted(ip="10.200.0.4", **given), card(), {"driver": given["driver"]}, "told")
+    assert raised.value.hint == "an address of one of them"
+
+
 def test_macs() -> None:
     """By the address, as anywhere; without one by the container, the same at every start of it; none for ipvlan."""
     wire = {"driver": "macvlan", "address": "192.168.50.9", "address6": ""}

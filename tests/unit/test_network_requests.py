@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pyrun import boot
 from pyrun.errors import UsageError
 from pyrun.network import requests
 
@@ -119,7 +120,16 @@ def test_nothing_is_shared_between_endpoints() -> None:
         (("l2:",), "--network l2:: '' is no name of an interface"),
         (("l2:a/b",), "--network l2:a/b: 'a/b' is no name of an interface"),
         (("macvlan:" + "x" * 16,), "is no name of an interface"),
+        # what has no settings
+        (("host:ip=10.1.0.9",), "--network host:ip=10.1.0.9: host takes no settings"),
+        (("none:alias=x",), "--network none:alias=x: none takes no settings"),
+        (("name=host,ip=10.1.0.9",), "--network name=host,ip=10.1.0.9: host takes no settings"),
         # settings
+        (("front:ip=10.1.0.8,ip=10.1.0.9",), "--network front:ip=10.1.0.8,ip=10.1.0.9: ip= is given twice"),
+        (("front:mac=02:42:0a:00:00:09,mac-address=02:42:0a:00:00:08",), "mac-address= is given twice"),
+        (("front:gw-priority=0,gw-priority=0",), "gw-priority= is given twice"),
+        (("name=front,name=back",), "name= is given twice"),
+        (("macvlan:eth1:mode=vepa,mode=bridge",), "mode= is given twice"),
         (("front:",), "--network front:: '' is no setting"),
         (("front:x",), "--network front:x: 'x' is no setting"),
         (("front:ip",), "--network front:ip: 'ip' is no setting"),
@@ -183,6 +193,45 @@ def test_a_companion_that_is_refused(options: dict[str, object], named: str) -> 
         parse("front", **options)
     assert named in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "named"),
+    [
+        (
+            "front:ip=10.1.0.8",
+            {"ip": "10.1.0.9"},
+            "--ip 10.1.0.9: --network front:ip=10.1.0.8 has one already",
+        ),
+        (
+            "front:ip6=fd00::8",
+            {"ip6": "fd00::9"},
+            "--ip6 fd00::9: --network front:ip6=fd00::8 has one already",
+        ),
+        ("front:mac=02:42:0a:00:00:08", {"mac_address": "02:42:0a:00:00:09"}, "has one already"),
+    ],
+)
+def test_a_companion_of_what_has_it_already(word: str, options: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(word, **options)
+    assert named in caught.value.message
+
+
+def test_a_name_that_is_none_is_told_the_letters() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("a b")
+    assert caught.value.hint.startswith("letters, digits, _, . and -")
+
+
+@pytest.mark.parametrize("user", [-1, 1000])
+@pytest.mark.parametrize("mode", ["pasta", "slirp4netns"])
+def test_whose_the_programs_of_users_are(user: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root is told so at once, even beside another network; a user, that they stand alone."""
+    monkeypatch.setattr(boot, "rootless_uid", lambda: user)
+    with pytest.raises(UsageError) as caught:
+        parse(mode, "front")
+    assert ("is for ordinary users" in caught.value.message) is (user < 0)
+    assert (f"{mode} stands alone" in caught.value.message) is (user >= 0)
 
 
 @pytest.mark.parametrize("network", ["host", "none", "pasta", "container:web", "ns:blue", "cni:lan"])

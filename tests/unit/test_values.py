@@ -28,19 +28,22 @@ def test_size_refused(text: str) -> None:
 
 
 def test_memory_has_dockers_floor() -> None:
-    with pytest.raises(UsageError, match="too small"):
-        values.memory_bytes("5m")
+    for text in ("5m", "1"):
+        with pytest.raises(UsageError, match="too small"):
+            values.memory_bytes(text)
+    assert values.memory_bytes("0") == values.memory_bytes("0m") == 0, "no limit, as there"
     assert values.memory_bytes("6m") == 6 << 20
 
 
 @pytest.mark.parametrize(
-    ("text", "quota"), [("1", 100000), ("0.5", 50000), ("1.5", 150000), (".25", 25000), ("2.", 200000)]
+    ("text", "quota"),
+    [("1", 100000), ("0.5", 50000), ("1.5", 150000), (".25", 25000), ("2.", 200000), ("0", 0), ("0.00", 0)],
 )
 def test_cpus(text: str, quota: int) -> None:
     assert values.cpu_quota_us(text) == quota
 
 
-@pytest.mark.parametrize("text", ["", ".", "0", "-1", "one", "1,5", "0.001", "1e2"])
+@pytest.mark.parametrize("text", ["", ".", "-1", "one", "1,5", "0.001", "1e2"])
 def test_cpus_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--cpus"):
         values.cpu_quota_us(text)
@@ -86,14 +89,27 @@ def test_volume(tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", ":/a", "name:/a", "/:x", "/:/", "/no/such/place:/a", "/tmp:/a:wo", "/tmp:/a:ro:rw"]
+    "text",
+    [
+        "",
+        "x",
+        ":/a",
+        "name:/a",
+        "/:x",
+        "/:/",
+        "/no/such/place:/a",
+        "/tmp:/a:wo",
+        "/tmp:/a:ro:rw",
+        "/tmp:/proc/1",
+        "/tmp:/x/../proc/sys",
+    ],
 )
 def test_volume_refused(text: str) -> None:
     with pytest.raises(UsageError, match="volume"):
         values.volume(text)
 
 
-@pytest.mark.parametrize("text", ["tmp", "/", ""])
+@pytest.mark.parametrize("text", ["tmp", "/", "", "/proc", "/proc/1:size=1m"])
 def test_tmpfs_refused(text: str) -> None:
     with pytest.raises(UsageError, match="tmpfs"):
         values.tmpfs(text)

@@ -34,6 +34,9 @@ def page(words: list[str], width: int = 100) -> str:
     if others:
         parts.append("Aliases:\n  " + ", ".join(f"pyrun {alias}" for alias in [verb, *others]) + "\n")
     parts.append("Options:\n" + _options(rows, width))
+    below = [(each.partition(" ")[2], VERBS[each][2]) for each in VERBS if each.startswith(f"{verb} ")]
+    if below:
+        parts.append("Commands:\n" + _columns(below, width))
     return "\n".join(parts)
 
 

@@ -47,12 +47,9 @@ def main(argv: list[str]) -> None:
     except Exception as error:  # noqa: BLE001  (the last resort: one line, not a traceback)
         if debug:
             _traceback()
+            status = 125
         else:
-            _to_stderr(f"pyrun: {_line(_unexpected(error))}")
-            _to_stderr(
-                "hint: this may be a bug in pyrun; run the command again with --debug and report what it prints"
-            )
-        status = 125
+            status = _unforeseen(error, words)
     leave(status)
 
 
@@ -62,7 +59,10 @@ def leave(status: int) -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except OSError:  # the reader is gone; nobody is left to tell
+        except BrokenPipeError:  # the reader is gone; nobody is left to tell
+            status = status or 1
+        except OSError as error:
+            _to_stderr(f"pyrun: cannot write to standard output: {error.strerror}")
             status = status or 1
     posix._exit(status)
 
@@ -100,11 +100,40 @@ def _traceback() -> None:
     _to_stderr(traceback.format_exc().rstrip())
 
 
-def _unexpected(error: Exception) -> str:
-    """An error nobody foresaw, as one line; those of the system keep their path."""
+def _unforeseen(error: Exception, words: list[str]) -> int:
+    """Tell an error nobody worded, in one line with the system's path, and its remedy; returns the exit status.
+
+    What is the machine's (a full disk, a read-only one, a variable that names no directory) is no bug of ours.
+    """
+    message = f"unexpected {type(error).__name__}: {error}".split("\n")[0]
+    remedy = ""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"unexpected {type(error).__name__}: {error}".split("\n")[0]
+        path = str(error.filename or "")
+        message = f"{path}: {error.strerror}" if path else error.strerror
+        remedy = _remedy(error.errno or 0, path)
+    _to_stderr(f"pyrun: {_line(message)}")
+    bug = "this may be a bug in pyrun; run the command again with --debug and report what it prints"
+    _to_stderr(f"hint: {_line(remedy or bug)}")
+    return 1 if remedy and words[:1] and words[0] not in (*_STARTING, "container") else 125
+
+
+def _remedy(number: int, path: str) -> str:
+    """What to do about an error of the system; "" for one that says nothing about the machine."""
+    import errno
+
+    if number == errno.ENOSPC:
+        return "the file system is full: see `df` and `df -i`; `pyrun rm` and `pyrun rmi` make room"
+    if number == errno.EDQUOT:
+        return "the quota is used up: see `quota`; `pyrun rm` and `pyrun rmi` make room"
+    if number == errno.EIO:
+        return "the device failed: see dmesg"
+    for variable in ("PYRUN_ROOT", "PYRUN_RUNROOT"):
+        place = posix.environ.get(variable.encode(), b"").decode("utf-8", "surrogateescape").rstrip("/")
+        if place and (path == place or path.startswith(f"{place}/")):
+            return f"{variable} is {place}: it has to name a directory pyrun may write in, or can make"
+    if number == errno.EROFS:
+        return "the file system is read-only; PYRUN_ROOT and PYRUN_RUNROOT name other directories"
+    return ""
 
 
 def _dispatch(words: list[str]) -> int:
@@ -115,6 +144,12 @@ def _dispatch(words: list[str]) -> int:
         return _help(words[1:] if words[:1] == ["help"] else [])
     if words[0] in ("-v", "--version"):
         words = ["version"]
+    for name in (b"PYRUN_ROOT", b"PYRUN_RUNROOT"):
+        if posix.environ.get(name, b"/")[:1] not in (b"/", b""):
+            raise UsageError(
+                f"{name.decode()} is no absolute path: {posix.environ[name].decode('utf-8', 'replace')!r}",
+                "give a directory that begins with /, or unset it",
+            )
     verb, rest = options.find_verb(words)
     if _wants_help(rest):
         return _help([verb])
@@ -158,9 +193,15 @@ def _run(parsed: dict[str, object], arguments: list[str]) -> int:
     if bundle:
         from pyrun.engine import bundle as bundles
 
+        from . import tables
+
+        given = [row[2] for row in tables.VERBS["run"][0] if parsed[row[2]] not in (row[3], [])]
+        if not bundles.TAKES.issuperset(given):
+            raise bundles.refused(given)
         if parsed.get("dry_run"):
             return _show(bundles.plan_only(parsed, arguments), parsed)
-        bundles.run(parsed, arguments)
+        sys.stdout.write(bundles.run(parsed, arguments) + "\n")
+        return 0
     from pyrun.engine import run
 
     if parsed.get("dry_run"):
@@ -172,5 +213,7 @@ def _run(parsed: dict[str, object], arguments: list[str]) -> int:
 def _show(plan: Launch, parsed: dict[str, object]) -> int:
     from pyrun.plan.explain import document
 
-    sys.stdout.write(document(plan, str(parsed.get("explain") or "text")) + "\n")
+    from . import text
+
+    text.write(document(plan, str(parsed.get("explain") or "text")) + "\n")
     return 0

@@ -36,10 +36,10 @@ _THROUGH: Row = (("--publish-through-firewall",), "flag", "publish_through_firew
 
 _RUN: tuple[Row, ...] = (
     (("--add-host",), "list", "add_host", (), "HOST:IP", "Add a line to /etc/hosts (host-gateway means the gateway)"),
-    (("--bundle",), "value", "bundle", "", "DIR", "Run an OCI bundle instead of an image; the argument is then the container's id"),
+    (("--bundle",), "value", "bundle", "", "DIR", "Run an OCI bundle instead of an image; the argument is then the container's id. config.json says everything but what -d, -i, --name (the id), --rm, --sig-proxy, --explain, --dry-run and the options of networks and ports say"),
     (("--cap-add",), "list", "cap_add", (), "CAPABILITY", "Add a capability, or ALL"),
     (("--cap-drop",), "list", "cap_drop", (), "CAPABILITY", "Drop a capability, or ALL"),
-    (("--cpus",), "value", "cpus", "", "NUMBER", "Limit the processor time, for example 1.5"),
+    (("--cpus",), "value", "cpus", "", "NUMBER", "Limit the processor time, for example 1.5 (0: no limit)"),
     _DETACH,
     (("--dns",), "list", "dns", (), "ADDRESS", "Where questions about outside names go instead of the host's servers"),
     (("--dns-option", "--dns-opt"), "list", "dns_option", (), "OPTION", "An option of /etc/resolv.conf"),
@@ -59,11 +59,11 @@ _RUN: tuple[Row, ...] = (
     (("--ip6",), "value", "ip6", "", "ADDRESS", "The IPv6 address in the first network"),
     (("-l", "--label"), "list", "label", (), "KEY[=VALUE]", "Attach a label"),
     (("--mac-address",), "value", "mac_address", "", "MAC", "The MAC address in the first network"),
-    (("-m", "--memory"), "value", "memory", "", "SIZE", "Limit the memory: a number with b, k, m or g"),
+    (("-m", "--memory"), "value", "memory", "", "SIZE", "Limit the memory: a number with b, k, m or g (0: no limit)"),
     (("--name",), "value", "name", "", "NAME", "The container's name"),
     (("--net-fault",), "value", "net_fault", "", "FAULTS", "Make what arrives slow or unsure: delay=100ms,jitter=20ms,loss=1%,duplicate=,reorder=,corrupt="),
     (("--net-rate",), "value", "net_rate", "", "RATES", "Limit what arrives and what is sent: in=10mbit,out=2mbit"),
-    (("--network", "--net"), "list", "network", (), "NETWORK", "A network (again for a further one): bridge (the default), host, none, NAME[:ip=,ip6=,mac=,alias=,ifname=,gw-priority=], container:NAME, ns:NAME, l2:IFACE, macvlan:IFACE, ipvlan:IFACE, cni:NAME; an ordinary user: pasta (the default), slirp4netns, host, none"),
+    (("--network", "--net"), "list", "network", (), "NETWORK", "A network (again for a further one): bridge (the default), host, none, NAME[:ip=,ip6=,mac=,alias=,ifname=,gw-priority=], container:NAME, ns:NAME, l2:IFACE, macvlan:IFACE[:mode=,host-shim=on], ipvlan:IFACE[:mode=], cni:NAME; an ordinary user: pasta (the default), slirp4netns, host, none"),
     (("--network-alias", "--net-alias"), "list", "network_alias", (), "NAME", "A further name the other containers of the network may use"),
     (("--pids-limit",), "int", "pids_limit", 0, "NUMBER", "Limit the number of processes (0 or -1: no limit)"),
     (("--platform",), "value", "platform", "", "OS/ARCH", "The image's platform, for example linux/arm64"),
@@ -79,7 +79,7 @@ _RUN: tuple[Row, ...] = (
     (("--shm-size",), "value", "shm_size", "", "SIZE", "Size of /dev/shm (64m)"),
     (("--sig-proxy",), "flag", "sig_proxy", True, "", "Forward signals to the container's process"),
     (("--stop-signal",), "value", "stop_signal", "", "SIGNAL", "The signal `stop` sends"),
-    (("--stop-timeout",), "int", "stop_timeout", None, "SECONDS", "How long `stop` waits before it kills"),
+    (("--stop-timeout",), "int", "stop_timeout", None, "SECONDS", "How long `stop` waits before it kills (-1: for ever)"),
     (("--sysctl",), "list", "sysctl", (), "NAME=VALUE", "Set a kernel parameter inside the container"),
     (("--tmpfs",), "list", "tmpfs", (), "DIR[:OPTIONS]", "Mount a tmpfs"),
     _TTY,
@@ -89,7 +89,8 @@ _RUN: tuple[Row, ...] = (
     _WORKDIR,
 )
 
-_EXEC: tuple[Row, ...] = (_DETACH, _ENV, _ENV_FILE, _INTERACTIVE, _PRIVILEGED, _TTY, _USER, _WORKDIR)
+_EXEC_DETACH: Row = (("-d", "--detach"), "flag", "detach", False, "", "Run the command in the background; its output goes nowhere")
+_EXEC: tuple[Row, ...] = (_EXEC_DETACH, _ENV, _ENV_FILE, _INTERACTIVE, _PRIVILEGED, _TTY, _USER, _WORKDIR)
 
 _PS: tuple[Row, ...] = (
     (("-a", "--all"), "flag", "all", False, "", "Show all containers, not only those that run"),
@@ -147,7 +148,7 @@ _NETWORK_CREATE: tuple[Row, ...] = (
     (("--isolate",), "flag", "isolate", False, "", "Nothing from other networks, published ports neither"),
     (("--label",), "list", "label", (), "KEY[=VALUE]", "Attach a label"),
     (("--mtu",), "int", "mtu", 0, "BYTES", "The largest packet (that of the host's uplink)"),
-    (("-o", "--opt"), "list", "opt", (), "KEY=VALUE", "An option of the driver: parent=eth0, com.docker.network.bridge.name=pyr..."),
+    (("-o", "--opt"), "list", "opt", (), "KEY=VALUE", "An option of the driver. macvlan: parent=eth0, mode=bridge|private|vepa|passthru, host-shim=on (host and container reach each other); ipvlan: parent=eth0, mode=l2|l3|l3s; bridge: com.docker.network.bridge.name=pyr..., com.docker.network.bridge.enable_icc=false, com.docker.network.driver.mtu=BYTES"),
     (("--subnet",), "list", "subnets", (), "CIDR", "A subnet, IPv4 or IPv6 (a free one)"),
 )
 
@@ -164,7 +165,11 @@ _DISCONNECT: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "No error if the container is not on the network"),
 )
 
-_NETWORK_LS: tuple[Row, ...] = (_FORMAT, _NO_TRUNC, _QUIET)
+_NETWORK_LS: tuple[Row, ...] = (
+    _FORMAT,
+    _NO_TRUNC,
+    (("-q", "--quiet"), "flag", "quiet", False, "", "Show the ids alone; of what has none (host, none), the name"),
+)
 
 _ADOPT: tuple[Row, ...] = (
     (("--name",), "value", "name", "", "NAME", "What the network is to be called (as the bridge)"),

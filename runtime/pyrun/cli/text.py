@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import signals
-from pyrun.errors import UsageError
+from pyrun.errors import PyrunError, UsageError
 from pyrun.jsonlite import dumps
 
 
@@ -21,6 +21,9 @@ def write(data: str | bytes, fd: int = 1) -> None:
             view = view[posix.write(fd, view) :]
     except BrokenPipeError:
         signals.die_of(signals.PIPE)
+    except OSError as error:
+        stream = "error" if fd == 2 else "output"
+        raise PyrunError(f"cannot write to standard {stream}: {error.strerror}") from None
 
 
 def complain(message: str) -> None:

@@ -35,14 +35,22 @@ def call(verb: str, options: Options, arguments: list[str]) -> int:
 _AHEAD = 64
 
 
-def each(arguments: list[str], action: object, *, forgive: bool = False, begin: object = None) -> int:
+def each(
+    arguments: list[str],
+    action: object,
+    *,
+    forgive: bool = False,
+    begin: object = None,
+    remedies: bool = False,
+) -> int:
     """Call *action* for every argument and print it; a failure is told and the rest goes on.
 
     forgive: one that does not exist is told, but is no failure (--force). begin: called for an argument before its
-    turn, while *action* is at others; what fails there is for *action* to find and tell. Returns 0, or 1 if
-    something failed.
+    turn, while *action* is at others; what fails there is for *action* to find and tell. remedies: hints are told too,
+    each once. Returns 0, or 1 if something failed.
     """
     status = 0
+    told: list[str] = []
     for number, argument in enumerate(arguments):
         if begin and len(arguments) > 1:
             _begin(begin, arguments[number + _AHEAD - 1 : number + _AHEAD] if number else arguments[:_AHEAD])
@@ -50,8 +58,12 @@ def each(arguments: list[str], action: object, *, forgive: bool = False, begin: 
             action(argument)  # type: ignore[operator]
         except PyrunError as error:
             text.complain(error.message)
-            if not (forgive and isinstance(error, NotFound)):
-                status = 1
+            if forgive and isinstance(error, NotFound):
+                continue
+            if remedies and error.hint not in ("", *told):
+                told.append(error.hint)
+                text.write(f"hint: {error.hint}\n", 2)
+            status = 1
         else:
             text.write(f"{argument}\n")
     return status
@@ -161,6 +173,7 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
         arguments,
         lambda name: stop.stop(name, timeout_s, signal, asked.pop(name, None)),  # type: ignore[arg-type]
         begin=ask,
+        remedies=True,
     )
 
 
@@ -170,7 +183,7 @@ def cmd_kill(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import kill
 
     signals.number(str(options["signal"]))
-    return each(arguments, lambda name: kill.kill(name, str(options["signal"])))
+    return each(arguments, lambda name: kill.kill(name, str(options["signal"])), remedies=True)
 
 
 def cmd_rm(options: Options, arguments: list[str]) -> int:
@@ -189,6 +202,7 @@ def cmd_rm(options: Options, arguments: list[str]) -> int:
         lambda name: rm.remove(name, force=force, killed=killed.pop(name, "")),
         forgive=force,
         begin=begin if force else None,
+        remedies=True,
     )
 
 

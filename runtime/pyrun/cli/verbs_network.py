@@ -40,17 +40,20 @@ def cmd_network_inspect(options: Options, arguments: list[str]) -> int:
 
 def cmd_network_connect(options: Options, arguments: list[str]) -> int:
     """Connect a running container to a network."""
-    from pyrun.engine import connect
+    from pyrun.engine import connect, network
 
-    connect.connect(arguments[0], arguments[1], options)
+    name, mac = network.resolve(arguments[0]), str(options["mac_address"] or "")
+    if mac:
+        network.refuse_taken_mac(name, mac)
+    connect.connect(name, arguments[1], options)
     return 0
 
 
 def cmd_network_disconnect(options: Options, arguments: list[str]) -> int:
     """Disconnect a running container from a network."""
-    from pyrun.engine import connect
+    from pyrun.engine import connect, network
 
-    connect.disconnect(arguments[0], arguments[1], force=bool(options["force"]))
+    connect.disconnect(network.resolve(arguments[0]), arguments[1], force=bool(options["force"]))
     return 0
 
 
@@ -85,15 +88,17 @@ def cmd_network_ls(options: Options, arguments: list[str]) -> int:
 
     wanted = text.as_json(str(options["format"]))
     rows: list[dict[str, Any]] = list(network.ls())
+    for row in rows if not options["no_trunc"] and not wanted else ():
+        row["id"] = row["id"][:12]
     if options["quiet"]:
-        text.write("".join(f"{row['name']}\n" for row in rows))
+        text.write("".join(f"{row['id'] or row['name']}\n" for row in rows))
     elif wanted:
         text.write("".join(json.dumps(row) + "\n" for row in rows))
     else:
         keys = ("name", "driver", "subnet", "gateway", "bridge", "containers")
         text.show(
-            tuple(key.upper() for key in keys),
-            [[text.cell(row.get(key, "")) for key in keys] for row in rows],
+            ("NETWORK ID", *[key.upper() for key in keys]),
+            [[row["id"] or "-", *[text.cell(row.get(key, "")) for key in keys]] for row in rows],
         )
     return 0
 
@@ -104,7 +109,7 @@ def cmd_network_rm(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import network
 
     force = bool(options["force"])
-    return each(arguments, lambda name: network.rm(name, force=force), forgive=force)
+    return each(arguments, lambda name: network.rm(name, force=force), forgive=force, remedies=True)
 
 
 def cmd_network_prune(options: Options, arguments: list[str]) -> int:

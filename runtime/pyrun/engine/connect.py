@@ -8,7 +8,7 @@ first in the container's order.
 from __future__ import annotations
 
 from pyrun import undo
-from pyrun.engine import policy
+from pyrun.engine import name_files, policy
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.network import attach, claims, default_route, disconnecting, endpoint, messages, requests, wiring
 from pyrun.network import later as later_changes
@@ -48,12 +48,12 @@ def connect(network: str, reference: str, options: Options) -> str:
             slowed, undone = _slowed(container, wire)
             lines += undone
             later_changes.append(identifier, lines)
-            policy.extend(identifier, [*wires, wire])
-            endpoint.perform(link, [*_connecting(wire, str(container["name"])), *slowed])
+            covered = policy.extend(identifier, wire)
+            endpoint.perform(link, [*_connecting(wire, str(container["name"]), covered), *slowed])
             default_route.turn(link, wires, [*wires, wire])
             later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
         except BaseException:
-            _take_back(identifier, disconnecting.with_removal(lines, wire, template), lines)
+            disconnecting.take_off(identifier, wire, template, lines)
             raise
         finally:
             link.close()
@@ -61,10 +61,13 @@ def connect(network: str, reference: str, options: Options) -> str:
     return identifier
 
 
-def _connecting(wire: endpoint.Wire, name: str) -> list[Operation]:
+def _connecting(wire: endpoint.Wire, name: str, covered: list[Operation]) -> list[Operation]:
+    made, *others = endpoint.operations(wire, name, None, None)
     return [
         Operation("NETNS_ENTER"),
-        *endpoint.operations(wire, name, None, None),
+        made,
+        *covered,
+        *others,
         Operation("COMMIT", 1),
         *endpoint.announcement(wire),
         Operation("RESOLVER", wire["network"], wire["gateway"] or wire["gateway6"]),
@@ -174,7 +177,7 @@ def _claimed(
     owner = claims.owner(identifier)
     link = messages.host_link(identifier, number)
     record = claims.write_record(
-        owner, endpoint.lines(wanted, name, str(container["hostname"]), link, inside, [])
+        owner, endpoint.lines(wanted, name, str(container["hostname"]), link, inside, _dns(container))
     )
     taken: list[str] = []
     try:
@@ -189,7 +192,13 @@ def _claimed(
     return wire, endpoint.undo(wire, template, owner)
 
 
+def _dns(container: dict[str, object]) -> list[str]:
+    given = container.get("dns")
+    return [str(server) for server in given] if isinstance(given, list) else []
+
+
 def _note(record: dict[str, object], wires: list[endpoint.Wire]) -> None:
+    name_files.follow(record, wires)
     first = endpoint.first_for(wires, "gateway") or (wires[0] if wires else {})
     record["networks"] = wires
     record["network"] = ",".join([str(wire["network"]) for wire in wires]) or "none"
@@ -229,6 +238,7 @@ def _connect_to_card(
     from pyrun.network.drivers import connecting
 
     identifier = str(container["id"])
+    policy.refuse(identifier, str(container["name"]), str(wanted["network"]))
     wire, lines, todo = connecting.planned(container, wanted, wires, inside)
     link = attach.Attachment({}, _pid(container), None)
     try:
@@ -257,7 +267,7 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     if template is None:
         raise NotFound(f"network {network} is not built")
     lines = [*disconnecting.undo_as_held(wire, template), *_slowed(container, wire)[1]]
-    complaints = _take_back(str(container["id"]), disconnecting.with_removal(lines, wire, template), lines)
+    complaints = disconnecting.take_off(str(container["id"]), wire, template, lines)
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import handshake, launch, linux, verdict
-from pyrun.errors import PyrunError, StageFailed
+from pyrun.errors import Conflict, EndedSilently, PyrunError, StageFailed
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import plan_preserved
 from pyrun.spec import seccomp
@@ -49,9 +49,44 @@ def enter(
 ) -> Entered:
     """Start config["process"] in the container of the pidfd *container_fd*; returns once it is executing.
 
-    job: id, cgroups, hierarchies, namespaces (kinds), entering, window, no_seccomp, preserve. listener: for
-    SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises what init failed with.
+    job: id, cgroups, hierarchies, namespaces (kinds), entering, window, no_seccomp, preserve; reference: what the user
+    calls the container, if not id. listener: for SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises what init
+    failed with; Conflict if that is the container's end.
     """
+    try:
+        return _enter(config, job, binary_fd, container_fd, keep, listener)
+    except (StageFailed, EndedSilently) as error:
+        if _has_ended(container_fd):
+            raise not_running(job) from None
+        if isinstance(error, EndedSilently) and job.get("oci"):
+            raise verdict.silent(config) from None
+        raise
+
+
+def not_running(job: dict[str, object]) -> Conflict:
+    """The error for a container that has stopped. job: oci, id, reference."""
+    if job.get("oci"):
+        return Conflict("cannot exec in a stopped container")
+    reference = job.get("reference") or job["id"]
+    return Conflict(f"container {reference} is not running", "`pyrun ps -a` tells what became of it", 1)
+
+
+def _has_ended(container_fd: int) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(container_fd, select.POLLIN)
+    return bool(poll.poll(200))  # its namespaces go a moment before it counts as ended
+
+
+def _enter(
+    config: dict[str, object],
+    job: dict[str, object],
+    binary_fd: int,
+    container_fd: int,
+    keep: list[tuple[int, int]],
+    listener: Callable[[socket, int, Entered], None] | None,
+) -> Entered:
     operations, passed = _planned(config, job)
     ours, theirs = handshake.pair()
     standing = [*keep, (container_fd, CHILD_FD_CONTAINER), (theirs.fileno(), launch.FD_SYNC)]
@@ -73,10 +108,15 @@ def enter(
         handshake.wait(ours, entered.outcome)
         verdict.judge(operations, entered.outcome, oci=bool(job.get("oci")))
     except PyrunError:
-        linux.pidfd_send_signal(pidfd, linux.SIGKILL)
-        posix.waitpid(pid, 0)
+        abandon(entered)
         raise
     return entered
+
+
+def abandon(entered: Entered) -> None:
+    """End the process: nobody is going to hear of it."""
+    linux.pidfd_send_signal(entered.pidfd, linux.SIGKILL)
+    posix.waitpid(entered.pid, 0)
 
 
 def _planned(

@@ -27,15 +27,20 @@ def exec_(options: Options, reference: str, command: list[str]) -> int:
         container = state.load(state.resolve(reference))
     except NotFound as error:
         raise NotFound(error.message, error.hint, 1) from None
+    named: dict[str, object] = {"id": container["id"], "reference": reference}
     if state.status(container) != "running":
-        raise Conflict(f"container {reference} is not running", "`pyrun ps -a` tells what became of it", 1)
-    pid = container["pid"]
-    assert isinstance(pid, int)
+        raise entering.not_running(named)
+    pid = container.get("pid")
+    if not isinstance(pid, int):
+        raise Conflict(f"container {reference} has lost its state.json", "", 1)
     pidfd = state.open_process(container)
     if pidfd < 0:
-        raise NotFound(f"container {reference} has just ended", "", 1)
-    config = _config(options, container, command, pid)
-    job = _job(options, config, container)
+        raise entering.not_running(named)
+    try:
+        config = _config(options, container, command, pid)
+    except FileNotFoundError:  # removed meanwhile
+        raise entering.not_running(named) from None
+    job = _job(options, config, container) | named
     entering.note_unit(job, container)
     if options.get("detach"):
         job["running_fd"] = background.fork()
@@ -67,8 +72,9 @@ def _config(
     given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
     for path in options.get("env_file") or []:  # type: ignore[attr-defined]
         given = values.environment_file(str(path)) + given
+    root = f"/proc/{pid}/root"
     if options.get("user"):
-        found = users.resolve(str(options["user"]), [], [f"/proc/{pid}/root"])
+        found = users.resolve(str(options["user"]), [], [root])
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
         merged["HOME"] = f"HOME={found['home']}"
         if boot.rootless_uid() >= 0:
@@ -84,7 +90,7 @@ def _config(
             "terminal": bool(options.get("tty")),
             "user": user,
             "args": command,
-            "env": list(merged.values()),
+            "env": users.with_home(list(merged.values()), user.get("uid") or 0, root),
             "cwd": str(options.get("workdir") or own.get("cwd") or "/"),
             "capabilities": _capabilities(options, own, user),
             "rlimits": own.get("rlimits") or [],

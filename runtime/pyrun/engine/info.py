@@ -8,6 +8,7 @@ from typing import Any
 
 from pyrun import __version__, boot, host, sealing
 from pyrun.errors import NetworkError
+from pyrun.spec import config
 from pyrun.store import images, paths, state
 
 _LIBRARIES = ("cffi", "pyroute2", "python-prctl", "pyyaml", "rich")
@@ -68,6 +69,6 @@ def version() -> dict[str, Any]:
         "python": ".".join(map(str, sys.version_info[:3])),
         "kernel": os.uname().release,
         "machine": os.uname().machine,
-        "oci_runtime_spec": "1.2.0",
+        "oci_runtime_spec": config.OCI_VERSION,
         "libraries": libraries,
     }

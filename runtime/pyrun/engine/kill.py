@@ -45,4 +45,5 @@ def wait(pidfd: int, timeout_s: float | None) -> bool:
     """Wait for the end of the process (None: for ever); whether it has ended. Source: man 2 pidfd_open."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else int(timeout_s * 1000)))
+    # poll(2) takes no more than an int; after these 24 days nobody waits any longer
+    return bool(poll.poll(None if timeout_s is None else min(int(timeout_s * 1000), 0x7FFFFFFF)))

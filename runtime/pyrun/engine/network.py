@@ -20,7 +20,7 @@ _OF_A_USER = ("host", "none", "pasta", "slirp4netns")
 
 
 def ls() -> list[Row]:
-    """One row a network, by name: name id driver subnet subnet6 gateway bridge mtu internal containers.
+    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal containers.
 
     containers: name -> address.
 
@@ -40,6 +40,7 @@ def create(name: str, options: Options) -> str:
     Raises: UsageError, Conflict (name, subnet), NetworkError.
     """
     from pyrun.network import bridge
+    from pyrun.network.drivers import asked
 
     if boot.rootless_uid() >= 0:
         raise UsageError(
@@ -49,18 +50,35 @@ def create(name: str, options: Options) -> str:
     given = {key: value for key, _, value in pairs}
     same = ("driver", "subnets", "gateways", "ranges", "internal", "ipv6", "isolate", "icc")
     wanted = {key: options[key] for key in same}
-    mtu = options["mtu"] or given.get("com.docker.network.driver.mtu") or 0
-    if not str(mtu).isdigit():
-        raise UsageError(f"--mtu {mtu}: a number of bytes")
     labels = dict(str(text).partition("=")[::2] for text in options["label"])  # type: ignore[attr-defined]
     more = {
         "name": name,
-        "mtu": int(str(mtu)),
+        "mtu": options["mtu"],
         "labels": labels,
         "options": given,
         "parent": given.get("parent", ""),
     }
-    return str(bridge.create({**wanted, **more})["id"])
+    settled = asked.settled({**wanted, **more})
+    identifier = str(bridge.create(settled)["id"])
+    asked.say_ignored(settled)
+    return identifier
+
+
+def resolve(reference: str) -> str:
+    """The name of the network *reference* means, by name or by the beginning of its id; else the reference itself.
+
+    Raises: UsageError when several ids begin so.
+    """
+    from pyrun.network import records
+
+    return records.named(reference)
+
+
+def refuse_taken_mac(name: str, mac: str) -> None:
+    """Raises: Conflict when somebody on the network has that MAC address, UsageError when it is none."""
+    from pyrun.network import requests, stations
+
+    stations.refuse(name, requests.mac(mac, f"--mac-address {mac:.40}"), "--mac-address")
 
 
 def reload() -> list[str]:
@@ -68,21 +86,22 @@ def reload() -> list[str]:
 
     Raises: NetworkError.
     """
-    from pyrun.network import bridge, events, guard_start
+    from pyrun.network import bridge, events, guard_start, rebuilding
     from pyrun.network.publishing import shutting
 
     sweep()
-    told = [*bridge.reload(), *shutting.anew()]
+    told = [*bridge.reload(), *rebuilding.forget_strays(), *shutting.anew()]
     events.note(told)
     guard_start.resume()
     return told
 
 
 def rm(name: str, *, force: bool = False) -> str:
-    """Remove a network nobody uses; returns its name. force: no error if there is none.
+    """Remove a network nobody uses, told by name or id; returns its name. force: no error if there is none.
 
-    Raises: NotFound, Conflict (in use, or not removable).
+    Raises: NotFound, Conflict (in use, or not removable), UsageError (several ids begin so).
     """
+    name = resolve(name)
     if name in (_BUILT_IN[1:] if boot.rootless_uid() < 0 else _OF_A_USER):
         raise Conflict(f"network {name} is built in and cannot be removed")
     from pyrun.network import bridge

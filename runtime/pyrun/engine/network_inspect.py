@@ -7,6 +7,7 @@ what that end received is what the container sent.
 from __future__ import annotations
 
 import time
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from pyrun.network import claims, counters, events, leases
@@ -88,10 +89,18 @@ def _containers(network: dict[str, Any]) -> dict[str, Any]:
         told = {key: value for key, value in words if key != "alias"}
         container = found.setdefault(lines[0].partition(" ")[0], {"Name": claims.name_in(lines)})
         six = ":" in address
-        prefix = network["prefix6" if six else "prefix"]
-        container["IPv6Address" if six else "IPv4Address"] = f"{address}/{prefix}"
+        container["IPv6Address" if six else "IPv4Address"] = f"{address}/{_prefix(network, address)}"
         container.setdefault("MacAddress", told.get("mac") or leases.mac(address))
         container["Interface"], container["HostInterface"] = told.get("ifname", ""), told.get("link", "")
         container["Aliases"] = [value for key, value in words if key == "alias"]
         container["Counters"] = counters.read(told.get("link", ""))
     return found
+
+
+def _prefix(network: dict[str, Any], address: str) -> int:
+    """That of the subnet the address is in, which may be a further one of the network."""
+    wanted = ip_address(address)
+    for each in [*network["subnets4"], *network["subnets6"]]:
+        if wanted in ip_network(each["subnet"]):
+            return int(each["prefix"])
+    return int(network["prefix6" if wanted.version == 6 else "prefix"])

@@ -7,10 +7,11 @@ container's end is written before anything is changed.
 from __future__ import annotations
 
 from pyrun.errors import Conflict, PyrunError
-from pyrun.network import claims, later, leases, messages
-from pyrun.network.egress import policy, start
+from pyrun.network import claims, disconnecting, later, leases, messages
+from pyrun.network.egress import covering, policy, start
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.network.endpoint import Wire
+from pyrun.plan.operations import Operation
 from pyrun.store import state
 
 
@@ -29,32 +30,58 @@ def change(reference: str, text: str) -> str:
     with later.locked(identifier):
         container = state.load(identifier)
         found = container.get("networks")
-        wires = list(found) if isinstance(found, list) else []
+        wires = [dict(wire) for wire in found] if isinstance(found, list) else []
         if state.status(container) == "exited":
             raise Conflict(
                 f"container {reference} does not run", "a policy is chosen at the start: pyrun run --egress"
             )
-        if not wires or any(not wire["link"].startswith(messages.HOST_LINK_PREFIX) for wire in wires):
+        # without any network at the moment: the next one is to have the policy
+        nowhere = not wires and container.get("mode") != "bridge" and policy.load(identifier) is None
+        if nowhere or any(not wire["link"].startswith(messages.HOST_LINK_PREFIX) for wire in wires):
             raise Conflict(
                 f"container {reference} has --network={container.get('mode')}: nothing it sends meets our rules",
                 "policies work on bridges of pyrun",
             )
-        _set(identifier, wires, wanted)
+        disconnecting.forget_unnoted(identifier, wires)
+        _set(identifier, [_held(identifier, wire) for wire in wires], wanted)
     return spelled(wanted)
 
 
-def extend(identifier: str, wires: list[Wire]) -> None:
-    """Hold the policy of a container for all of *wires*, one of which is new. Call under `later.locked`."""
-    known = policy.load(identifier)
-    if known is not None:
-        _set(identifier, wires, known)
+def extend(identifier: str, wire: Wire) -> list[Operation]:
+    """Hold the policy of a container for an interface that is about to come. Call under `later.locked`.
+
+    Returns what is to be done once the link is there and before it is up. Raises NotFound, PyrunError.
+    """
+    try:
+        return covering.cover(identifier, wire)
+    except OSError as error:
+        raise _failed(error) from error
+
+
+def refuse(identifier: str, reference: str, network: str) -> None:
+    """For a network whose packets meet no rules of ours. Raises Conflict when the container has a policy."""
+    if policy.load(identifier) is not None:
+        raise Conflict(
+            f"container {reference} has an egress policy, and network {network} does not pass the rules of this host",
+            "policies work on bridges of pyrun; `pyrun network policy` lifts it: all",
+        )
+
+
+def _held(identifier: str, wire: Wire) -> Wire:
+    """The interface with those addresses that are the container's: a killed `disconnect` may have given some up."""
+    kept = dict(wire)
+    for key in ("address", "address6"):
+        holder = claims.holder(leases.path(str(wire["network"]), str(wire[key]))) if wire[key] else ""
+        kept[key] = wire[key] if holder.startswith(f"{identifier} ") else ""
+    return kept
 
 
 def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> None:
+    wires = [wire for wire in wires if start.addresses([wire])]
     addresses = start.addresses(wires)
-    if wanted is not None:
-        owner = claims.holder(leases.path(str(wires[0]["network"]), addresses[0]))
-        later.append(identifier, start.undo(identifier, wanted, wires, owner))
+    noted = start.undo(identifier, wanted, wires) if wanted is not None else []
+    if noted:
+        later.precede(identifier, noted)
     sock = messages.opened(messages.NETLINK_NETFILTER)
     try:
         bridges, links = ([str(wire[key]) for wire in wires] for key in ("bridge", "link"))
@@ -68,6 +95,12 @@ def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> No
 
         rebuilding.rebuild()  # with the policy, whose file is there already
     except OSError as error:
-        raise PyrunError(f"the policy cannot be set: {error.strerror}", "`pyrun network reload`") from error
+        raise _failed(error) from error
     finally:
         sock.close()
+    if noted:  # what the former policy had is gone
+        later.precede(identifier, noted, instead=True)
+
+
+def _failed(error: OSError) -> PyrunError:
+    return PyrunError(f"the policy cannot be set: {error.strerror}", "`pyrun network reload`")

@@ -37,7 +37,7 @@ def request(options: Options, image: dict[str, object], name: str, command: list
     default_name = posix.uname().nodename if mode == "host" else identifier[:12]
     ports = option.requested(options, image)
     if ports and mode in ("host", "none"):
-        notice.say(f"--publish has no effect with --network={mode}")
+        notice.say(f"published ports are ignored with --network {mode}")
         ports = []
     layers = image.get("layers")
     joined = _joined(options, mode, target) if mode in requests.JOINED[:2] else {}
@@ -173,16 +173,17 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, as Docker writes them."""
     if request.get("files_of"):
         return {name: _read(f"{request['files_of']}/{name}") for name in ("hosts", "hostname", "resolv.conf")}
+    lines = wired.get("resolv")
+    resolv = "".join([f"{line}\n" for line in (lines if isinstance(lines, list) else [])])
     if request["mode"] == "host":
         hosts = _read("/etc/hosts").decode("utf-8", "replace")
-        resolv = _read("/etc/resolv.conf").decode("utf-8", "replace")
+        if not (request["dns"] or request["dns_search"] or request["dns_option"]):  # word for word, then
+            resolv = _read("/etc/resolv.conf").decode("utf-8", "replace")
     else:
         hosts = (
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
             "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         )
-        lines = wired.get("resolv")
-        resolv = "".join([f"{line}\n" for line in (lines if isinstance(lines, list) else [])])
     for text in _texts(options, "add_host"):
         name, address = values.host_entry(text)
         if address == "host-gateway":
@@ -216,6 +217,8 @@ def record(options: Options, request: dict[str, object], prepared: launch.Launch
             key: request[key]
             for key in ("id", "name", "image", "image_id", "hostname", "mode", "stop_signal")
         },
+        **{key: request[key] for key in ("dns", "dns_search", "dns_option")},
+        "resolv": wired.get("resolv") or [],
         "created": time.time(),
         "args": process["args"],
         "tty": bool(options.get("tty")),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+from pyrun import jsonlite
 from pyrun.errors import NotFound, UsageError
-from pyrun.store import state
+from pyrun.store import paths, state
 
 _FILTERS = ("ancestor", "exited", "id", "label", "name", "network", "status")
 # (below how many hours, unit, hours of one unit): the first that fits names a long time.
@@ -52,7 +54,7 @@ def _row(container: dict[str, object], now: float) -> dict[str, object]:
         "name": str(container.get("name") or ""),
         "image": str(container.get("image") or container.get("bundle") or ""),
         "image_id": str(container.get("image_id") or ""),
-        "args": container.get("args") or [],
+        "args": container.get("args") or _args_of_bundle(identifier),
         "created": unix_s(container.get("created")),
         "state": word,
         "status": _status(container, word, record, now),
@@ -64,6 +66,15 @@ def _row(container: dict[str, object], now: float) -> dict[str, object]:
         "exit_status": record[0] if record else None,
         "pid": container.get("pid", 0) if word == "running" else 0,
     }
+
+
+def _args_of_bundle(identifier: str) -> list[str]:
+    """process.args of a bundle's container, which has a copy of its config.json and no record of its own."""
+    try:
+        config: Any = jsonlite.loads(paths.read(f"{state.run_dir(identifier)}/config.json"))
+        return [str(word) for word in config["process"]["args"]]
+    except (OSError, ValueError, LookupError, TypeError):  # none, or one that is no config
+        return []
 
 
 def _status(

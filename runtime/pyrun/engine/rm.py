@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import posix
+
 from pyrun import signals, undo
 from pyrun.engine import kill, reconcile
 from pyrun.errors import Conflict, NotFound, PyrunError
@@ -19,19 +22,47 @@ def remove(reference: str, *, force: bool = False, killed: str = "") -> str:
         container = state.load(identifier)
     except NotFound:
         if not killed:
-            raise
+            raise _missing(reference) from None
         reconcile.wait_until_undone(identifier)  # it was started with --rm
         return identifier
+    kept = paths.exists(f"{paths.root()}/containers/{identifier}")
     word = state.status(container)
     if word != "exited":
         if not force:
             raise Conflict(f"container {reference} is {word}", "stop it first, or use `pyrun rm -f`")
         _end(identifier)
     reconcile.wait_until_undone(identifier)
-    complaints = undo.replay_lines(undo.removal(identifier, str(container.get("name") or ""), paths.root()))
+    if not _take_away(reference, identifier, str(container.get("name") or "")) and kept and not force:
+        raise _missing(reference)
+    return identifier
+
+
+def _take_away(reference: str, identifier: str, name: str) -> bool:
+    """Remove directory and name; False when there is no directory (any more).
+
+    Of several that remove it one does, the others wait for its lock on the directory: whoever looked on would find
+    the tree changing under its hands.
+    """
+    try:
+        fd = posix.open(
+            f"{paths.root()}/containers/{identifier}", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+        )
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not posix.fstat(fd).st_nlink:
+            return False
+        complaints = undo.replay_lines(undo.removal(identifier, name, paths.root()))
+    finally:
+        posix.close(fd)
     if complaints:
         raise PyrunError(f"cannot remove container {reference}: {complaints[0]}")
-    return identifier
+    return True
+
+
+def _missing(reference: str) -> NotFound:
+    return NotFound(f"no such container: {reference}", "see `pyrun ps -a`")
 
 
 def kill_unless_ended(reference: str) -> str:

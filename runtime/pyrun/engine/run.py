@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import launch, notice
-from pyrun.errors import ImageError, UsageError
+from pyrun.errors import ImageError, StageFailed, UsageError
 from pyrun.spec import values
 from pyrun.store import containers, images, paths
 
@@ -41,9 +41,13 @@ def run(options: Options, name: str, command: list[str]) -> str:
         prepared.running_fd = running_fd
         explaining.announce(options, prepared)
         _start(options, request, prepared)
-    except BaseException:
+    except BaseException as error:
         if prepared is None or prepared.lock_fd < 0:  # no undo list knows of it yet
             _give_back(request, prepared)
+        if isinstance(error, StageFailed):
+            from . import run_options
+
+            raise run_options.worded(error, options) from error
         raise
     raise AssertionError("the monitor has taken over")
 
@@ -69,16 +73,22 @@ def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:
     return prepare.prepare(options, image, command, request)
 
 
+# What engine/run_options.py has something to say about.
+_CHECKED = ("cap_add", "cap_drop", "cpus", "env_file", "pids_limit", "platform", "stop_timeout", "ulimit")
+
+
 def check(options: Options) -> None:
     """Values that are wrong whatever the image: found before anything is pulled or made."""
     if options.get("hostname"):
         values.host_name(str(options["hostname"]))
     if options.get("name"):
         containers.check_name(str(options["name"]))
-    if options.get("platform"):
-        from pyrun.store import platforms
+    if options.get("memory") and not values.memory_bytes(str(options["memory"])):
+        options["memory"] = ""  # 0 is no limit
+    if [key for key in _CHECKED if options.get(key)]:
+        from . import run_options
 
-        platforms.parse(str(options["platform"]))
+        run_options.check(options)
     for text in options.get("add_host") or []:  # type: ignore[attr-defined]
         values.host_entry(str(text))
     if options.get("pull") not in (None, "", "always", "missing", "never"):

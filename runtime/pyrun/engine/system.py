@@ -14,13 +14,7 @@ from pyrun import boot, launch, undo
 from pyrun.engine import network, reconcile
 from pyrun.errors import PyrunError
 from pyrun.stages import cgroup
-from pyrun.store import layers, paths, state
-
-# A name is taken a moment before its container's run directory exists; a slow image or network lies between.
-_NAME_GRACE_S = 60.0
-
-# Longer than it takes from making a file to writing a line to it, even on a busy machine.
-_WRITING_S = 0.5
+from pyrun.store import containers, layers, paths, state
 
 
 def reconcile_all() -> tuple[list[str], list[str]]:
@@ -98,23 +92,9 @@ def _names(done: list[str], failed: list[str]) -> None:
     for name in _entries(f"{paths.root()}/names"):
         identifier = state.named_id(name)
         path = f"{paths.root()}/names/{name}"
-        if identifier in known or not paths.exists(path) or _holder_alive(path):
+        if identifier in known or not paths.exists(path) or containers.being_planned(path):
             continue
         _undo([f"unlink-if\t{path}\t{identifier}"], f"name {name}: freed", done, failed)
-
-
-def _holder_alive(path: str) -> bool:
-    """Whether the start that took a name may still be under way: its second line names the planner, or it is new."""
-    content = paths.read(path)
-    if not content:  # made and not yet written, by one who is about to or who was killed in between
-        time.sleep(_WRITING_S)
-        content = paths.read(path)
-        if not content:
-            return False
-    words = content.partition(b"\n")[2].split()
-    if len(words) == 2 and words[0].isdigit():
-        return state.start_time(int(words[0])) == int(words[1])
-    return time.time() - posix.stat(path).st_mtime < _NAME_GRACE_S
 
 
 def _claims(done: list[str], failed: list[str]) -> None:

@@ -51,7 +51,8 @@ def designed(route: Any, name: str) -> Network:
 
 def defined(route: Any, wanted: dict[str, Any]) -> Network:
     """The definition of a new network. wanted: name driver subnets gateways ranges internal ipv6 mtu isolate icc
-    labels options parent. Raises: UsageError, Conflict (name or subnet), NetworkError (no subnet is free)."""
+    labels options parent, and mtu_told: the option the MTU was given by. Raises: UsageError, Conflict (name or subnet),
+    NetworkError (no subnet is free)."""
     name = requests.check_name(wanted["name"], "network create")
     if name in (*requests.RESERVED, DEFAULT, *_FILES):
         raise UsageError(f"network create {name}: the name is pyrun's own", "choose another")
@@ -71,7 +72,8 @@ def defined(route: Any, wanted: dict[str, Any]) -> Network:
     )
     six = wanted["ipv6"] or any(":" in text for text in wanted["subnets"])
     if network["mtu"] and not (1280 if six else 68) <= network["mtu"] <= 65535:
-        raise UsageError(f"--mtu {network['mtu']}: must be 68 to 65535, with IPv6 at least 1280")
+        told = wanted.get("mtu_told", "--mtu")
+        raise UsageError(f"{told} {network['mtu']}: must be 68 to 65535, with IPv6 at least 1280")
     network["bridge"] = _bridge_name(route, network)
     network.update(_told(*_subnets(route, wanted)))
     network["ipv6"] = bool(network["subnets6"])
@@ -94,7 +96,9 @@ def _bridge_name(route: Any, network: Network) -> str:
     if not given:
         return f"pyr{network['id'][:8]}"
     plain = given.isascii() and given.replace("-", "a").replace("_", "a").isalnum()
-    if not (plain and given.startswith("pyr") and len(given) <= 11) or given == DEFAULT_BRIDGE:
+    if given == DEFAULT_BRIDGE:
+        raise UsageError(f"bridge name {given!r}: is that of the default network", "choose another")
+    if not (plain and given.startswith("pyr") and len(given) <= 11):
         raise UsageError(
             f"bridge name {given!r:.60}: must begin with pyr and have at most 11 letters, digits, - and _",
             "the rules of other firewalls are passed by that beginning",
@@ -110,9 +114,15 @@ def _bridge_name(route: Any, network: Network) -> str:
 def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """The subnets asked for, or free ones; with the gateways and ranges that were told with them."""
     asked = [_subnet(text) for text in wanted["subnets"]]
+    for option, given in (("--gateway", wanted["gateways"]), ("--ip-range", wanted["ranges"])):
+        if given and not asked:
+            raise UsageError(
+                f"{option} {given[0]!s:.60}: --subnet is missing", "--subnet=CIDR, of which it is a part"
+            )
     everyone = records.known()
     # On a card the subnet is the segment's, where this host has its own address.
     taken = subnets.taken(route, everyone) if wanted["driver"] == "bridge" else []
+    _refuse_twice(asked)
     _refuse_overlaps(asked, taken, everyone)
     chosen = [str(subnet) for subnet in asked]
     if wanted["driver"] == "none" or (wanted["driver"] != "bridge" and not asked):
@@ -138,9 +148,16 @@ def _subnet(text: str) -> Subnet:
     return subnet
 
 
-def _refuse_overlaps(asked: list[Subnet], taken: list[IPv4Network], networks: list[Network]) -> None:
+def _refuse_twice(asked: list[Subnet]) -> None:
     for number, subnet in enumerate(asked):
-        for other in [*asked[:number], *taken]:
+        for other in asked[:number]:
+            if subnet.version == other.version and subnet.overlaps(other):
+                raise UsageError(f"--subnet {subnet}: overlaps the other --subnet {other}")
+
+
+def _refuse_overlaps(asked: list[Subnet], taken: list[IPv4Network], networks: list[Network]) -> None:
+    for subnet in asked:
+        for other in taken:
             if subnet.version == other.version and subnet.overlaps(other):
                 owner = [str(each["name"]) for each in networks if str(other) in _texts(each)]
                 whose = (

@@ -6,7 +6,8 @@ Used by engine/connect.py and `system reconcile`.
 from __future__ import annotations
 
 from pyrun import undo
-from pyrun.network import claims, endpoint, leases, messages
+from pyrun.network import claims, endpoint, later, leases, messages
+from pyrun.network.egress import covering
 from pyrun.store import paths
 
 
@@ -33,7 +34,7 @@ def forget_unnoted(identifier: str, wires: list[endpoint.Wire]) -> None:
             told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
             wire = {"network": network, "link": told.get("link", ""), "mac": told.get("mac") or leases.mac(address),
                     "address": "", "address6": "", "address6" if ":" in address else "address": address}  # fmt: skip
-            undo.replay_lines(with_removal([*undo_as_held(wire, template), *_detour(wire)], wire, template))
+            take_off(identifier, wire, template, [*undo_as_held(wire, template), *_detour(wire)])
 
 
 def _detour(wire: endpoint.Wire) -> list[str]:
@@ -45,7 +46,20 @@ def _detour(wire: endpoint.Wire) -> list[str]:
     return shaping.undone_of(str(wire["link"]))
 
 
-def with_removal(lines: list[str], wire: endpoint.Wire, template: messages.Template) -> list[str]:
-    """The undo lines of an interface, and its link deleted at once: the namespace, whose end would do it, lives on."""
+def take_off(
+    identifier: str, wire: endpoint.Wire, template: messages.Template, lines: list[str]
+) -> list[str]:
+    """Execute the undo lines of an interface now, and note them no longer; returns what failed. Call under
+    `later.locked`.
+
+    The link is deleted at once: the namespace, whose end would do it, lives on. Then its egress policy goes: no sooner,
+    or the container could send without, and before the addresses are given up, or their next owner had it.
+    """
     remove = messages.filled(template, "remove", name=str(wire["link"]).encode())
-    return [*lines[:1], f"netlink\t{messages.NETLINK_ROUTE}\t{remove.hex()}", *lines[1:]]
+    complaints = undo.replay_lines([*lines[:1], f"netlink\t{messages.NETLINK_ROUTE}\t{remove.hex()}"])
+    complaints = complaints or covering.uncover(identifier, wire) or undo.replay_lines(lines[1:])
+    if not complaints:
+        # What is done while an address is the container's can never be due again.
+        guards = [f"guard{line[9:]}" for line in lines if line.startswith("unlink-if\t")]
+        later.drop(identifier, [*lines, *guards])
+    return complaints

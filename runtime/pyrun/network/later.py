@@ -56,7 +56,7 @@ def append(identifier: str, lines: list[str]) -> None:
 
     Raises NotFound when the container ended meanwhile: its list may have been executed already.
     """
-    text = "".join([f"{line}\n" for line in lines]).encode("utf-8", "surrogateescape")
+    text = _text(lines)
     flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
     try:
         fd = posix.open(path(identifier), flags, 0o600)
@@ -68,6 +68,19 @@ def append(identifier: str, lines: list[str]) -> None:
         posix.close(fd)
 
 
+def precede(identifier: str, lines: list[str], *, instead: bool = False) -> None:
+    """The same as `append`, in front of what is there already: for what is undone before an address is given up.
+
+    instead: lines and guarded blocks that begin as one of these are taken out; once what they undo is gone.
+    """
+    firsts = {block[0] for block in _blocks(lines)} if instead else set[str]()
+    kept = [line for block in _blocks(_listed(identifier)) if block[0] not in firsts for line in block]
+    try:
+        paths.replace(path(identifier), _text([*lines, *kept]))
+    except FileNotFoundError:
+        raise _ended(identifier) from None
+
+
 def drop(identifier: str, lines: list[str]) -> None:
     """Take *lines* out again: what they undo is undone. A guarded block goes with its first line. Call under `locked`.
 
@@ -75,14 +88,25 @@ def drop(identifier: str, lines: list[str]) -> None:
     """
     gone, kept = set(lines), list[str]()
     try:
-        listed = paths.read(path(identifier)).decode("utf-8", "surrogateescape").splitlines()
+        listed = _listed(identifier)
         for block in _blocks(listed):
             kept += [] if block[0] in gone else block
         if len(kept) < len(listed):
-            text = "".join([f"{line}\n" for line in kept]).encode("utf-8", "surrogateescape")
-            paths.replace(path(identifier), text)
-    except FileNotFoundError:  # nothing came later, or the container has just ended
+            paths.replace(path(identifier), _text(kept))
+    except FileNotFoundError:  # the container has just ended
         pass
+
+
+def _listed(identifier: str) -> list[str]:
+    """What is noted, [] when nothing came later."""
+    try:
+        return paths.read(path(identifier)).decode("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _text(lines: list[str]) -> bytes:
+    return "".join([f"{line}\n" for line in lines]).encode("utf-8", "surrogateescape")
 
 
 def _blocks(lines: list[str]) -> list[list[str]]:

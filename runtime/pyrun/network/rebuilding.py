@@ -9,9 +9,14 @@ from __future__ import annotations
 from _socket import socket
 
 from pyrun.network import elements, firewall, host, leases, messages, records, templates
+from pyrun.network.egress import elements as egress
+from pyrun.network.egress import policy
 from pyrun.network.publishing import ports, shutting
 from pyrun.network.records import Network
 from pyrun.store import paths
+
+# So often are the tables made again, when policies come and go all the time.
+_TRIES = 20
 
 
 def rebuild() -> None:
@@ -26,7 +31,41 @@ def rebuild() -> None:
 
 
 def build(sock: socket) -> None:
-    """The same, under the lock already."""
+    """The same, under the lock already.
+
+    Whoever starts, changes or ends an egress policy takes no lock, but changes its file first and the tables then. So
+    the files are read again: one that changed meanwhile would be in the new tables as it was, for good.
+    """
+    for _ in range(_TRIES):
+        known = _policies()
+        _build(sock)
+        if _policies() == known:
+            break
+
+
+def forget_strays() -> list[str]:
+    """Make the tables anew if they hold an egress policy for an address that no living container with a policy has:
+    whoever gets it next would be cut off. A line for each. Raises OSError."""
+    if not paths.exists(f"{paths.run()}/networks/policies"):  # nobody here ever had one
+        return []
+    with host.locked():
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+        try:
+            found = egress.holders(sock)
+            # The files afterwards: whoever comes writes his before he changes the tables.
+            strays = sorted(found.difference(*[each.addresses for each in policy.all_policies()]))
+            if strays:
+                build(sock)
+        finally:
+            sock.close()
+    return [f"the egress policy of {each} was left over and has been removed" for each in strays]
+
+
+def _policies() -> list[str]:
+    return [policy.text(each) for each in policy.all_policies()]
+
+
+def _build(sock: socket) -> None:
     networks = records.all_networks()
     every = [found for found in map(template, networks) if found]
     published = [
@@ -50,15 +89,15 @@ def template(network: Network) -> messages.Template | None:
 
 
 def resolver_elements(template: messages.Template, network: Network, action: str = "publish") -> list[bytes]:
-    """What leads questions at port 53 of the gateways to where the resolver listens: to 53 itself as well, since a
-    container that publishes its own 53 on every address would get them otherwise."""
+    """What leads questions at port 53 of the gateways to where the resolver listens, which is at those of the first
+    subnets: to 53 itself as well, since a container that publishes its own 53 on every address would get them
+    otherwise."""
     return [
-        elements.element(
-            template, action, (each["gateway"], 53, network["dns_port"], protocol), each["gateway"]
-        )
-        for each in [*network["subnets4"], *network["subnets6"]]
+        elements.element(template, action, (each["gateway"], 53, network["dns_port"], protocol), first)
+        for key, first in (("subnets4", network["gateway"]), ("subnets6", network["gateway6"]))
+        for each in network[key]
         for protocol in ("tcp", "udp")
-        if network["driver"] == "bridge" and each["gateway"]
+        if network["driver"] == "bridge" and each["gateway"] and first
     ]
 
 

@@ -13,12 +13,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pyrun.errors import Conflict
+from pyrun.errors import Conflict, UsageError
 from pyrun.network import claims
 from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 Network = dict[str, Any]
+SHORTEST_ID = 4  # digits of an id that may stand for all of it
 
 # What a network.json of an older version may lack, and a definition need not tell.
 DEFAULTS: Network = {
@@ -46,6 +47,21 @@ def _read(path: Path) -> Network | None:
     except (OSError, ValueError):
         return None
     return {**DEFAULTS, **value} if isinstance(value, dict) else None
+
+
+def named(reference: str) -> str:
+    """The name of the network that *reference* means: a name, else the beginning of one id (four digits at least).
+
+    What means none is given back as it is. Raises UsageError when several ids begin so.
+    """
+    if len(reference) < SHORTEST_ID or reference.strip("0123456789abcdef") or load(reference):
+        return reference
+    if definition(reference):
+        return reference
+    found = [str(network["name"]) for network in known() if network["id"].startswith(reference)]
+    if len(found) > 1:
+        raise UsageError(f"network '{reference}' is ambiguous: {len(found)} ids begin so", "use a longer one")
+    return found[0] if found else reference
 
 
 def all_networks() -> list[Network]:

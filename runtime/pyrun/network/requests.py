@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+from pyrun import boot
 from pyrun.errors import UsageError
 
 Endpoint = dict[str, object]
@@ -24,7 +25,8 @@ ENDPOINT: Endpoint = {
     "gw_priority": 0,
 }  # fmt: skip
 
-ALONE = ("host", "none", "pasta", "slirp4netns")
+OF_A_USER = ("pasta", "slirp4netns")
+ALONE = ("host", "none", *OF_A_USER)
 # What stands before a colon and is no name of a network: the namespace of somebody else, or a way to be wired.
 JOINED = ("container", "ns", "cni")
 ON_A_CARD = ("l2", "macvlan", "ipvlan")
@@ -48,14 +50,27 @@ def parse(options: Options, default: str) -> tuple[str, str, list[Endpoint]]:
     parsed = [_one(word) for word in words]
     alone = [(mode, target) for mode, target, _ in parsed if mode != "bridge"]
     if alone and len(parsed) > 1:
-        raise UsageError(
-            f"--network {_shown(words[0])} and {_shown(words[1])}: "
-            f"{_shown(':'.join(filter(None, alone[0])))} stands alone"
-        )
+        raise _stands_alone(words, *alone[0])
     endpoints = [endpoint for _, _, endpoint in parsed if endpoint]
     _add_companions(options, endpoints, words[0])
     _check_together(endpoints)
     return (*alone[0], []) if alone else ("bridge", "", endpoints)
+
+
+def _stands_alone(words: list[str], mode: str, target: str) -> UsageError:
+    if mode in OF_A_USER and boot.rootless_uid() < 0:
+        return of_ordinary_users(mode)
+    named = _shown(":".join(filter(None, (mode, target))))
+    return UsageError(f"--network {_shown(words[0])} and {_shown(words[1])}: {named} stands alone")
+
+
+def of_ordinary_users(mode: str) -> UsageError:
+    """The error about one of OF_A_USER, asked for by root."""
+    return UsageError(
+        f"--network={mode}: is for ordinary users, who may make no links on the host",
+        "root has --network=bridge (the default), macvlan:IFACE, ipvlan:IFACE, l2:IFACE, host, none or a network of "
+        "`pyrun network create`",
+    )
 
 
 def _one(word: str) -> tuple[str, str, Endpoint]:
@@ -65,10 +80,8 @@ def _one(word: str) -> tuple[str, str, Endpoint]:
     option = f"--network {_shown(word)}"
     if word in ALONE:
         return word, "", {}
-    if before in JOINED:
-        if not rest:
-            raise UsageError(f"{option}: what is to be joined is missing", f"{before}:NAME")
-        return before, rest, {}
+    if before in ALONE or before in JOINED:
+        return _joined(before, rest, option)
     if before == "default" and not colon:
         before = "bridge"
     endpoint = dict(ENDPOINT)
@@ -87,10 +100,25 @@ def _one(word: str) -> tuple[str, str, Endpoint]:
     return "bridge", "", endpoint
 
 
+def _joined(mode: str, target: str, option: str) -> tuple[str, str, Endpoint]:
+    if mode in ALONE:
+        raise UsageError(f"{option}: {mode} takes no settings", f"--network {mode}")
+    if not target:
+        raise UsageError(f"{option}: what is to be joined is missing", f"{mode}:NAME")
+    return mode, target, {}
+
+
 def _settings(endpoint: Endpoint, text: str, option: str) -> None:
+    seen: list[str] = []
     for pair in text.split(","):
         key, equals, value = pair.partition("=")
+        meant = _KEYS.get(key, key)
+        if meant in seen and meant != "aliases":
+            raise UsageError(f"{option}: {_shown(key)}= is given twice")
+        seen.append(meant)
         if key == "name" and equals:
+            if value in ALONE:
+                raise UsageError(f"{option}: {value} takes no settings", f"--network {value}")
             endpoint["network"] = value
         elif endpoint["driver"] and value and key not in _KEYS:  # the driver's own, which it checks
             endpoint["options"] = {**endpoint.get("options", {}), key: value}  # type: ignore[dict-item]
@@ -125,6 +153,8 @@ def _add_companions(options: Options, endpoints: list[Endpoint], word: str) -> N
             told = f"--{option.replace('_', '-')} {_shown(str(value))}"
             if not endpoints:
                 raise UsageError(f"{told}: --network={_shown(word)} has no address of its own to choose")
+            if endpoints[0][key] and key != "aliases":
+                raise UsageError(f"{told}: --network {_shown(word)} has one already", "say it once")
             _set(endpoints[0], key, str(value), told)
 
 
@@ -154,7 +184,10 @@ def interface_names(endpoints: list[Endpoint]) -> list[str]:
 def check_name(name: str, option: str) -> str:
     """A network's name. Raises UsageError."""
     if not name or len(name) > 128 or name[0] not in _LETTERS or name.strip(_LETTERS + "_.-"):
-        raise UsageError(f"{option} {name!r:.80} is no name of a network", "see `pyrun network ls`")
+        raise UsageError(
+            f"{option} {name!r:.80} is no name of a network",
+            "letters, digits, _, . and -, beginning with a letter or digit, at most 128",
+        )
     return name
 
 

@@ -58,15 +58,22 @@ def asked(options: dict[str, object]) -> dict[str, object]:
     for key in ("dns", "dns_search", "dns_option"):
         given = options.get(key)
         found[key] = [str(value) for value in given] if isinstance(given, list | tuple) else []
-    found["dns"] = [
-        requests.address(server, f"--dns {server}", six=":" in server)
-        for server in found["dns"]  # type: ignore[attr-defined]
-    ]
+    found["dns"] = [_server(text) for text in found["dns"]]  # type: ignore[attr-defined]
     for key in ("dns_search", "dns_option"):
         for value in found[key]:  # type: ignore[attr-defined]
             if not value or not value.isprintable() or " " in value:
                 raise UsageError(f"--{key.replace('_', '-')} {value!r:.80}: one word, without spaces")
+    for domain in found["dns_search"]:  # type: ignore[attr-defined]
+        if domain != ".":
+            requests.check_alias(domain.removesuffix("."), "--dns-search")
     return found
+
+
+def _server(text: str) -> str:
+    try:
+        return requests.address(text, "--dns", six=":" in text)
+    except UsageError:
+        raise UsageError(f"--dns {text!r:.60}: is no IP address") from None
 
 
 def chosen(request: dict[str, object], otherwise: list[str]) -> list[str]:
@@ -75,8 +82,10 @@ def chosen(request: dict[str, object], otherwise: list[str]) -> list[str]:
     for key, word in (("dns", "nameserver"), ("dns_search", "search"), ("dns_option", "options")):
         given = [str(value) for value in request.get(key) or ()]  # type: ignore[attr-defined]
         if given:
-            lines = [line for line in lines if not line.startswith(word)]
-            lines += [f"{word} {each}" for each in (given if key == "dns" else [" ".join(given)])]
+            words = (word, "domain") if key == "dns_search" else (word,)
+            lines = [line for line in lines if not line.startswith(words)]
+            told = given if key == "dns" else [" ".join(given)]
+            lines += [f"{word} {each}" for each in told if (key, each) != ("dns_search", ".")]
     return lines
 
 

@@ -82,7 +82,7 @@ def mask_of(names: list[str] | tuple[str, ...]) -> int:
     mask = 0
     for name in names:
         if name not in NUMBERS:
-            raise _unknown(name)
+            raise _unknown(name, "CAP_")
         mask |= 1 << NUMBERS[name]
     return mask
 
@@ -162,10 +162,10 @@ def _parse(words: list[str]) -> tuple[bool, int]:
     return everything, mask
 
 
-def _unknown(word: str) -> UsageError:
-    """The error for a name that is no capability; the nearest one is looked up only now."""
+def _unknown(word: str, prefix: str = "") -> UsageError:
+    """The error for a name that is no capability; the nearest one, with *prefix*, is looked up only now."""
     import difflib
 
     bare = word.upper().removeprefix("CAP_")
     near = difflib.get_close_matches(bare, [name[4:] for name in NAMES], n=1)
-    return UsageError(f"unknown capability: {word!r}", f"did you mean {near[0]}?" if near else "")
+    return UsageError(f"unknown capability: {word!r}", f"did you mean {prefix}{near[0]}?" if near else "")

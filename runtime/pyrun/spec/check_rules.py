@@ -128,7 +128,7 @@ class Word:
             return
         import difflib
 
-        listed = ", ".join(self.words)
+        listed = ", ".join(word for word in self.words if word)  # "" is for Go's encoders
         near = difflib.get_close_matches(str(value)[:50], self.words, n=1) if isinstance(value, str) else []
         listed = listed if len(listed) < 110 else listed[:100].rpartition(", ")[0] + " ..."
         raise wrong(path, f"must be one of {listed}", value, hint=f"did you mean {near[0]}?" if near else "")

@@ -52,7 +52,8 @@ def _version(value: object, path: str) -> None:
         raise wrong(path, "must be a version 1.x of the runtime specification", value)
 
 
-def _variable(value: object, path: str) -> None:
+def variable(value: object, path: str) -> None:
+    """An entry of an environment."""
     text(value, path)
     if str(value).find("=") < 1:
         raise wrong(path, "must be NAME=VALUE", value)
@@ -111,7 +112,7 @@ PROCESS = Fields(
         "terminal": flag,
         "user": Fields({"uid": ID, "gid": ID, "umask": Whole(0, 0o777), "additionalGids": Each(ID, most=65536)}),
         "args": Each(text),
-        "env": Each(_variable),
+        "env": Each(variable),
         "cwd": absolute,
         "capabilities": Fields(dict.fromkeys(CAPABILITY_SETS, Each(text))),
         "rlimits": Each(

@@ -51,16 +51,16 @@ def check(profile: dict[str, Any]) -> None:
     """Raise UsageError, naming field and value, unless *profile* is an OCI `linux.seccomp` we can carry out."""
     check_outside_program(profile)
     _action(profile, "defaultAction", "defaultErrnoRet", f"{FIELD}.")
-    for name in list_of(profile.get("architectures") or [], f"{FIELD}.architectures"):
-        _known(name, ARCHITECTURES, f"{FIELD}.architectures")
+    for number, name in enumerate(list_of(profile.get("architectures") or [], f"{FIELD}.architectures")):
+        _known(name, ARCHITECTURES, f"{FIELD}.architectures[{number}]")
     for number, rule in enumerate(list_of(profile.get("syscalls") or [], f"{FIELD}.syscalls")):
         _check_rule(object_of(rule, f"{FIELD}.syscalls[{number}]"), f"{FIELD}.syscalls[{number}].")
 
 
 def check_outside_program(profile: dict[str, Any]) -> None:
     """Raise UsageError for a faulty flag or listener: what the compiled program says nothing about."""
-    for flag in list_of(profile.get("flags") or [], f"{FIELD}.flags"):
-        _known(flag, FLAGS, f"{FIELD}.flags")
+    for number, flag in enumerate(list_of(profile.get("flags") or [], f"{FIELD}.flags")):
+        _known(flag, FLAGS, f"{FIELD}.flags[{number}]")
     path, metadata = profile.get("listenerPath"), profile.get("listenerMetadata")
     for name, value in (("listenerPath", path), ("listenerMetadata", metadata)):
         if value is not None and (not isinstance(value, str) or "\0" in value):
@@ -97,7 +97,8 @@ def _known(value: object, table: Iterable[str], where: str) -> None:
     names = list(table)
     if value not in names:
         near = difflib.get_close_matches(str(value), names, n=1)
-        raise UsageError(f"{where}: unknown: {value!r}", f"did you mean {near[0]}?" if near else "")
+        listed = f"one of {', '.join(names)}" if len(names) <= len(ACTIONS) else ""
+        raise UsageError(f"{where}: unknown: {value!r}", f"did you mean {near[0]}?" if near else listed)
 
 
 def _number(value: object, maximum: int, where: str) -> None:

@@ -98,6 +98,21 @@ def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, obje
     }
 
 
+def with_home(environment: list[str], uid: int, root: str) -> list[str]:
+    """*environment*, and HOME if it has none or an empty one: from the /etc/passwd below *root*, as runc does; / if
+    that does not know *uid*. *root* may be that of a running container: links do not lead out of it."""
+    found = [item for item in environment if item[:5] == "HOME="]
+    if found and found[-1] != "HOME=":
+        return environment
+    home = "/"
+    if uid <= ID_LIMIT:
+        try:
+            home = str(resolve(str(uid), [], [root])["home"])
+        except OSError:  # whose /proc/PID/root is not to be had, or no longer
+            pass
+    return [*[item for item in environment if item[:5] != "HOME="], f"HOME={home}"]
+
+
 def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:
     """(uid, gid, home, name) of a name or number; a number need not be in the file."""
     uid = 0

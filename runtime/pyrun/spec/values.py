@@ -12,6 +12,7 @@ from pyrun.errors import UsageError
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's own floor
+ENVIRONMENT_FILE_BYTES = 1 << 20
 
 # RLIMIT_* of asm-generic/resource.h: the same numbers on x86_64 and aarch64.
 RLIMITS = {
@@ -61,20 +62,20 @@ def size_bytes(text: str, option: str) -> int:
 
 
 def memory_bytes(text: str) -> int:
-    """-m: at least 6 MiB, as in Docker."""
+    """-m: at least 6 MiB, as in Docker; 0 is no limit."""
     value = size_bytes(text, "--memory")
-    if value < MEMORY_MINIMUM_BYTES:
+    if 0 < value < MEMORY_MINIMUM_BYTES:
         raise UsageError(f"--memory is too small: {text!r}", "the least is 6m")
     return value
 
 
 def cpu_quota_us(text: str, period_us: int = 100_000) -> int:
-    """--cpus 1.5 -> 150000 of every 100000 microseconds."""
+    """--cpus 1.5 -> 150000 of every 100000 microseconds; 0 is no limit."""
     whole, _, fraction = text.partition(".")
     if not (is_number(whole or "0") and is_number(fraction or "0")) or not (whole or fraction):
         raise UsageError(f"invalid number for --cpus: {text!r}", "for example 1.5")
     quota = int(float(f"{whole or 0}.{fraction or 0}") * period_us)
-    if quota < 1000:
+    if quota < 1000 and (whole + fraction).strip("0"):
         raise UsageError(f"--cpus is too small: {text!r}", "the least is 0.01")
     return quota
 
@@ -162,6 +163,7 @@ def volume(text: str) -> dict[str, object]:
         raise UsageError(
             f"--volume {text!r}: invalid destination {parts[1]!r}", "give an absolute path other than /"
         )
+    _check_target(f"--volume {text!r}", target, bind=True)
     for option in options:
         if option not in _VOLUME_OPTIONS:
             raise UsageError(
@@ -193,6 +195,17 @@ def _volume_source(text: str, source: str) -> str:
     return source
 
 
+def _check_target(told: str, target: str, *, bind: bool) -> None:
+    """Refuse a place below /proc, in the option's own words."""
+    from .mount_options import check_target
+
+    try:
+        check_target(target, "" if bind else "tmpfs", bind=bind, path="")
+    except UsageError as error:
+        hint = error.hint if target != "/proc" else "choose another directory"
+        raise UsageError(f"{told}: /proc is the kernel's own, {target} cannot be mounted on", hint) from None
+
+
 def tmpfs(text: str) -> dict[str, object]:
     """--tmpfs `dir[:options]` -> an OCI mount, with Docker's default options."""
     target, _, options = text.partition(":")
@@ -200,6 +213,7 @@ def tmpfs(text: str) -> dict[str, object]:
         raise UsageError(
             f"--tmpfs {text!r}: {target!r} is no absolute path", "for example --tmpfs /run:size=64m"
         )
+    _check_target(f"--tmpfs {text!r}", normal_path(target), bind=False)
     given = [option for option in options.split(",") if option]
     return {
         "destination": normal_path(target),
@@ -233,13 +247,18 @@ def host_name(text: str) -> str:
 
 
 def environment_file(path: str) -> list[str]:
-    """--env-file: NAME=VALUE or NAME lines; `#` begins a comment line."""
+    """--env-file: NAME=VALUE or NAME lines; `#` begins a comment line. Of at most ENVIRONMENT_FILE_BYTES."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         text = b""
-        while chunk := posix.read(fd, 65536):
+        while len(text) <= ENVIRONMENT_FILE_BYTES and (chunk := posix.read(fd, 65536)):
             text += chunk
         posix.close(fd)
+        if len(text) > ENVIRONMENT_FILE_BYTES:
+            raise UsageError(
+                f"--env-file {path!r}: larger than {ENVIRONMENT_FILE_BYTES >> 20} MiB",
+                "Linux hands a program 2 MiB of arguments and variables: give a smaller file",
+            )
         lines = text.decode("utf-8").splitlines()
     except OSError as error:
         raise UsageError(

@@ -30,6 +30,8 @@ NetworkPlan = dict[str, object]
 def check(request: Request) -> None:
     """Raises: UsageError."""
     mode = str(request["mode"])
+    if mode in requests.OF_A_USER and boot.rootless_uid() < 0:
+        raise requests.of_ordinary_users(mode)
     if boot.rootless_uid() >= 0 and mode not in requests.ALONE:
         named = [str(wanted["network"]) for wanted in wiring.endpoints(request)]
         raise UsageError(
@@ -79,7 +81,12 @@ def plan(request: Request) -> NetworkPlan:
 def _wired(request: Request, mode: str) -> NetworkPlan:
     if mode == "none":
         return _isolated(request)
-    if mode == "cni" or wiring.beside_a_card(request):
+    beside = mode == "cni" or wiring.beside_a_card(request)
+    if any(wanted["mac"] for wanted in wiring.endpoints(request)):
+        from pyrun.network import stations
+
+        stations.refuse_taken(request)
+    if beside:
         from pyrun.network import drivers
 
         return _result(drivers.plan(request, _bridged))

@@ -76,6 +76,8 @@ def config(container: dict[str, object]) -> dict[str, object]:
         assert isinstance(found, dict)
         return found
     except (OSError, ValueError, AssertionError):
+        if not paths.exists(str(container["directory"])):  # deleted meanwhile
+            raise NotFound("container does not exist") from None
         hint = "only `delete --force` is left for it"
         raise PyrunError(f"container {container['id']} has lost its config.json", hint) from None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import time
 from errno import EEXIST, ENOTEMPTY
 
 from pyrun.errors import Conflict, UsageError
@@ -21,6 +22,11 @@ from pyrun.jsonlite import dumps
 from . import paths, state
 
 ID_LENGTH = 64
+
+# A name is taken a moment before its container's run directory exists; a slow image or network lies between.
+_NAME_GRACE_S = 60.0
+# Longer than it takes from making a file to writing a line to it, even on a busy machine.
+_WRITING_S = 0.5
 
 _ADJECTIVES = (
     "able amber brave brisk calm clear cosy deft eager early fair fleet fond frank glad grand happy hardy jolly keen"
@@ -75,20 +81,73 @@ def reserve_name(name: str, identifier: str) -> str:
         check_name(name)
     directory = f"{paths.root()}/names"
     paths.make(directory)
+    content = f"{identifier}\n{_planner()}\n".encode()
     for attempt in range(4):
         candidate = name or proposed_name(identifier, attempt)
         try:
-            paths.write(f"{directory}/{candidate}", f"{identifier}\n{_planner()}\n".encode(), exclusive=True)
+            paths.write(f"{directory}/{candidate}", content, exclusive=True)
         except FileExistsError:
             if not name:
                 continue
-            holder = paths.read(f"{directory}/{candidate}").decode().partition("\n")[0]
-            raise Conflict(
-                f"the name {name!r} is in use by container {holder[:12]}",
-                f"remove it with `pyrun rm {name}` or choose another name",
-            ) from None
+            if not _take_over(f"{directory}/{name}", content):
+                raise _taken(name) from None
         return candidate
     raise Conflict("no free name found", "give one with --name")
+
+
+def _taken(name: str) -> Conflict:
+    holder = state.named_id(name)
+    hint = f"remove it with `pyrun rm {name}` or choose another name"
+    if not _is_there(holder):
+        hint = "it is being started at this moment: wait for it, or choose another name"
+    return Conflict(f"the name {name!r} is in use by container {holder[:12]}", hint)
+
+
+def _take_over(path: str, content: bytes) -> bool:
+    """Hold a name whose planner died before its container came to be; False when somebody else holds it.
+
+    Of several that find it so one gets it: they look again under the lock of the names' directory.
+    """
+    directory_fd = posix.open(path.rpartition("/")[0], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        fcntl.flock(directory_fd, fcntl.LOCK_EX)
+        if _is_there(state.named_id(path.rpartition("/")[2])) or being_planned(path):
+            return False
+        try:
+            posix.unlink(path)
+        except FileNotFoundError:  # its container has just been removed
+            pass
+        paths.write(path, content, exclusive=True)
+        return True
+    except FileExistsError:  # a start that did not have to ask found it free
+        return False
+    finally:
+        posix.close(directory_fd)
+
+
+def _is_there(identifier: str) -> bool:
+    """Whether the container has a directory: while it runs, or as long as it is kept."""
+    homes = (f"{paths.run()}/containers", f"{paths.root()}/containers")
+    return bool(identifier) and any(paths.exists(f"{home}/{identifier}") for home in homes)
+
+
+def being_planned(path: str) -> bool:
+    """Whether the start that took a name may still be under way: its second line names the planner, or it is new.
+
+    path: of the name. One that stays empty was made by a planner that was killed, or had no room, before it wrote.
+    """
+    try:
+        content = paths.read(path)
+        if not content:
+            time.sleep(_WRITING_S)
+            content = paths.read(path)
+        changed_at = posix.stat(path).st_mtime
+    except FileNotFoundError:
+        return False
+    words = content.partition(b"\n")[2].split()
+    if len(words) == 2 and words[0].isdigit():
+        return state.start_time(int(words[0])) == int(words[1])
+    return bool(content) and time.time() - changed_at < _NAME_GRACE_S
 
 
 def _planner() -> str:

@@ -19,7 +19,7 @@ def _from_environment(name: bytes, default: str) -> str:
 
 
 def root() -> str:
-    """What must last: $PYRUN_ROOT or /var/lib/pyrun."""
+    """What must last: $PYRUN_ROOT (absolute: cli/main.py refuses others) or /var/lib/pyrun."""
     return _from_environment(b"PYRUN_ROOT", "/var/lib/pyrun")
 
 
@@ -105,13 +105,21 @@ def lines(path: str) -> Iterator[str]:
 
 
 def write(path: str, data: bytes, mode: int = 0o600, *, exclusive: bool = False) -> None:
-    """Write a new file or replace the content in place. Raises OSError (FileExistsError when *exclusive*)."""
+    """Write a new file or replace the content in place. Raises OSError (FileExistsError when *exclusive*).
+
+    A new file for which there is no room is taken away again.
+    """
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC | (posix.O_EXCL if exclusive else posix.O_TRUNC)
     fd = posix.open(path, flags, mode)
     try:
         view = memoryview(data)
         while view:
             view = view[posix.write(fd, view) :]
+    except OSError as error:
+        error.filename = path
+        if exclusive:
+            posix.unlink(path)
+        raise
     finally:
         posix.close(fd)
 
@@ -127,7 +135,8 @@ def replace(path: str, data: bytes, mode: int = 0o600, *, lasting: bool = False)
         if lasting:
             posix.fsync(fd)
         posix.rename(beside, path)
-    except OSError:  # the file system is full
+    except OSError as error:  # the file system is full
+        error.filename = path
         posix.unlink(beside)
         raise
     finally:

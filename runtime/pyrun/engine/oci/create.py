@@ -6,8 +6,8 @@ Docker expect, and costs a tenth of a megabyte. Source: runtime-spec runtime.md#
 
 from __future__ import annotations
 
-from pyrun import handshake, launch
-from pyrun.errors import PyrunError
+from pyrun import handshake, launch, verdict
+from pyrun.errors import EndedSilently, PyrunError
 from pyrun.stages import hooks as stages
 
 from . import delivery, hooks, prepare, quick
@@ -34,10 +34,12 @@ def start(prepared: launch.Launch, binary_fd: int) -> handshake.Outcome:
     """launch.start; after one that failed, what comes after a container's end. Source: runtime.md#lifecycle, 3 to 5."""
     try:
         return launch.start(prepared, binary_fd)
-    except PyrunError:
+    except PyrunError as error:
         if stages.of(prepared.config, "poststop"):
             state = stages.state(prepared.config, prepared.job, "stopped", 0)
             hooks.run(prepared.config, "poststop", state, required=False)
+        if isinstance(error, EndedSilently):
+            raise verdict.silent(prepared.config) from None
         raise
 
 

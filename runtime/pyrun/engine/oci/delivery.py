@@ -18,12 +18,35 @@ _PATIENCE_S = 10.0
 
 
 def check(options: Options, *, terminal: bool, detached: bool) -> None:
-    """runc's rules for who may have a terminal. Raises UsageError."""
+    """runc's rules for who may have a terminal, and whether there is somebody to deliver to: a command nobody will hear
+    of is better not run. Raises UsageError, PyrunError."""
     socket = options.get("console_socket")
     if terminal and detached and not socket:
         raise UsageError("cannot allocate tty if runc will detach without setting console socket")
     if socket and not (terminal and detached):
         raise UsageError("cannot use console socket if runc will not detach or allocate tty")
+    for name in ("console_socket", "pidfd_socket"):
+        if options.get(name):
+            _check_socket("--" + name.replace("_", "-"), str(options[name]))
+    if options.get("pid_file"):
+        _check_pid_file(str(options["pid_file"]))
+
+
+def _check_socket(option: str, path: str) -> None:
+    try:
+        posix.stat(path)
+    except OSError as error:
+        raise _unheard(option, path, error) from None
+
+
+def _check_pid_file(path: str) -> None:
+    where = path.rpartition("/")[0] or ("/" if path[:1] == "/" else ".")
+    try:
+        posix.stat(f"{where}/.")
+    except OSError as error:
+        raise PyrunError(f"--pid-file {path}: {error.strerror}") from None
+    if not posix.access(where, posix.W_OK):
+        raise PyrunError(f"--pid-file {path}: no file can be made in {where}")
 
 
 def deliver(options: Options, pid: int, pidfd: int, tty_fd: int) -> None:
@@ -54,8 +77,11 @@ def _send(path: str, fd: int, option: str, word: bytes) -> None:
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _struct.pack("i", fd))
         socket.sendmsg([word], [rights])
     except OSError as error:
-        raise PyrunError(
-            f"{option} {path}: {error.strerror or 'nobody accepts'}", "somebody has to listen on that socket"
-        ) from None
+        raise _unheard(option, path, error) from None
     finally:
         socket.close()
+
+
+def _unheard(option: str, path: str, error: OSError) -> PyrunError:
+    reason = error.strerror or "nobody accepts"
+    return PyrunError(f"{option} {path}: {reason}", "somebody has to listen on that socket")

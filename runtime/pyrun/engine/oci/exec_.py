@@ -9,8 +9,8 @@ import posix
 
 from pyrun import launch
 from pyrun.engine import entering
-from pyrun.errors import Conflict, UsageError
-from pyrun.spec import capabilities
+from pyrun.errors import Conflict, PyrunError, UsageError
+from pyrun.spec import check_rules, check_table
 from pyrun.stages import cgroup
 from pyrun.stages import hooks as stages
 from pyrun.store import bundles, state
@@ -29,17 +29,11 @@ ID_LIMIT = (1 << 32) - 2
 def exec_(options: Options, identifier: str, command: list[str]) -> int:
     """With --detach returns 0 with the command executing; otherwise the monitor takes this process over."""
     container = bundles.load(bundles.root_of(options), identifier)
-    status = bundles.status(container)
-    if status == "stopped":
-        raise Conflict("cannot exec in a stopped container")
-    if status == "paused" and not options.get("ignore_paused"):
-        raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
     binary_fd = launch.seal()
-    pidfd = state.open_process(container)
-    if pidfd < 0:
-        raise Conflict("cannot exec in a stopped container")
+    pidfd = _opened(options, container)
     config = bundles.config(container)
     process = _process(options, config, command)
+    prepare.add_home(process, f"/proc/{container['pid']}/root")
     detached, terminal = bool(options.get("detach")), bool(process.get("terminal"))
     delivery.check(options, terminal=terminal, detached=detached or bool(options.get("console_socket")))
     job = _job(options, container, process)
@@ -55,7 +49,11 @@ def exec_(options: Options, identifier: str, command: list[str]) -> int:
         lambda sync, number, entered: _listener(container, sync, number, entered),
     )
     tty_fd = entered.outcome.tty_fd
-    delivery.deliver(options, entered.pid, entered.pidfd, tty_fd)
+    try:
+        delivery.deliver(options, entered.pid, entered.pidfd, tty_fd)
+    except PyrunError:
+        entering.abandon(entered)
+        raise
     if detached:
         return 0
     words = [f"id={identifier}", f"pid={entered.pid}", f"pidfd={entered.pidfd}", "status=exit", "sigproxy=1"]
@@ -64,6 +62,20 @@ def exec_(options: Options, identifier: str, command: list[str]) -> int:
         posix.set_inheritable(tty_fd, True)
     launch.become_monitor(binary_fd, words, [entered.pidfd])
     return 0
+
+
+def _opened(options: Options, container: dict[str, object]) -> int:
+    """A pidfd of the container's first process. Raises Conflict for one that nothing can be executed in."""
+    status = bundles.status(container)
+    if status == "paused" and not options.get("ignore_paused"):
+        raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
+    pidfd = -1 if status == "stopped" else state.open_process(container)
+    if pidfd < 0:
+        raise entering.not_running({"oci": True})
+    if "namespaces" not in container:  # state.json is torn: and without a word of them, none would be entered
+        hint = "only `delete --force` is left for it"
+        raise Conflict(f"container {container['id']} has lost its state.json", hint)
+    return pidfd
 
 
 def _listener(container: dict[str, Any], sync: socket, number: int, entered: entering.Entered) -> None:
@@ -77,17 +89,15 @@ def _listener(container: dict[str, Any], sync: socket, number: int, entered: ent
 
 def _process(options: Options, config: dict[str, object], command: list[str]) -> dict[str, Any]:
     """The process to run: the file's, or the container's own with the flags over it."""
+    own: Any = config.get("process") or {}
     if options.get("process"):
-        from pyrun.spec import check, config_file
-
-        path = str(options["process"])
-        return check.process(config_file.read(path, f"--process {path}")[0], f"--process {path}")
+        return _of_file(str(options["process"]), own)
     if not command:
         raise UsageError("exec args cannot be empty", "pyrun-oci exec ID COMMAND")
-    own: Any = config.get("process") or {}
     process = {**own, "args": command, "terminal": bool(options.get("tty"))}
-    process["env"] = [*(own.get("env") or []), *_texts(options.get("env"))]
+    process["env"] = [*(own.get("env") or []), *_variables(options)]
     if options.get("cwd"):
+        check_rules.absolute(options["cwd"], "--cwd")
         process["cwd"] = str(options["cwd"])
     for option, key in (("process_label", "selinuxLabel"), ("apparmor", "apparmorProfile")):
         if options.get(option):
@@ -101,6 +111,29 @@ def _process(options: Options, config: dict[str, object], command: list[str]) ->
     if extra:
         process["capabilities"] = _with(own.get("capabilities") or {}, extra)
     return process
+
+
+# What --process leaves open and the container confines its processes by. Source: runc's behaviour.
+_INHERITED = ("capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+
+
+def _of_file(path: str, own: dict[str, Any]) -> dict[str, Any]:
+    """--process: a whole process, but for the restrictions it says nothing of, which are the container's."""
+    from pyrun.spec import check, config_file
+
+    process = check.process(config_file.read(path, f"--process {path}")[0], f"--process {path}")
+    for key in _INHERITED:
+        if own.get(key) is not None and process.get(key) in (None, ""):
+            process[key] = own[key]
+    return process
+
+
+def _variables(options: Options) -> list[str]:
+    """--env, by the rule that config.json is checked by."""
+    given = _texts(options.get("env"))
+    for item in given:
+        check_table.variable(item, "--env")
+    return given
 
 
 def _texts(value: object) -> list[str]:
@@ -140,8 +173,8 @@ def _number(text: str, option: str) -> int:
 
 
 def _with(own: dict[str, Any], extra: list[str]) -> dict[str, Any]:
-    """--cap: in every set but the inheritable one, as runc since 1.1.2 (CVE-2022-29162)."""
-    capabilities.mask_of(extra)
+    """--cap: in every set but the inheritable one, as runc since 1.1.2 (CVE-2022-29162). Unknown ones are told of
+    where config.json's are, see stages/security.py."""
     sets = {name: list(own.get(name) or []) for name in ("bounding", "effective", "permitted", "ambient")}
     for name in ("bounding", "effective", "permitted"):
         sets[name] += [each for each in extra if each not in sets[name]]
@@ -150,12 +183,6 @@ def _with(own: dict[str, Any], extra: list[str]) -> dict[str, Any]:
 
 def _job(options: Options, container: dict[str, object], process: dict[str, Any]) -> dict[str, Any]:
     groups = [tuple(group) for group in container.get("cgroups") or []]  # type: ignore[attr-defined]
-    size = process.get("consoleSize") or {}
-    window = (int(size.get("height") or 0), int(size.get("width") or 0))
-    if process.get("terminal") and window == (0, 0) and not options.get("console_socket"):
-        from pyrun.engine import stdio
-
-        window = stdio.window()
     return {
         "id": container["id"],
         "pid": container["pid"],
@@ -164,7 +191,7 @@ def _job(options: Options, container: dict[str, object], process: dict[str, Any]
         "namespaces": container.get("namespaces") or [],
         "hierarchies": cgroup.layout(),
         "cgroups": _sub_cgroups(options, groups),
-        "window": window,
+        "window": prepare.window(options, process),
         "preserve": prepare.preserved(options, process),
         "no_new_keyring": bool(options.get("no_new_keyring")),
     }
@@ -178,9 +205,23 @@ def _sub_cgroups(options: Options, groups: list[Any]) -> list[Any]:
         if ".." in parts:
             raise UsageError(f"--cgroup {given!r}: a path below the container's own cgroup, without ..")
         wanted = names.split(",") if colon else []
+        known = {name for own, _ in groups for name in own.split(",")}
+        for name in wanted:
+            if name not in known:
+                raise UsageError(f"--cgroup {given}: the container has no cgroup of a controller {name!r}")
         meant = [not wanted or not set(wanted).isdisjoint(own.split(",")) for own, _ in groups]
         groups = [
-            (own, "/".join([directory, *parts]) if chosen else directory)
+            (own, _sub_cgroup(given, [directory, *parts]) if chosen else directory)
             for chosen, (own, directory) in zip(meant, groups, strict=True)
         ]
     return groups
+
+
+def _sub_cgroup(given: str, parts: list[str]) -> str:
+    """The directory, which has to be there. Raises UsageError."""
+    path = "/".join(parts)
+    try:
+        posix.stat(path)
+    except OSError as error:
+        raise UsageError(f"--cgroup {given}: {path}: {error.strerror}", "exec makes no cgroups") from None
+    return path

@@ -19,13 +19,15 @@ SIGKILL_LIMIT_S = 10.0
 
 
 def kill(options: Options, identifier: str, signal_text: str) -> int:
-    """Returns 0 once the signal is sent. Raises Conflict for one that has stopped, in the words callers look for."""
+    """Returns 0 once the signal is sent. Raises Conflict for one that has stopped, in the words callers look for; with
+    --all nobody left to signal is no error, as in runc."""
     container = bundles.load(bundles.root_of(options), identifier)
     number = _number(signal_text or "SIGTERM")
     pidfd = state.open_process(container)
     everybody = bool(options.get("all"))
     if pidfd < 0:
-        if everybody and send_to_all(container, number):
+        if everybody:
+            send_to_all(container, number)
             return 0
         raise Conflict("container not running")
     shared = "pid" not in _texts(container.get("namespaces"))
@@ -39,7 +41,7 @@ def kill(options: Options, identifier: str, signal_text: str) -> int:
 
             freezer.thaw(container.get("cgroups"))
     except ProcessLookupError:
-        if not sent:  # else it has just died of what all of them got
+        if not sent and not everybody:  # else it has just died of what all of them got
             raise Conflict("container not running") from None
     finally:
         posix.close(pidfd)

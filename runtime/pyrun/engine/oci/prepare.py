@@ -98,17 +98,14 @@ def job_of(options: Options, config: dict[str, object], identifier: str, bundle:
     }
     job["cgroups"] = cgroup.groups(config, job)
     job["early"] = "user" in kinds or cgroup.joined_late(job)
-    _home(config["process"], str(job["root"]))
+    add_home(config["process"], str(job["root"]))
     return job
 
 
-def _home(process: Any, root: str) -> None:
-    """HOME, if the config has none: from the container's /etc/passwd, as runc does."""
-    environment, uid = process.get("env") or [], (process.get("user") or {}).get("uid", 0)
-    if any([item[:5] == "HOME=" for item in environment]):  # noqa: C419  (quicker)
-        return
-    home = users.resolve(str(uid), [], [root])["home"] if uid <= users.ID_LIMIT else "/"
-    process["env"] = [*environment, f"HOME={home}"]
+def add_home(process: Any, root: str) -> None:
+    """HOME, if the process has none: from the container's /etc/passwd below *root*."""
+    uid = (process.get("user") or {}).get("uid", 0)
+    process["env"] = users.with_home(process.get("env") or [], uid, root)
 
 
 def has_terminal(config: dict[str, object]) -> bool:
@@ -138,9 +135,19 @@ def root_directory(config: dict[str, object], bundle: str) -> str:
 
 def _descriptors(options: Options, process: dict[str, Any], job: dict[str, Any]) -> None:
     """Terminal and inherited descriptors."""
-    size = process.get("consoleSize") or {}
-    job["window"] = (int(size.get("height") or 0), int(size.get("width") or 0))
+    job["window"] = window(options, process)
     job["preserve"] = preserved(options, process)
+
+
+def window(options: Options, process: dict[str, Any]) -> tuple[int, int]:
+    """(rows, columns) of the process's terminal: as its consoleSize says, else as the caller's terminal is."""
+    size = process.get("consoleSize") or {}
+    rows, columns = int(size.get("height") or 0), int(size.get("width") or 0)
+    if not process.get("terminal") or rows or columns or options.get("console_socket"):
+        return rows, columns
+    from pyrun.engine import stdio
+
+    return stdio.window()
 
 
 def preserved(options: Options, process: dict[str, Any]) -> int:
@@ -174,7 +181,10 @@ def _notify(config: dict[str, Any], job: dict[str, Any]) -> None:
 
 def _seccomp(config: dict[str, object], job: dict[str, Any]) -> str:
     """The path of linux.seccomp's compiled program, or nothing."""
-    found = seccomp.of_config(config)
+    try:
+        found = seccomp.of_config(config)
+    except UsageError as error:
+        raise UsageError(f"config.json: {error.message}", error.hint) from None
     if found is None:
         return ""
     job["seccomp"] = (launch.CHILD_FD_SECCOMP, found[1])

@@ -31,8 +31,6 @@ def run(options: Options, identifier: str) -> int:
     detached = bool(options.get("detach"))
     terminal = prepare.has_terminal(prepared.config)
     delivery.check(options, terminal=terminal, detached=detached)
-    if terminal and not detached:
-        prepared.job["window"] = _window(prepared)
     create.hand_over(options, prepared)
     prepared.hooks = _listening(prepared)
     prepared.watched = not detached
@@ -69,13 +67,6 @@ def _forward(prepared: launch.Launch, *, detached: bool) -> None:
         prepared.pid if detached else posix.getpid()
     )  # in the foreground this process becomes the monitor
     notify_socket.forward(socket, notify_socket.host_socket(posix.environ), main_pid, prepared.pidfd)
-
-
-def _window(prepared: launch.Launch) -> object:
-    from pyrun.engine import stdio
-
-    size = prepared.job.get("window")
-    return size if size != (0, 0) else stdio.window()
 
 
 def poststart(prepared: launch.Launch) -> None:

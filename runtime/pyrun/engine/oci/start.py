@@ -10,7 +10,7 @@ import _socket
 import posix
 
 from pyrun import handshake, verdict
-from pyrun.errors import Conflict, PyrunError
+from pyrun.errors import Conflict, EndedSilently, PyrunError
 from pyrun.jsonlite import loads
 from pyrun.plan.operations import Operation
 from pyrun.stages import hooks as stages
@@ -52,7 +52,10 @@ def _judge(container: dict[str, object], outcome: handshake.Outcome) -> None:
     """Raise what init failed with. One that goes on without a word to us has heard another `start`'s."""
     if not outcome.failed and not outcome.ready and state.process_alive(container):
         raise Conflict("cannot start an already running container")
-    verdict.judge(_plan(str(container["directory"])), outcome, oci=True)
+    try:
+        verdict.judge(_plan(str(container["directory"])), outcome, oci=True)
+    except EndedSilently:
+        raise verdict.silent(bundles.config(container)) from None
 
 
 def _notify_socket(directory: str) -> _socket.socket | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posix
 from typing import Any
 
+from pyrun import notice
 from pyrun.cgroups import rdt
 from pyrun.cgroups import update as cgroups
 from pyrun.errors import Conflict, PyrunError, UsageError
@@ -26,13 +27,38 @@ _NUMBERS = {
     "cpu_rt_runtime": ("cpu", "realtimeRuntime"), "cpu_idle": ("cpu", "idle"),
     "blkio_weight": ("blockIO", "weight"), "pids_limit": ("pids", "limit"),
 }  # fmt: skip
-_SIZES = {"memory": "limit", "memory_swap": "swap", "memory_reservation": "reservation"}
+_SIZES = {
+    "memory": ("memory", "limit"), "memory_swap": ("memory", "swap"), "memory_reservation": ("memory", "reservation"),
+}  # fmt: skip
 _TEXTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
+_PLACE = "linux.resources."
 _SCHEMATA = {"l3_cache_schema": "l3CacheSchema", "mem_bw_schema": "memBwSchema"}
 
 
 def update(options: Options, identifier: str) -> None:
     """Change the limits of a container that has not stopped. Raises UsageError, Conflict, PyrunError."""
+    try:
+        _update(options, identifier)
+    except UsageError as error:
+        raise _reworded(options, error) from None
+
+
+def _reworded(options: Options, error: UsageError) -> UsageError:
+    """What the cgroups say of a field, with the flag or the file it was given by: nobody has written a config.json."""
+    rest = error.message.removeprefix("config.json: ")
+    place, _, rule = rest.partition(": ")
+    if place[: len(_PLACE)] != _PLACE:
+        return error
+    field = place.removeprefix(_PLACE)
+    if options.get("resources"):
+        return UsageError(f"--resources {options['resources']}: {field}: {rule}", error.hint)
+    for flag, (section, key) in (_NUMBERS | _SIZES | _TEXTS).items():
+        if field == f"{section}.{key}" and _given(options, flag):
+            return UsageError(f"{_option(flag)} {_given(options, flag)}: {rule}", error.hint)
+    return UsageError(f"the container's {place}: {rule}", error.hint)
+
+
+def _update(options: Options, identifier: str) -> None:
     container = bundles.load(bundles.root_of(options), identifier)
     given = _document(str(options["resources"])) if options.get("resources") else requested(options)
     if bundles.status(container) == "stopped":
@@ -83,19 +109,22 @@ def _schemata(options: Options, section: dict[str, Any], identifier: str) -> Non
 def requested(options: Options) -> dict[str, Any]:
     """The flags as in linux.resources. "" is unset, and so is 0 for --blkio-weight; --kernel-memory has no effect."""
     found: dict[str, Any] = {}
+    for flag in ("kernel_memory", "kernel_memory_tcp"):
+        if _given(options, flag):
+            notice.say(f"{_option(flag)} is ignored: kernels have no such limit any more")
     for flag, (section, key) in _NUMBERS.items():
         text = _given(options, flag)
         if text and not (flag == "blkio_weight" and text == "0"):
             found.setdefault(section, {})[key] = _number(flag, text)
-    for flag, key in _SIZES.items():
+    for flag, (section, key) in _SIZES.items():
         if text := _given(options, flag):
-            found.setdefault("memory", {})[key] = (
+            found.setdefault(section, {})[key] = (
                 -1 if text == "-1" else values.size_bytes(text, _option(flag))
             )
     for flag, (section, key) in _TEXTS.items():
         if text := _given(options, flag):
             found.setdefault(section, {})[key] = text
-    check.resources(found, "update: ")
+    check.resources(found)
     return found
 
 

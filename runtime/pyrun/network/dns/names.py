@@ -11,12 +11,15 @@ import posix
 import time
 from _socket import AF_INET, AF_INET6, inet_pton
 
+from pyrun.jsonlite import loads
+
 # A directory that changed so recently is listed again, but not more often than the second says.
 _YOUNG_NS = 20_000_000
 _BETWEEN_NS = 2_000_000
 # How often all networks are looked at: for a source or a name that is not known.
 _ALL_BETWEEN_NS = 5_000_000
 _TEMPLATE_BYTES = 2048
+_NETWORK_BYTES = 1 << 18
 _SHORT_ID = 12
 
 
@@ -39,8 +42,8 @@ class Network:
     """One network: where its leases are, and what is known of them."""
 
     __slots__ = (
-        "changed_ns", "checked_ns", "directory", "internal", "leases", "listed_ns", "name", "owners", "settled",
-        "subnets", "table",
+        "changed_ns", "checked_ns", "directory", "gateways", "internal", "leases", "listed_ns", "name", "owners",
+        "settled", "subnets", "table",
     )  # fmt: skip
 
     def __init__(self, run: str, name: str) -> None:
@@ -50,6 +53,9 @@ class Network:
             told.get("internal") != "False"
         )  # nor does anything leave a network that tells nothing
         self.subnets = [_span(told.get(f"gateway{v}", ""), told.get(f"prefix{v}", "")) for v in ("", "6")]
+        further = _subnets(f"{run}/networks/{name}/network.json")
+        self.subnets += [_span(*subnet.partition("/")[::2]) for subnet, _ in further]
+        self.gateways = [gateway for _, gateway in further]
         self.leases: dict[str, Lease] = {}
         self.table: dict[str, list[Lease]] = {}
         self.owners: set[str] = set()
@@ -138,10 +144,10 @@ class Names:
         self._looked_ns = 0
 
     def add(self, name: str, gateways: list[str]) -> None:
-        """A network; *gateways* are the host's own addresses there."""
+        """A network; *gateways* are the host's own addresses there, of the first subnets."""
         self.forget(name)
-        self.networks[name] = Network(self.run, name)
-        self.gateways.update({gateway: name for gateway in gateways if gateway})
+        network = self.networks[name] = Network(self.run, name)
+        self.gateways.update({gateway: name for gateway in [*gateways, *network.gateways] if gateway})
         self._looked_ns = 0
 
     def forget(self, name: str) -> None:
@@ -211,6 +217,16 @@ def _template(path: str) -> dict[str, str]:
     text = _read(path, _TEMPLATE_BYTES).decode("ascii", "replace")
     rows = [line.replace("\t", " ", 1).partition(" ") for line in text.splitlines()]
     return {key: value for key, _, value in rows if key != "message"}
+
+
+def _subnets(path: str) -> list[tuple[str, str]]:
+    """(subnet, its gateway) of all in a network.json, which is there before the template; [] when it tells of none."""
+    try:
+        found = loads(_read(path, _NETWORK_BYTES))
+        every = [*found["subnets4"], *found["subnets6"]]  # type: ignore[index]
+        return [(str(each["subnet"]), str(each["gateway"])) for each in every]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def _read(path: str, most: int) -> bytes:

@@ -5,6 +5,8 @@
     macvlan.py    an interface with a MAC of its own on a card of the host; ipvlan.py  the same with the card's MAC
     l2.py         a veth into the bridge that already holds a card
     joined.py     the network namespace of another container, or one made by hand
+    nowhere.py    no interface at all: a network of the driver none
+    asked.py      what `network create -o` asks for
     connecting.py what `network connect` needs
     cni.py        the plugins of a configuration in /etc/cni/net.d; cni_config.py  reading it
 
@@ -27,7 +29,7 @@ from typing import Any
 from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, later, netns, records, requests, resolver, wiring
-from pyrun.network.drivers import leasing, links, segment
+from pyrun.network.drivers import leasing, links, nowhere, segment
 from pyrun.plan.operations import Operation
 
 Request = dict[str, Any]
@@ -43,11 +45,20 @@ def module(driver: str) -> Any:
 
 
 def recognize(wanted: list[dict[str, Any]]) -> None:
-    """Fill in driver and parent of endpoints whose network was created with `network create -d macvlan` or ipvlan."""
+    """Fill in driver and parent of endpoints whose network was created with another driver than bridge, and the name
+    where an id was given. Raises UsageError."""
     for each in wanted:
-        network = records.definition(str(each["network"]))
-        if network is not None and network["driver"] in ON_A_CARD:
+        if not each["driver"]:
+            each["network"] = records.named(str(each["network"]))
+        network = records.definition(str(each["network"])) or records.DEFAULTS
+        if network["driver"] in ON_A_CARD:
             each.update(driver=network["driver"], parent=parent_of(network))
+        elif network["driver"] == nowhere.DRIVER:
+            each["driver"] = nowhere.DRIVER
+    names = [str(each["network"]) for each in wanted]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--network: {name} is given twice")
 
 
 def parent_of(network: records.Network) -> str:
@@ -65,6 +76,13 @@ def check_network(network: records.Network) -> None:
     """Whether a network that is being created can be had: its card, its options. Raises UsageError, NotFound."""
     told = f"network create -d {network['driver']}"
     parent = parent_of(network)
+    for option, asked in (("--icc=false", not network["icc"]), ("--isolate", network["isolate"])):
+        if asked:
+            raise UsageError(
+                f"{told}: {option} has no meaning: what the containers send goes out by {parent}, past all rules of "
+                "pyrun",
+                "it works on networks of the driver bridge",
+            )
     given = {key: value for key, value in network["options"].items() if key != "parent"}
     module(str(network["driver"])).settings(given, told)
     segment.card(parent, told)
@@ -78,6 +96,9 @@ def plan(request: Request, bridged: Callable[[Request], Plan]) -> Plan:
     register()
     if request["mode"] == "cni":
         return dict(module("cni").plan(request))
+    if any(each["driver"] == nowhere.DRIVER for each in request["endpoints"]):
+        nowhere.check(request)
+        return _alone(request, claims.owner(str(request["id"])))
     wanted = [dict(each) for each in request["endpoints"]]
     for each, name in zip(wanted, requests.interface_names(wanted), strict=True):
         each["ifname"] = name

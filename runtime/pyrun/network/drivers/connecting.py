@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyrun.network import attach, claims, drivers, endpoint, leases, messages
-from pyrun.network.drivers import leasing, links
+from pyrun.network.drivers import leasing, links, nowhere
 from pyrun.plan.operations import Operation
 
 Wire = dict[str, Any]
@@ -19,6 +19,8 @@ def planned(
     container: dict[str, Any], wanted: dict[str, Any], wires: list[Wire], inside: str
 ) -> tuple[Wire, list[str], list[Operation]]:
     """The interface with its addresses claimed, its undo lines, and what makes it. Raises as a start does."""
+    if wanted["driver"] == nowhere.DRIVER:
+        raise nowhere.refuse_connection(str(wanted["network"]))
     drivers.register()
     wanted["ifname"] = inside
     card = drivers.checked(wanted)

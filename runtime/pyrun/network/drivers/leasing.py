@@ -21,8 +21,10 @@ Wanted = dict[str, Any]
 
 
 def check(wanted: Wanted, card: segment.Card, network: records.Network, told: str) -> None:
-    """Find the subnets of an interface, noted in *wanted* under "subnets": {"": ..., "6": ...}. Raises UsageError."""
+    """Find the subnets of an interface, noted in *wanted* under "subnets": {"": ..., "6": ...}, and whether it leads
+    out, under "internal". Raises UsageError."""
     wanted["subnets"] = {six: _subnet(wanted, card, network, told, six) for six in ("", "6")}
+    wanted["internal"] = bool(network.get("internal"))
 
 
 def _subnet(
@@ -46,11 +48,22 @@ def _subnet(
         whole = ", ".join(each["subnet"] for each in described) or ", ".join(card.addresses) or "no address"
         raise UsageError(
             f"{told}: ip{six}={address} is in none of its subnets ({card.name} has {whole})",
-            f"pyrun network create -d {wanted['driver']} -o parent={card.name} --subnet ... NAME",
+            "an address of one of them" if network else _remedy(wanted, card, address),
         ) from None
     if f"{address}/{prefix}" in card.addresses:
         raise UsageError(f"{told}: ip{six}={address} is the host's own address")
     return {"gateway": gateway, "prefix": prefix, "range": "", "subnet": ""}
+
+
+def _remedy(wanted: Wanted, card: segment.Card, address: str) -> str:
+    """What to do about an address on a bare card whose subnet nobody has told of."""
+    if wanted["driver"] in ("macvlan", "ipvlan"):
+        return f"pyrun network create -d {wanted['driver']} -o parent={card.name} --subnet ... NAME"
+    length = 64 if ":" in address else 24
+    return (
+        f"without ip{'6' if length == 64 else ''}=, and once it runs: "
+        f"ip -n CONTAINER address add {address}/{length} dev {wanted['ifname'] or 'eth0'}"
+    )
 
 
 def addressed(
@@ -63,7 +76,7 @@ def addressed(
     wire: Wire = {
         "network": wanted["network"], "driver": wanted["driver"], "parent": card.name, "bridge": card.bridge,
         "ifname": wanted["ifname"], "aliases": list(wanted["aliases"]), "gw_priority": wanted["gw_priority"],
-        "internal": False, "link": host_end(wanted["driver"], str(request["id"]), number),
+        "internal": wanted["internal"], "link": host_end(wanted["driver"], str(request["id"]), number),
     }  # fmt: skip
     link = str(wire["link"]) or "-"
     told = (str(request["name"]), str(request.get("hostname") or ""), link, str(wanted["ifname"]))

@@ -6,7 +6,7 @@ and kept in run/networks/policies/words, so that neither a start nor the resolve
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_pton, socket
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton, socket
 from _struct import pack
 from collections.abc import Iterable
 
@@ -119,7 +119,10 @@ def _admission(
 
 
 def leftovers(sock: socket, template: messages.Template, addresses: Iterable[str]) -> list[bytes]:
-    """The messages that delete whatever the sets still hold for *addresses*: of an older policy, of a former owner."""
+    """The messages that delete whatever the sets still hold for *addresses*: of an older policy, of a former owner.
+
+    What has a time may be gone by then: it is added before it is deleted.
+    """
     found = []
     for address in addresses:
         six, own = ":" in address, _packed(address)
@@ -127,7 +130,22 @@ def leftovers(sock: socket, template: messages.Template, addresses: Iterable[str
             for key, end in _listed(messages.dump(sock, _filled(template, f"list-{name}", six))):
                 if key.startswith(own):
                     more = {"end": end} if end else {}
+                    if name.startswith("admit"):
+                        found.append(_filled(template, name, six, key=key, time=pack(">Q", LEAST_S * 1000)))
                     found.append(_filled(template, f"un{name}", six, key=key, **more))
+    return found
+
+
+def holders(sock: socket) -> set[str]:
+    """The addresses the sets hold a policy for; what has a time, and goes by itself, left out. Raises OSError."""
+    template, found = words(), set[str]()
+    for six, family, size in ((False, AF_INET, 4), (True, AF_INET6, 16)):
+        for name in ("police", "allow", "deny"):
+            try:
+                listed = _listed(messages.dump(sock, _filled(template, f"list-{name}", six)))
+            except FileNotFoundError:  # no table
+                continue
+            found.update([inet_ntop(family, key[:size]) for key, _ in listed])
     return found
 
 

@@ -18,4 +18,13 @@ def _egress(operation: Operation) -> tuple[str, str, str]:
     )
 
 
-EXPLAIN: dict[str, Callable[[Operation], tuple[str, str, str]]] = {"EGRESS": _egress}
+def _apart(operation: Operation) -> tuple[str, str, str]:
+    bridge, link = (str(item) for item in operation.args)
+    return (
+        f"have what {link} says to its neighbours on {bridge} meet the rules",
+        f"echo 1 >/sys/class/net/{link}/brport/bridge/bridge/nf_call_iptables",
+        "cat /proc/sys/net/bridge/bridge-nf-call-iptables",
+    )
+
+
+EXPLAIN: dict[str, Callable[[Operation], tuple[str, str, str]]] = {"EGRESS": _egress, "APART": _apart}

@@ -84,6 +84,14 @@ def forget(identifier: str) -> None:
         pass
 
 
+def at(policy: Policy, addresses: list[str]) -> Policy:
+    """The same policy, for these addresses alone."""
+    one = Policy(policy.mode)
+    one.allow, one.deny, one.domains, one.dns = policy.allow, policy.deny, policy.domains, policy.dns
+    one.addresses = addresses
+    return one
+
+
 def all_policies() -> list[Policy]:
     """The policies of the containers there are."""
     directory = f"{paths.run()}/networks/policies"

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyrun import notice
 from pyrun.errors import UsageError
-from pyrun.network import attach, endpoint, leases, messages
+from pyrun.network import attach, claims, endpoint, leases, messages
 from pyrun.network.egress import elements, policy
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.plan.operations import Operation
@@ -68,34 +68,37 @@ def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
     return " ".join(str(wire["bridge"]) for wire in wires), " ".join(str(wire["link"]) for wire in wires)
 
 
-def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str) -> list[str]:
-    """Undo lines: the policy's elements, while the address is still the container's; then its file.
+def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str = "") -> list[str]:
+    """Undo lines: the policy's file, then what `undo_of` says of each interface.
 
-    Each element is added before it is deleted, so that a line succeeds however many of them are there.
+    The file first, since whoever makes the tables anew goes by it: what he put there before is deleted after.
+    """
+    lines = [f"unlink\t{policy.path(identifier)}"]
+    for wire in wires:
+        lines += undo_of(asked, wire, owner)
+    return lines
+
+
+def undo_of(asked: policy.Policy, wire: endpoint.Wire, owner: str = "") -> list[str]:
+    """Undo lines of one interface: the policy's elements, while the address is still the container's.
+
+    owner: who claimed the addresses; "": whoever holds them now, of a container that runs and was connected by others
+    than who started it. Each element is added before it is deleted, so that a line succeeds however many are there.
     """
     template = elements.words()
     lines = []
-    for wire in wires:
-        for address in addresses([wire]):
-            one = policy.Policy(asked.mode)
-            one.allow, one.deny, one.domains, one.dns = asked.allow, asked.deny, asked.domains, asked.dns
-            one.addresses = [address]
-            pairs = list(
-                zip(
-                    elements.policed(template, one), elements.policed(template, one, delete=True), strict=True
-                )
-            )
-            pairs += zip(
-                elements.standing(template, one), elements.standing(template, one, delete=True), strict=True
-            )
-            lines.append(f"guard\t{leases.path(str(wire['network']), address)}\t{owner}")
-            lines += [_batch(template, pairs[at : at + _A_LINE]) for at in range(0, len(pairs), _A_LINE)]
-            lines.append("end")
-        key = str(wire["link"]).encode().ljust(16, b"\0")
-        lines.append(
-            _batch(template, [tuple(messages.filled(template, name, key=key) for name in ("mute", "unmute"))])
-        )
-    return [*lines, f"unlink\t{policy.path(identifier)}"]
+    key = str(wire["link"]).encode().ljust(16, b"\0")
+    mute = [tuple(messages.filled(template, name, key=key) for name in ("mute", "unmute"))]
+    for address in addresses([wire]):
+        one = policy.at(asked, [address])
+        pairs: list[tuple[bytes, ...]] = []
+        for made in (elements.policed, elements.standing):
+            pairs += zip(made(template, one), made(template, one, delete=True), strict=True)
+        lease = leases.path(str(wire["network"]), address)
+        lines.append(f"guard\t{lease}\t{owner or claims.holder(lease)}")
+        lines += [_batch(template, pairs[at : at + _A_LINE]) for at in range(0, len(pairs), _A_LINE)]
+        lines += [_batch(template, mute), "end"]
+    return lines
 
 
 def _batch(template: messages.Template, pairs: Sequence[tuple[bytes, ...]]) -> str:
@@ -108,23 +111,35 @@ def apply(sock: socket, identifier: str, wanted: policy.Policy | None, addresses
 
     Raises OSError.
     """
-    template = elements.words()
-    before = policy.load(identifier)
     # The file first: whoever makes the rules anew meanwhile goes by it.
-    if wanted is None:
-        policy.forget(identifier)
-    else:
+    if wanted is not None:
         wanted.addresses = addresses
         policy.save(identifier, wanted)
+        enforce(sock, wanted, addresses)
+    else:
+        template, before = elements.words(), policy.load(identifier)
+        policy.forget(identifier)
+        changes = elements.leftovers(sock, template, addresses)
+        if before is not None:
+            changes += elements.policed(template, before, delete=True)
+        _judge_anew(sock, template, changes, addresses)
+
+
+def enforce(sock: socket, wanted: policy.Policy, addresses: list[str]) -> None:
+    """Put *wanted* in the place of whatever the sets hold for *addresses*, which are all of its own. Raises OSError."""
+    template = elements.words()
     changes = elements.leftovers(sock, template, addresses)
-    if wanted is not None:
-        changes += elements.policed(template, wanted) + elements.standing(template, wanted)
-    elif before is not None:
-        changes += elements.policed(template, before, delete=True)
+    changes += elements.policed(template, wanted) + elements.standing(template, wanted)
+    _judge_anew(sock, template, changes, addresses)
+
+
+def _judge_anew(
+    sock: socket, template: messages.Template, changes: list[bytes], addresses: list[str]
+) -> None:
     if changes:
         messages.transact(sock, template, changes)
-    flows = elements.forget_flows(template, addresses)
-    messages.answers(sock, flows, len(flows))
+    if flows := elements.forget_flows(template, addresses):
+        messages.answers(sock, flows, len(flows))
 
 
 def egress(

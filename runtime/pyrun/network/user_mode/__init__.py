@@ -25,13 +25,13 @@ from typing import Any
 
 from pyrun import linux
 from pyrun.errors import NetworkError, StageFailed, UsageError
-from pyrun.network import resolver
+from pyrun.network import requests, resolver
 from pyrun.network.publishing import choosing, ports
 from pyrun.network.user_mode import pasta, slirp
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
-MODES = ("pasta", "slirp4netns")
+MODES = requests.OF_A_USER
 _PACKAGES = {"pasta": "passt", "slirp4netns": "slirp4netns"}
 _PROGRAMS: dict[str, Any] = {"pasta": pasta, "slirp4netns": slirp}
 _PRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
@@ -58,7 +58,9 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
         "undo": [f"kill-noted\t{pid_file}", f"umount\t{name}", f"unlink\t{name}"],
         "address": module.ADDRESS or own_address(),
         "ports": published,
-        "resolv": [line for at, line in enumerate(resolv) if line not in resolv[:at]],
+        "resolv": resolver.chosen(
+            request, [line for at, line in enumerate(resolv) if line not in resolv[:at]]
+        ),
         "program": program,
     }
 

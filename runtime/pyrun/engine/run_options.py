@@ -1,0 +1,140 @@
+"""Values of `run`'s options that are wrong on this machine, and what the kernel refused, in the option's own words.
+
+`check` finds what can be known before anything is made; `worded` says of a step that failed which option it was for,
+so that nobody has to know config.json or the stages to understand it.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyrun.errors import PyrunError, StageFailed, UsageError
+from pyrun.spec import capabilities, values
+from pyrun.store import paths, platforms
+
+Options = dict[str, object]
+
+PIDS_MAXIMUM = 1 << 22  # PID_MAX_LIMIT of linux/threads.h: the pids controller takes no more
+# GOARCH of the images there are. Source: image-spec image-index.md, go.dev/doc/install/source.
+_ARCHITECTURES = (
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x",
+)  # fmt: skip
+
+
+def check(options: Options) -> None:
+    """Raises UsageError. --env-file is read here, before the container holds a name, and goes before --env."""
+    for key in ("cap_add", "cap_drop"):
+        for word in _texts(options, key):
+            _check_capability(f"--{key.replace('_', '-')} {word!r}", word)
+    if options.get("cpus"):
+        _check_cpus(options)
+    _check_numbers(options)
+    if options.get("platform"):
+        _check_platform(str(options["platform"]))
+    for text in _texts(options, "ulimit"):
+        _check_open_files(text)
+    read: list[str] = []
+    for path in _texts(options, "env_file"):
+        read += values.environment(values.environment_file(path), f"--env-file {path}")
+    options["env"], options["env_file"] = [*read, *_texts(options, "env")], []
+
+
+def _texts(options: Options, name: str) -> list[str]:
+    given = options.get(name)
+    return [str(item) for item in given] if isinstance(given, list | tuple) else []
+
+
+def _check_capability(told: str, word: str) -> None:
+    try:
+        capabilities.parse_add_drop([word], [], False)
+    except UsageError as error:
+        hint = error.hint or "one of `man 7 capabilities`, for example NET_ADMIN, or ALL"
+        raise UsageError(f"{told}: unknown capability", hint) from None
+
+
+def _check_cpus(options: Options) -> None:
+    """Between Docker's least and what there is; 0 is no limit."""
+    text, there = str(options["cpus"]), posix.cpu_count() or 1
+    quota_us = values.cpu_quota_us(text, period_us := 100_000)
+    if quota_us > there * period_us:
+        raise UsageError(
+            f"--cpus {text:.40}: this machine has {there} processors",
+            f"from 0.01 to {there}, or 0 for no limit",
+        )
+    if not quota_us:
+        options["cpus"] = ""
+
+
+def _check_numbers(options: Options) -> None:
+    pids, seconds = options.get("pids_limit") or 0, options.get("stop_timeout") or 0
+    if isinstance(pids, int) and pids > PIDS_MAXIMUM:
+        raise UsageError(f"--pids-limit {pids}: Linux has {PIDS_MAXIMUM} at most", "0 or -1 is no limit")
+    if isinstance(seconds, int) and seconds < -1:
+        raise UsageError(f"--stop-timeout {seconds}: less than no time", "give seconds, or -1 for ever")
+
+
+def _check_platform(text: str) -> None:
+    hint = "for example linux/amd64, linux/arm64 or linux/arm/v7"
+    try:
+        wanted = platforms.parse(text)
+    except UsageError:
+        raise UsageError(f"invalid --platform: {text!r}", hint) from None
+    if wanted.os != "linux" or wanted.architecture not in _ARCHITECTURES:
+        raise UsageError(f"--platform {text!r}: no platform of Linux images", hint)
+
+
+def _check_open_files(text: str) -> None:
+    """Of the limits, that on open files has an end of its own: not even root goes beyond it. Source: man 5 proc."""
+    kind, _, hard = values.rlimit(text)
+    if kind != "RLIMIT_NOFILE":
+        return
+    most = int(paths.read("/proc/sys/fs/nr_open"))
+    if hard > most:
+        raise UsageError(
+            f"--ulimit {text}: this kernel allows {most} open files at most", f"write nofile={most}, or less"
+        )
+
+
+def worded(error: StageFailed, options: Options) -> PyrunError:
+    """The error as one about an option, if it was for one; else as it is."""
+    told, hint = _option(error, options)
+    if not told:
+        return error
+    what = error.message.removeprefix(f"{error.stage}: ")
+    return UsageError(f"{told}: {what}", hint or error.hint)
+
+
+def _option(error: StageFailed, options: Options) -> tuple[str, str]:
+    """(the option and its value, the remedy); ("", "") if it was for none."""
+    message, no_directory = error.message, error.number in (errno.ENOTDIR, errno.EISDIR)
+    for text in _texts(options, "volume"):
+        mount = values.volume(text)
+        if f"show the host's {mount['source']} at {mount['destination']}" in message:
+            hint = "a directory goes on a directory, a file on a file; and onto /proc nothing but a procfs"
+            return f"--volume {text}", hint if no_directory else ""
+    for text in _texts(options, "tmpfs"):
+        if f"mount a tmpfs on {values.tmpfs(text)['destination']}" in message:
+            hint = (
+                "it goes on a directory"
+                if no_directory
+                else "options are size=, mode=, uid=, gid=, nr_inodes="
+            )
+            return f"--tmpfs {text}", hint
+    directory = str(options.get("workdir") or "")
+    if directory and f"directory {values.normal_path(directory)}" in message:
+        return f"--workdir {directory}", "name a directory, or one that can be made" if no_directory else ""
+    for text in _texts(options, "sysctl"):
+        if f"kernel parameter {text.partition('=')[0].replace('.', '/')} " in message:
+            return (
+                f"--sysctl {text}",
+                "the kernel refuses this value, or has no such parameter: see `sysctl -a`",
+            )
+    for text in _texts(options, "ulimit"):
+        if f"limit {text.partition('=')[0]} to " in message:
+            return (
+                f"--ulimit {text}",
+                "only who has CAP_SYS_RESOURCE can raise a hard limit: see `ulimit -H -a`",
+            )
+    return "", ""

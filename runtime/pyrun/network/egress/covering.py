@@ -1,0 +1,96 @@
+"""A policy follows the addresses of a running container: one comes with `network connect`, one goes with `disconnect`.
+
+The file of the policy tells which addresses it covers. It is changed before the firewall's sets: whoever makes the
+tables anew reads it, and reads it again when he is done (network/rebuilding.py).
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+
+from pyrun.network import attach, later, messages
+from pyrun.network.egress import elements, policy, start
+from pyrun.network.endpoint import Wire
+from pyrun.plan.operations import Operation
+from pyrun.store import paths
+
+# Between the listing of elements and their deletion somebody may have made the tables anew.
+_TRIES = 5
+
+
+def cover(identifier: str, wire: Wire) -> list[Operation]:
+    """Hold the container's policy, if it has one, for an interface that is about to come; call under `later.locked`.
+
+    Returns what is to be done once the link is there and before it is up. The container's other addresses, what they
+    were admitted to and their flows stay as they are. Raises OSError.
+    """
+    known = policy.load(identifier)
+    if known is None:
+        return []
+    attach.PERFORM.update(PERFORM)
+    later.precede(identifier, start.undo_of(known, wire))
+    fresh = start.addresses([wire])
+    known.addresses = [each for each in known.addresses if each not in fresh] + fresh
+    policy.save(identifier, known)
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        start.enforce(sock, policy.at(known, fresh), fresh)
+    except FileNotFoundError:  # somebody flushed the rules a moment ago; the file is there now
+        from pyrun.network import rebuilding
+
+        rebuilding.rebuild()
+    finally:
+        sock.close()
+    return [Operation("APART", str(wire["bridge"]), str(wire["link"]))]
+
+
+def uncover(identifier: str, wire: Wire) -> list[str]:
+    """Take the addresses of an interface out of the policy and of every set, whoever put them there; what failed.
+
+    Call under `later.locked`, when the link is gone and before the addresses are given up: then nothing is sent
+    without a policy, and the next owner is none of its business.
+    """
+    if not paths.exists(f"{paths.run()}/networks/policies"):  # nobody here ever had one
+        return []
+    gone = start.addresses([wire])
+    known = policy.load(identifier)
+    if known is not None and not set(gone).isdisjoint(known.addresses):
+        known.addresses = [each for each in known.addresses if each not in gone]
+        policy.save(identifier, known)
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        _forget(sock, gone)
+        start.let_join(sock, [str(wire["link"])])
+    except OSError as error:
+        return [f"the egress policy of {' and '.join(gone)} cannot be taken away: {error.strerror}"]
+    finally:
+        sock.close()
+    return []
+
+
+def _forget(sock: socket, addresses: list[str]) -> None:
+    """Delete all elements of *addresses*. Raises OSError."""
+    template = elements.words()
+    one = policy.at(policy.Policy("none"), addresses)
+    # Added before it is deleted: so it succeeds whether it is there or not.
+    police = elements.policed(template, one) + elements.policed(template, one, delete=True)
+    for left in reversed(range(_TRIES)):
+        try:
+            listed = elements.leftovers(sock, template, addresses)
+        except FileNotFoundError:  # no table, no elements
+            return
+        try:
+            messages.transact(sock, template, police + listed)
+            break
+        except FileNotFoundError:
+            if not left:
+                raise
+
+
+def apart(link: attach.Attachment, bridge: str, name: str) -> None:
+    """Carry out the operation."""
+    assert link.netfilter is not None
+    start.set_apart(link.netfilter, [bridge], [name])
+
+
+PERFORM = {"APART": (apart, "have the rules see what is said to neighbours")}

@@ -1,0 +1,106 @@
+"""Names of containers (store/containers.py): who holds one, and when it may be taken over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import Conflict
+from pyrun.store import containers, paths, state
+
+OTHER, MINE = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path / "run"))
+    monkeypatch.setitem(paths.posix.environ, b"PYRUN_ROOT", str(tmp_path / "root").encode())
+    monkeypatch.setitem(paths.posix.environ, b"PYRUN_RUNROOT", str(tmp_path / "run").encode())
+    (tmp_path / "root" / "names").mkdir(parents=True)
+    return tmp_path / "root" / "names"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[str]:
+    """A planner that lives: its words in the name."""
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield f"{process.pid} {state.start_time(process.pid)}"
+        process.kill()
+
+
+def dead() -> str:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return f"{process.pid} 1"
+
+
+def test_a_name_is_free_once_its_planner_is_dead(names: Path) -> None:
+    (names / "web").write_text(f"{OTHER}\n{dead()}\n")
+    assert containers.reserve_name("web", MINE) == "web"
+    assert state.named_id("web") == MINE
+    with pytest.raises(Conflict, match="in use by container cdcdcdcdcdcd"):
+        containers.reserve_name("web", OTHER)
+
+
+def test_one_that_was_never_written_is_free(names: Path) -> None:
+    (names / "web").touch()
+    assert containers.reserve_name("web", MINE) == "web"
+    assert state.named_id("web") == MINE
+
+
+def test_a_planner_that_lives_keeps_its_name(names: Path, sleeper: str) -> None:
+    (names / "web").write_text(f"{OTHER}\n{sleeper}\n")
+    with pytest.raises(Conflict) as caught:
+        containers.reserve_name("web", MINE)
+    assert "being started" in caught.value.hint and "pyrun rm" not in caught.value.hint
+
+
+@pytest.mark.parametrize("home", ["root", "run"])
+def test_a_container_that_is_there_keeps_its_name(names: Path, home: str) -> None:
+    (names.parents[1] / home / "containers" / OTHER).mkdir(parents=True)
+    (names / "web").write_text(f"{OTHER}\n{dead()}\n")
+    with pytest.raises(Conflict) as caught:
+        containers.reserve_name("web", MINE)
+    assert "pyrun rm web" in caught.value.hint
+
+
+def test_of_many_that_find_it_dead_one_gets_it(names: Path) -> None:
+    for number in range(5):
+        (names / "web").write_text(f"{OTHER}\n{dead()}\n")
+        started = time.monotonic() + 0.05
+        children = []
+        for child in range(8):
+            if (pid := os.fork()) == 0:
+                time.sleep(max(0.0, started - time.monotonic()))
+                try:
+                    containers.reserve_name("web", f"{child:064x}")
+                except Conflict:
+                    os._exit(1)
+                time.sleep(0.2)  # it lives while the others ask
+                os._exit(0)
+            children.append(pid)
+        results = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        assert sorted(results) == [0] + [1] * 7
+        assert state.named_id("web") == f"{results.index(0):064x}", number
+        (names / "web").unlink()
+
+
+def test_a_file_there_is_no_room_for_is_taken_away(names: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(paths.posix, "write", full)
+    with pytest.raises(OSError) as caught:
+        containers.reserve_name("web", MINE)
+    assert caught.value.filename == str(names / "web")
+    assert not list(names.iterdir())
+    with pytest.raises(OSError) as caught:
+        paths.replace(str(names / "web"), b"x")
+    assert caught.value.filename == str(names / "web") and not list(names.iterdir())

@@ -1,0 +1,83 @@
+"""What undoes an egress policy: in which order, for whom; and tables made anew while policies change."""
+
+from __future__ import annotations
+
+import posix
+from pathlib import Path
+
+import pytest
+
+from pyrun.errors import NotFound
+from pyrun.network import later, rebuilding
+from pyrun.network.egress import policy, start
+from pyrun.network.endpoint import Wire
+
+IDENTIFIER = "a" * 64
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(posix.environ, b"PYRUN_RUNROOT", str(tmp_path).encode())
+    (tmp_path / "containers" / IDENTIFIER).mkdir(parents=True)
+    return tmp_path
+
+
+def wire(run: Path, network: str, *claims: tuple[str, str]) -> Wire:
+    """An interface with addresses, each claimed by (address, owner)."""
+    leases = run / "networks" / network / "leases"
+    leases.mkdir(parents=True)
+    for address, owner in claims:
+        (leases / address).write_text(f"{owner}\nname box\n")
+    six = {":" in address: address for address, _ in claims}
+    return {
+        "network": network,
+        "link": f"pyv{network}",
+        "address": six.get(False, ""),
+        "address6": six.get(True, ""),
+    }
+
+
+def test_each_address_is_undone_for_whoever_claimed_it(run_directory: Path) -> None:
+    first = wire(run_directory, "n1", ("10.1.0.2", f"{IDENTIFIER} 7 70"))
+    second = wire(run_directory, "n2", ("10.2.0.2", f"{IDENTIFIER} 8 80"), ("fd00::2", f"{IDENTIFIER} 8 80"))
+    lines = start.undo(IDENTIFIER, policy.Policy("none"), [first, second])
+    assert lines[0] == f"unlink\t{policy.path(IDENTIFIER)}", "who makes the tables anew reads it"
+    guards = [line.rsplit("/", 1)[1] for line in lines if line.startswith("guard\t")]
+    assert guards == [
+        f"10.1.0.2\t{IDENTIFIER} 7 70", f"10.2.0.2\t{IDENTIFIER} 8 80", f"fd00::2\t{IDENTIFIER} 8 80",
+    ]  # fmt: skip
+    assert lines.count("end") == 3 and lines[-1] == "end", (
+        "all is done only while the address is the container's"
+    )
+    given = start.undo_of(policy.Policy("none"), first, "somebody 9 90")
+    assert given[0].endswith("leases/10.1.0.2\tsomebody 9 90")
+
+
+def test_what_precedes_is_undone_before_the_address_is_given_up(run_directory: Path) -> None:
+    later.append(IDENTIFIER, ["unlink-if\tlease\towner"])
+    later.precede(IDENTIFIER, ["unlink\tfile", "guard\tlease\towner", "netlink\t12\t00", "end"])
+    newer = ["unlink\tfile", "guard\tlease\towner", "netlink\t12\t11", "end"]
+    later.precede(IDENTIFIER, newer)
+    assert Path(later.path(IDENTIFIER)).read_text().count("guard") == 2, "both, until the older one is gone"
+    later.precede(IDENTIFIER, newer, instead=True)
+    assert Path(later.path(IDENTIFIER)).read_text().splitlines() == [*newer, "unlink-if\tlease\towner"]
+    with pytest.raises(NotFound):
+        later.precede("b" * 64, newer)
+
+
+def test_tables_are_made_again_when_a_policy_changed_meanwhile(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change of the files is made while the tables are: what is in them at last is what the files say."""
+    one = policy.Policy("none")
+    changes = [lambda: policy.save(IDENTIFIER, one), lambda: policy.forget(IDENTIFIER)]
+    built: list[int] = []
+
+    def build(sock: object) -> None:
+        built.append(len(policy.all_policies()))
+        if changes:
+            changes.pop(0)()
+
+    monkeypatch.setattr(rebuilding, "_build", build)
+    rebuilding.build(None)  # type: ignore[arg-type]
+    assert built == [0, 1, 0]
