@@ -317,3 +317,11 @@ def test_files_that_cannot_be_written_are_told_and_undo_nothing(two: Pyrun) -> N
     done = two("network", "disconnect", "front", "web")
     assert done.returncode == 0 and f"{resolv}: Is a directory" in done.stderr
     assert interfaces(two, "web") == ["lo"] and leases(two, "front") == []
+
+
+def test_nobody_reads_more_than_a_little_of_what_a_container_wrote(two: Pyrun) -> None:
+    two.ok("run", "-d", "--name=web", "--network=none", *SLEEP)
+    inside(two, "web", "truncate -s 1000000000 /etc/hosts")
+    done = two("network", "connect", "front", "web")
+    assert done.returncode == 0 and f"{kept(two, 'web', 'hosts')}: File too large" in done.stderr
+    assert servers(two, "web") == ["10.1.0.1"]

@@ -7,6 +7,7 @@ hosts only the lines of its own addresses change. Cold: for engine/connect.py.
 
 from __future__ import annotations
 
+import errno
 import posix
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ from pyrun.network import endpoint, resolver
 from pyrun.store import paths
 
 Record = dict[str, object]
+
+# A container may write what it likes into its own files; nobody has to read more than this of it.
+_MOST_BYTES = 1 << 20
 
 
 def follow(record: Record, wires: list[endpoint.Wire]) -> None:
@@ -74,6 +78,8 @@ def _changed(content: bytes, former: list[bytes], now: list[bytes]) -> bytes:
 def _rewrite(path: str, changed: Callable[[bytes], bytes | None]) -> bool:
     """Write what *changed* makes of the file's content, in one go; None leaves it. Whether it was written."""
     try:
+        if posix.stat(path).st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
         content = changed(paths.read(path))
         if content is None:
             return False
