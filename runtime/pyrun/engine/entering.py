@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHILD_FD_CONTAINER = 6
+_PATIENCE_MS = 200  # a container's namespaces and cgroups go a moment before it counts as ended
 EBUSY = 16
 
 
@@ -56,7 +57,8 @@ def enter(
     try:
         return _enter(config, job, binary_fd, container_fd, keep, listener)
     except (StageFailed, EndedSilently) as error:
-        if _has_ended(container_fd):
+        entered = isinstance(error, StageFailed) and error.stage not in ("namespaces", "cgroup")
+        if _has_ended(container_fd, 0 if entered else _PATIENCE_MS):
             raise not_running(job) from None
         if isinstance(error, EndedSilently) and job.get("oci"):
             raise verdict.silent(config) from None
@@ -71,12 +73,12 @@ def not_running(job: dict[str, object]) -> Conflict:
     return Conflict(f"container {reference} is not running", "`pyrun ps -a` tells what became of it", 1)
 
 
-def _has_ended(container_fd: int) -> bool:
+def _has_ended(container_fd: int, patience_ms: int) -> bool:
     import select
 
     poll = select.poll()
     poll.register(container_fd, select.POLLIN)
-    return bool(poll.poll(200))  # its namespaces go a moment before it counts as ended
+    return bool(poll.poll(patience_ms))
 
 
 def _enter(
