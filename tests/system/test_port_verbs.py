@@ -172,7 +172,7 @@ def test_containers_that_cannot_publish(pyrun: Pyrun, run: list[str], said: str)
 
 def test_a_container_that_has_ended(pyrun: Pyrun) -> None:
     pyrun.ok("run", "--name", "web", "busybox", "true")
-    assert pyrun.fails(1, "port", "add", "web", "8080:80").startswith("pyrun: container")
+    assert pyrun.fails(1, "port", "add", "web", "8080:80").startswith("pyrun: container web is not running")
 
 
 def test_flows_of_a_port_that_is_published_no_longer_are_forgotten(

@@ -135,4 +135,10 @@ def change_record(identifier: str, function: Callable[[dict[str, object]], None]
 
 
 def _ended(identifier: str) -> NotFound:
-    return NotFound(f"container {identifier[:12]} is not running")
+    try:
+        record = loads(paths.read(f"{paths.root()}/containers/{identifier}/container.json"))
+        assert isinstance(record, dict)
+        known = str(record["name"])
+    except (OSError, ValueError, KeyError, AssertionError):  # removed with its end
+        known = identifier[:12]
+    return NotFound(f"container {known} is not running", "see `pyrun ps -a`")
