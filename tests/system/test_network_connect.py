@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import killing
 from command import Pyrun
+from kill_points import points
 
 SLEEP = ("busybox", "sleep", "1000")
 
@@ -325,3 +328,32 @@ def test_nobody_reads_more_than_a_little_of_what_a_container_wrote(two: Pyrun) -
     done = two("network", "connect", "front", "web")
     assert done.returncode == 0 and f"{kept(two, 'web', 'hosts')}: File too large" in done.stderr
     assert servers(two, "web") == ["10.1.0.1"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("verb", ["connect", "disconnect"])
+def test_names_are_right_again_after_a_verb_was_killed(
+    verb: str, two: Pyrun, sandbox_fork: Callable[..., killing.Traced]
+) -> None:
+    """kill -9 between record and files: the next connect or disconnect knows them as ours, and says what is true."""
+    words = ("network", verb, "front", "web")
+
+    def killed(at: tuple[str, int] | None) -> killing.Traced:
+        two.ok("run", "-d", "--name=web", f"--network={'none' if verb == 'connect' else 'front'}", *SLEEP)
+        return sandbox_fork(killing.trace, [str(two.binary), *words], dict(two.env), at, flags=0)
+
+    whole = killed(None)
+    assert whole.status == 0, whole.output
+    two.ok("rm", "-f", "web")
+    named = ("container.json", "/hosts", "/resolv.conf")
+    walked = [step for step in points(whole.steps) if any(name in step[2] for name in named)]
+    assert len(walked) > 5
+    for role, number, text in walked[-12:]:
+        killed((role, number))
+        two(*words)  # whether it was done already or not
+        two.ok("network", "connect", "back", "web")
+        left = ["10.1.0.1"] if verb == "connect" else ["10.2.0.1"]
+        assert servers(two, "web") == left, f"killed at {text}"
+        own = {address.rpartition(".")[0] for address in own_addresses(two, "web") if "." in address}
+        assert own == ({"10.1.0", "10.2.0"} if verb == "connect" else {"10.2.0"}), f"killed at {text}"
+        two.ok("rm", "-f", "web")

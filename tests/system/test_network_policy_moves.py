@@ -195,6 +195,31 @@ def test_to_and_fro(two: Pyrun, internet: SimpleNamespace) -> None:
     the_next_owner_is_free(two, internet)
 
 
+def test_a_disconnect_said_again_is_no_matter_of_the_next_owner(
+    two: Pyrun, internet: SimpleNamespace, sandbox_fork: Callable[..., killing.Traced]
+) -> None:
+    """Killed when the address was given up already: the record still tells of it, its next owner has a policy."""
+    words = [str(two.binary), "network", "disconnect", "n2", "box"]
+    start(two, "box", "none", "--network", "n1", "--network", f"n2:ip={TAKEN},ip6={TAKEN6}")
+    whole = sandbox_fork(killing.trace, words, dict(two.env), None, flags=0)
+    assert whole.status == 0, whole.output
+    (at,) = [
+        (role, number)
+        for role, number, text in points(whole.steps)
+        if text.startswith("rename") and "container.json" in text
+    ][:1]
+    two.ok("rm", "-f", "box")
+    start(two, "box", "none", "--network", "n1", "--network", f"n2:ip={TAKEN},ip6={TAKEN6}")
+    assert sandbox_fork(killing.trace, words, dict(two.env), at, flags=0).killed
+    start(two, "other", "none", "--network", f"n2:ip={TAKEN},ip6={TAKEN6}")
+    two.ok("network", "disconnect", "n2", "box")
+    assert sets_with(TAKEN, TAKEN6) == ["policed", "policed6"]
+    assert page("other", internet.far) == REFUSED
+    assert TAKEN in two.ok("network", "inspect", "n2")
+    two.ok("rm", "-f", "box", "other")
+    the_next_owner_is_free(two, internet)
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("verb", ["connect", "disconnect"])
 def test_killed_on_the_way(

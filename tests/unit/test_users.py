@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,37 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         file.truncate(1 << 30)
     with pytest.raises(UsageError, match="larger"):
         users.resolve("web", [], [str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "passwd",
+    [
+        "",
+        "root:x:0:0:root:/ro\0ot:/bin/sh\n",
+        f"root:x:{'0' * 6000}1:0:root:/root:/bin/sh\n",
+        f"root:x:{'1' * 6000}:0:root:/root:/bin/sh\n",
+        f"root:x:0:{'1' * 6000}:root:/root:/bin/sh\n",
+        "#" * (users.FILE_SIZE_LIMIT_BYTES + 1),
+    ],
+)
+def test_no_passwd_file_keeps_a_process_out(layer: str, passwd: str) -> None:
+    Path(layer, "etc/passwd").write_text(passwd)
+    assert users.with_home(["A=1"], 0, layer) == ["A=1", "HOME=/"]
+
+
+@pytest.mark.parametrize("text", ["1" * 6000, "0" * 6000 + "1:" + "9" * 6000])
+def test_a_number_without_end_is_refused(layer: str, text: str) -> None:
+    with pytest.raises(UsageError):
+        users.resolve(text, [], [layer])
+
+
+def test_what_is_no_file_is_not_opened(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may make a device there: to open one is to use it."""
+    opened: list[str] = []
+    real = posix.open
+    monkeypatch.setattr(posix, "open", lambda path, *more: opened.append(str(path)) or real(path, *more))
+    Path(layer, "etc/passwd").unlink()
+    os.mkfifo(Path(layer, "etc/passwd"))
+    assert users.with_home([], 0, layer) == ["HOME=/"]
+    assert not [path for path in opened if path.endswith("passwd")]
+    assert len([path for path in opened if path.startswith("/proc/self/fd/")]) == 1, "the groups"

@@ -7,15 +7,17 @@ first in the container's order.
 
 from __future__ import annotations
 
+from _socket import socket
+
 from pyrun import undo
-from pyrun.engine import name_files, policy
+from pyrun.engine import connected, name_files, policy
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.network import attach, claims, default_route, disconnecting, endpoint, messages, requests, wiring
 from pyrun.network import later as later_changes
-from pyrun.network.publishing import ports
+from pyrun.network.publishing import publication
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
-from pyrun.store import paths, state
+from pyrun.store import state
 
 Options = dict[str, object]
 
@@ -30,7 +32,7 @@ def connect(network: str, reference: str, options: Options) -> str:
     wanted = _wanted(network, options)
     with later_changes.locked(identifier):
         container = _running(identifier, reference)
-        wires = wires_of(container)
+        wires = connected.wires_of(container)
         disconnecting.forget_unnoted(identifier, wires)
         if any(wire["network"] == network for wire in wires):
             raise Conflict(f"container {reference} is on network {network} already")
@@ -42,23 +44,35 @@ def connect(network: str, reference: str, options: Options) -> str:
         template, _ = stage.standing(network, netfilter, dry_run=False)
         endpoint.check(wanted, template)
         wire, lines = _claimed(container, wanted, template, number, inside)
-        link = attach.Attachment({network: template}, _pid(container), netfilter)
         try:
             _refuse_to_turn_ports(container, reference, wires, wire)
-            slowed, undone = _slowed(container, wire)
-            lines += undone
-            later_changes.append(identifier, lines)
-            covered = policy.extend(identifier, wire)
-            endpoint.perform(link, [*_connecting(wire, str(container["name"]), covered), *slowed])
-            default_route.turn(link, wires, [*wires, wire])
-            later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
+            _perform(container, wires, wire, template, netfilter, lines)
+            connected.note(container, [*wires, wire])
         except BaseException:
             disconnecting.take_off(identifier, wire, template, lines)
             raise
         finally:
-            link.close()
             netfilter.close()
+        name_files.follow(identifier)
     return identifier
+
+
+def _perform(
+    container: dict[str, object], wires: list[endpoint.Wire], wire: endpoint.Wire,
+    template: messages.Template, netfilter: socket, lines: list[str],
+) -> None:  # fmt: skip
+    """Make the interface. lines: its undo lines, noted first; those of --net-rate and --net-fault are added."""
+    identifier = str(container["id"])
+    link = connected.attached(container, {str(wire["network"]): template}, netfilter)
+    try:
+        slowed, undone = _slowed(container, wire)
+        lines += undone
+        later_changes.append(identifier, lines)
+        covered = policy.extend(identifier, wire)
+        endpoint.perform(link, [*_connecting(wire, str(container["name"]), covered), *slowed])
+        default_route.turn(link, wires, [*wires, wire])
+    finally:
+        link.close()
 
 
 def _connecting(wire: endpoint.Wire, name: str, covered: list[Operation]) -> list[Operation]:
@@ -101,25 +115,20 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
     _running(identifier, reference)
     with later_changes.locked(identifier):
         container = _running(identifier, reference)
-        wires = wires_of(container)
+        wires = connected.wires_of(container)
         disconnecting.forget_unnoted(identifier, wires)
         leaving = [wire for wire in wires if wire["network"] == network]
         if not leaving:
             if force:
                 return identifier
             raise NotFound(f"container {reference} is not on network {network}")
-        _refuse_if_published(container, reference, leaving[0])
+        publication.refuse_to_lose(identifier, reference, leaving[0])
         staying = [wire for wire in wires if wire["network"] != network]
         _take_off(container, leaving[0])
-        default_route.turn_of(_pid(container), wires, staying)
-        later_changes.change_record(identifier, lambda record: _note(record, staying))
+        default_route.turn_of(connected.pid_of(container), wires, staying)
+        later_changes.change_record(identifier, lambda record: connected.change(record, staying))
+        name_files.follow(identifier)
     return identifier
-
-
-def wires_of(container: dict[str, object]) -> list[endpoint.Wire]:
-    """The interfaces a container's record tells of, as network/endpoint.py made them."""
-    found = container.get("networks")
-    return [dict(wire) for wire in found] if isinstance(found, list) else []
 
 
 def _wanted(network: str, options: Options) -> endpoint.Wanted:
@@ -144,10 +153,6 @@ def _running(identifier: str, reference: str) -> dict[str, object]:
             f"container {reference} has --network={container.get('mode')}: the namespace is not its own"
         )
     return container
-
-
-def _pid(container: dict[str, object]) -> int:
-    return int(str(container["pid"]))
 
 
 def _place(wires: list[endpoint.Wire], wanted: endpoint.Wanted, identifier: str) -> tuple[int, str]:
@@ -197,14 +202,6 @@ def _dns(container: dict[str, object]) -> list[str]:
     return [str(server) for server in given] if isinstance(given, list) else []
 
 
-def _note(record: dict[str, object], wires: list[endpoint.Wire]) -> None:
-    name_files.follow(record, wires)
-    first = endpoint.first_for(wires, "gateway") or (wires[0] if wires else {})
-    record["networks"] = wires
-    record["network"] = ",".join([str(wire["network"]) for wire in wires]) or "none"
-    record["address"], record["mac"] = first.get("address", ""), first.get("mac", "")
-
-
 def _refuse_to_turn_ports(
     container: dict[str, object], reference: str, wires: list[endpoint.Wire], wire: endpoint.Wire
 ) -> None:
@@ -212,19 +209,7 @@ def _refuse_to_turn_ports(
     for key in ("gateway", "gateway6"):
         former = endpoint.first_for(wires, key)
         if former is not None and endpoint.first_for([*wires, wire], key) is wire:
-            _refuse_if_published(container, reference, former)
-
-
-def _refuse_if_published(container: dict[str, object], reference: str, wire: endpoint.Wire) -> None:
-    for name in claims.names(f"{paths.run()}/ports"):
-        lines = claims.lines(f"{paths.run()}/ports/{name}")
-        ours = bool(lines) and lines[0].startswith(f"{container['id']} ")
-        if ours and any(f"to {wire[key]}" in lines for key in ("address", "address6") if wire[key]):
-            host, port, _, protocol = ports.parse(lines)[0]
-            raise Conflict(
-                f"published ports of {reference} lead to network {wire['network']} ({host}:{port}/{protocol})",
-                f"pyrun port rm {reference} {port}/{protocol}",
-            )
+            publication.refuse_to_lose(str(container["id"]), reference, former)
 
 
 def _beside_a_card(wanted: endpoint.Wanted) -> bool:
@@ -240,17 +225,21 @@ def _connect_to_card(
     identifier = str(container["id"])
     policy.refuse(identifier, str(container["name"]), str(wanted["network"]))
     wire, lines, todo = connecting.planned(container, wanted, wires, inside)
-    link = attach.Attachment({}, _pid(container), None)
+    link: attach.Attachment | None = None
     try:
+        link = connected.attached(container, {}, None)
         later_changes.append(identifier, lines)
         endpoint.perform(link, todo)
-        later_changes.change_record(identifier, lambda record: _note(record, [*wires, wire]))
+        connected.note(container, [*wires, wire])
     except BaseException:
-        connecting.delete_inside(link, inside)
+        if link:
+            connecting.delete_inside(link, inside)
         _take_back(identifier, lines, lines)
         raise
     finally:
-        link.close()
+        if link:
+            link.close()
+    name_files.follow(identifier)
     if container.get("net_rate") or container.get("net_fault"):
         from pyrun.network import shaping
 
@@ -266,21 +255,24 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     template = messages.load(network)
     if template is None:
         raise NotFound(f"network {network} is not built")
-    lines = [*disconnecting.undo_as_held(wire, template), *_slowed(container, wire)[1]]
-    complaints = disconnecting.take_off(str(container["id"]), wire, template, lines)
-    if complaints:
-        raise PyrunError(f"network disconnect: {complaints[0]}")
+    identifier = str(container["id"])
+    held = disconnecting.held(identifier, wire)
+    lines = [*disconnecting.undo_as_held(held, template), *_slowed(container, wire)[1]]
+    _complain(disconnecting.take_off(identifier, held, template, lines))
 
 
 def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
     from pyrun.network.drivers import connecting
 
-    link = attach.Attachment({}, _pid(container), None)
+    link = attach.Attachment({}, connected.pid_of(container), None)
     try:
         connecting.delete_inside(link, str(wire["ifname"]))
     finally:
         link.close()
     lines = connecting.removal(wire)
-    complaints = _take_back(str(container["id"]), lines, lines)
+    _complain(_take_back(str(container["id"]), lines, lines))
+
+
+def _complain(complaints: list[str]) -> None:
     if complaints:
         raise PyrunError(f"network disconnect: {complaints[0]}")

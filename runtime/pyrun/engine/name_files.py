@@ -12,7 +12,7 @@ import posix
 from collections.abc import Callable
 
 from pyrun import notice
-from pyrun.network import endpoint, resolver
+from pyrun.network import endpoint, later, resolver
 from pyrun.store import paths
 
 Record = dict[str, object]
@@ -21,21 +21,42 @@ Record = dict[str, object]
 _MOST_BYTES = 1 << 20
 
 
-def follow(record: Record, wires: list[endpoint.Wire]) -> None:
-    """Let both files name what *wires* say, before these are noted in the container's *record* (container.json).
+def expect(record: Record, wires: list[endpoint.Wire]) -> None:
+    """Note in the *record* (container.json) what both files say, and are to say when *wires* are its interfaces.
 
-    What is written to resolv.conf is noted there: the next time tells by it whose the file is. A file that cannot be
-    written is told of. A bundle has files of its own, and is left alone.
+    That is noted before they are written: whoever dies in between leaves files that the next one knows as ours.
+    A bundle has files of its own, and is left alone.
     """
-    keep = f"{paths.root()}/containers/{record['id']}"
-    resolv = record.get("resolv")
-    if not isinstance(resolv, list):
+    if not isinstance(record.get("resolv"), list):
         return
-    former, now = _own_lines(record, _noted(record)), _own_lines(record, wires)
+    before = _before(record)
+    before["hosts"] += [each for each in _own_lines(record, _noted(record)) if each not in before["hosts"]]
+    before["resolv"] += [_text(record["resolv"])]  # type: ignore[arg-type]
+    record["names_before"] = before
+    record["resolv"] = servers(record, wires)
+
+
+def follow(identifier: str) -> None:
+    """Write both files as the container's record says. A file that cannot be written is told of. Call under
+    `later.locked`."""
+    later.change_record(identifier, _written)
+
+
+def _written(record: Record) -> None:
+    if "names_before" not in record:
+        return
+    keep, before = f"{paths.root()}/containers/{record['id']}", _before(record)
+    now, resolv = _own_lines(record, _noted(record)), _text(record["resolv"])  # type: ignore[arg-type]
+    former = [line for line in before["hosts"] if line not in now]
     _rewrite(f"{keep}/hosts", lambda content: _changed(content, former, now))
-    lines = servers(record, wires)
-    if _rewrite(f"{keep}/resolv.conf", lambda content: _text(lines) if content == _text(resolv) else None):
-        record["resolv"] = lines
+    _rewrite(f"{keep}/resolv.conf", lambda content: resolv if content in before["resolv"] else None)
+    del record["names_before"]
+
+
+def _before(record: Record) -> dict[str, list[str]]:
+    """What a file may say of us: lines of hosts, whole contents of resolv.conf."""
+    found = record.get("names_before")
+    return found if isinstance(found, dict) else {"hosts": [], "resolv": []}
 
 
 def servers(record: Record, wires: list[endpoint.Wire]) -> list[str]:
@@ -53,44 +74,47 @@ def _noted(record: Record) -> list[endpoint.Wire]:
     return list(found) if isinstance(found, list) else []
 
 
-def _own_lines(record: Record, wires: list[endpoint.Wire]) -> list[bytes]:
+def _own_lines(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of hosts that say which addresses the container has."""
     addresses = [wire[key] for wire in wires for key in ("address", "address6") if wire.get(key)]
-    return [f"{address}\t{record['hostname']}".encode() for address in addresses]
+    return [f"{address}\t{record['hostname']}" for address in addresses]
 
 
-def _text(lines: list[str]) -> bytes:
-    return "".join([f"{line}\n" for line in lines]).encode()
+def _text(lines: list[str]) -> str:
+    return "".join([f"{line}\n" for line in lines])
 
 
-def _changed(content: bytes, former: list[bytes], now: list[bytes]) -> bytes:
-    """Hosts with the lines *now* in the place of *former*; new ones go to the end."""
-    lines = content.split(b"\n")
+def _changed(content: str, former: list[str], now: list[str]) -> str:
+    """Hosts without the lines *former* and with *now*; new ones go to the end."""
+    lines = content.split("\n")
     for line in former:
-        if line not in now and line in lines:
+        if line in lines:
             lines.remove(line)
     if lines[-1]:
-        lines.append(b"")
-    lines[-1:-1] = [line for line in now if line not in former and line not in lines]
-    return b"\n".join(lines)
+        lines.append("")
+    lines[-1:-1] = [line for line in now if line not in lines]
+    return "\n".join(lines)
 
 
-def _rewrite(path: str, changed: Callable[[bytes], bytes | None]) -> bool:
-    """Write what *changed* makes of the file's content, in one go; None leaves it. Whether it was written."""
+def _rewrite(path: str, changed: Callable[[str], str | None]) -> None:
+    """Write what *changed* makes of the file's content; None leaves it.
+
+    Over the old content: who reads meanwhile never finds the file empty.
+    """
     try:
-        if posix.stat(path).st_size > _MOST_BYTES:
-            raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
-        content = changed(paths.read(path))
-        if content is None:
-            return False
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+        fd = posix.open(path, posix.O_RDWR | posix.O_CLOEXEC | posix.O_NOFOLLOW)
         try:
-            # over the old content: who reads meanwhile never finds the file empty
-            posix.pwrite(fd, content, 0)
-            posix.ftruncate(fd, len(content))
+            found = posix.pread(fd, _MOST_BYTES + 1, 0)
+            if len(found) > _MOST_BYTES:
+                raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG))
+            text = changed(found.decode("utf-8", "surrogateescape"))
+            if text is None:
+                return
+            data, done = text.encode("utf-8", "surrogateescape"), 0
+            while done < len(data):
+                done += posix.pwrite(fd, data[done:], done)
+            posix.ftruncate(fd, len(data))
         finally:
             posix.close(fd)
     except OSError as error:
         notice.say(f"{path}: {error.strerror}: it still names the networks before")
-        return False
-    return True

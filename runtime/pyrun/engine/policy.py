@@ -7,7 +7,7 @@ container's end is written before anything is changed.
 from __future__ import annotations
 
 from pyrun.errors import Conflict, PyrunError
-from pyrun.network import claims, disconnecting, later, leases, messages
+from pyrun.network import disconnecting, later, messages
 from pyrun.network.egress import covering, policy, start
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.network.endpoint import Wire
@@ -43,7 +43,7 @@ def change(reference: str, text: str) -> str:
                 "policies work on bridges of pyrun",
             )
         disconnecting.forget_unnoted(identifier, wires)
-        _set(identifier, [_held(identifier, wire) for wire in wires], wanted)
+        _set(identifier, [disconnecting.held(identifier, wire) for wire in wires], wanted)
     return spelled(wanted)
 
 
@@ -65,15 +65,6 @@ def refuse(identifier: str, reference: str, network: str) -> None:
             f"container {reference} has an egress policy, and network {network} does not pass the rules of this host",
             "policies work on bridges of pyrun; `pyrun network policy` lifts it: all",
         )
-
-
-def _held(identifier: str, wire: Wire) -> Wire:
-    """The interface with those addresses that are the container's: a killed `disconnect` may have given some up."""
-    kept = dict(wire)
-    for key in ("address", "address6"):
-        holder = claims.holder(leases.path(str(wire["network"]), str(wire[key]))) if wire[key] else ""
-        kept[key] = wire[key] if holder.startswith(f"{identifier} ") else ""
-    return kept
 
 
 def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> None:

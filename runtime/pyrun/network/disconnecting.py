@@ -1,6 +1,6 @@
 """Taking one interface off a running container, by its undo lines; and what a killed `connect` left of one.
 
-Used by engine/connect.py and `system reconcile`.
+Used by engine/connect.py and engine/policy.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,16 @@ from pyrun import undo
 from pyrun.network import claims, endpoint, later, leases, messages
 from pyrun.network.egress import covering
 from pyrun.store import paths
+
+
+def held(identifier: str, wire: endpoint.Wire) -> endpoint.Wire:
+    """The interface with those addresses that are the container's: a killed `disconnect` may have given some up, and
+    then they are somebody else's."""
+    kept = dict(wire)
+    for key in ("address", "address6"):
+        holder = claims.holder(leases.path(str(wire["network"]), str(wire[key]))) if wire[key] else ""
+        kept[key] = wire[key] if holder.startswith(f"{identifier} ") else ""
+    return kept
 
 
 def undo_as_held(wire: endpoint.Wire, template: messages.Template) -> list[str]:

@@ -44,7 +44,7 @@ class locked:
         try:
             self.fd = posix.open(lock, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            raise _ended(self.identifier) from None
+            raise ended(self.identifier) from None
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +61,7 @@ def append(identifier: str, lines: list[str]) -> None:
     try:
         fd = posix.open(path(identifier), flags, 0o600)
     except FileNotFoundError:
-        raise _ended(identifier) from None
+        raise ended(identifier) from None
     try:
         posix.write(fd, text)
     finally:
@@ -78,7 +78,7 @@ def precede(identifier: str, lines: list[str], *, instead: bool = False) -> None
     try:
         paths.replace(path(identifier), _text([*lines, *kept]))
     except FileNotFoundError:
-        raise _ended(identifier) from None
+        raise ended(identifier) from None
 
 
 def drop(identifier: str, lines: list[str]) -> None:
@@ -134,7 +134,8 @@ def change_record(identifier: str, function: Callable[[dict[str, object]], None]
     paths.replace(file, dumps(record).encode("utf-8", "surrogateescape"))
 
 
-def _ended(identifier: str) -> NotFound:
+def ended(identifier: str) -> NotFound:
+    """The error for a container that runs no more."""
     try:
         record = loads(paths.read(f"{paths.root()}/containers/{identifier}/container.json"))
         assert isinstance(record, dict)

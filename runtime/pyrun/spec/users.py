@@ -27,7 +27,8 @@ def read_below(directories: list[str], path: str) -> bytes:
         except FileNotFoundError:  # --dry-run of an image that is not here; a real run fails when it mounts
             continue
         try:
-            fd = linux.openat2(root_fd, path, posix.O_RDONLY | posix.O_NONBLOCK, 0, _IN_ROOT)
+            # only its place: to open a device or a FIFO would be to use it, and a container may have made one there
+            place_fd = linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
         except FileNotFoundError:
             continue
         except OSError:
@@ -35,15 +36,23 @@ def read_below(directories: list[str], path: str) -> bytes:
         finally:
             posix.close(root_fd)
         try:
-            status = posix.fstat(fd)
+            status = posix.fstat(place_fd)
             if status.st_mode & 0o170000 != 0o100000:  # a whiteout, a directory, a FIFO: as good as absent
                 return b""
             if status.st_size > FILE_SIZE_LIMIT_BYTES:
                 raise UsageError(f"/{path} of the image is larger than {FILE_SIZE_LIMIT_BYTES} bytes")
-            return posix.read(fd, FILE_SIZE_LIMIT_BYTES)
+            return _content(place_fd)
         finally:
-            posix.close(fd)
+            posix.close(place_fd)
     return b""
+
+
+def _content(place_fd: int) -> bytes:
+    fd = posix.open(f"/proc/self/fd/{place_fd}", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(fd, FILE_SIZE_LIMIT_BYTES)
+    finally:
+        posix.close(fd)
 
 
 def _rows(text: bytes, fields: int) -> list[list[str]]:
@@ -57,7 +66,7 @@ def _rows(text: bytes, fields: int) -> list[list[str]]:
 
 
 def _number(text: str, what: str) -> int:
-    if not is_number(text) or int(text) > ID_LIMIT:
+    if not _is_id(text):
         raise UsageError(
             f"invalid {what}: {text!r}", f"a name of the image, or a number from 0 to {ID_LIMIT}"
         )
@@ -65,7 +74,7 @@ def _number(text: str, what: str) -> int:
 
 
 def _is_id(text: str) -> bool:
-    return is_number(text) and int(text) <= ID_LIMIT
+    return is_number(text) and len(text) <= 10 and int(text) <= ID_LIMIT
 
 
 def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, object]:
@@ -100,15 +109,17 @@ def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, obje
 
 def with_home(environment: list[str], uid: int, root: str) -> list[str]:
     """*environment*, and HOME if it has none or an empty one: from the /etc/passwd below *root*, as runc does; / if
-    that does not know *uid*. *root* may be that of a running container: links do not lead out of it."""
+    that does not know *uid*, or makes no sense. *root* may be that of a running container: links do not lead out of it,
+    and nothing in it keeps a process from being executed there."""
     found = [item for item in environment if item[:5] == "HOME="]
     if found and found[-1] != "HOME=":
         return environment
     home = "/"
     if uid <= ID_LIMIT:
         try:
-            home = str(resolve(str(uid), [], [root])["home"])
-        except OSError:  # whose /proc/PID/root is not to be had, or no longer
+            found_home = str(resolve(str(uid), [], [root])["home"])
+            home = "/" if "\0" in found_home else found_home
+        except (OSError, UsageError):  # whose /proc/PID/root is not to be had, or no longer
             pass
     return [*[item for item in environment if item[:5] != "HOME="], f"HOME={home}"]
 
@@ -118,7 +129,7 @@ def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:
     uid = 0
     if not wanted or is_number(wanted) or wanted[0] in "-+":
         uid = _number(wanted or "0", "user")
-        matches = [row for row in passwd if is_number(row[2]) and int(row[2]) == uid and _is_id(row[3])]
+        matches = [row for row in passwd if _is_id(row[2]) and int(row[2]) == uid and _is_id(row[3])]
     else:
         matches = [row for row in passwd if row[0] == wanted and _is_id(row[2]) and _is_id(row[3])]
         if not matches:

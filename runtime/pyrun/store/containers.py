@@ -111,7 +111,10 @@ def _take_over(path: str, content: bytes) -> bool:
     directory_fd = posix.open(path.rpartition("/")[0], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         fcntl.flock(directory_fd, fcntl.LOCK_EX)
+        former = _content(path)
         if _is_there(state.named_id(path.rpartition("/")[2])) or being_planned(path):
+            return False
+        if _content(path) != former:  # freed meanwhile, and taken by somebody else
             return False
         try:
             posix.unlink(path)
@@ -123,6 +126,13 @@ def _take_over(path: str, content: bytes) -> bool:
         return False
     finally:
         posix.close(directory_fd)
+
+
+def _content(path: str) -> bytes:
+    try:
+        return paths.read(path)
+    except FileNotFoundError:
+        return b""
 
 
 def _is_there(identifier: str) -> bool:

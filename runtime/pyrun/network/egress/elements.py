@@ -36,9 +36,18 @@ _KEY, _KEY_END, _VALUE, _LIST = 1, 10, 1, 3
 Answer = tuple[str, int]
 
 
+def _file() -> str:
+    return f"{paths.run()}/networks/policies/words"
+
+
+def in_use() -> bool:
+    """Whether anybody here has had a policy since boot: without the templates there can be no element."""
+    return paths.exists(_file())
+
+
 def words() -> messages.Template:
     """The templates of the messages; encoded now if that was not done since boot."""
-    file = f"{paths.run()}/networks/policies/words"
+    file = _file()
     try:
         found = messages.parsed(paths.read(file).decode("ascii"))
     except (OSError, ValueError):

@@ -14,6 +14,7 @@ from pyrun.network import claims, elements, endpoint, messages
 from pyrun.network.endpoint import Wire
 from pyrun.network.publishing import choosing, host_firewall, ports, reservation
 from pyrun.plan.operations import Operation
+from pyrun.store import paths
 
 # In the claims of ports that are published whatever the host's own firewall lets in.
 THROUGH_FIREWALL = "through-firewall"
@@ -182,3 +183,16 @@ def taking_back(template: messages.Template, port: ports.Port, leads: dict[bool,
     for host, number, _, protocol in host_firewall.outside([port]):
         changes += [elements.shut(template, action, host, number, protocol) for action in ("shut", "unshut")]
     return changes
+
+
+def refuse_to_lose(identifier: str, reference: str, wire: Wire) -> None:
+    """Raises Conflict when a port that the container publishes leads to this interface."""
+    for name in claims.names(f"{paths.run()}/ports"):
+        lines = claims.lines(f"{paths.run()}/ports/{name}")
+        ours = bool(lines) and lines[0].startswith(f"{identifier} ")
+        if ours and any(f"to {wire[key]}" in lines for key in ("address", "address6") if wire[key]):
+            host, port, _, protocol = ports.parse(lines)[0]
+            raise Conflict(
+                f"published ports of {reference} lead to network {wire['network']} ({host}:{port}/{protocol})",
+                f"pyrun port rm {reference} {port}/{protocol}",
+            )

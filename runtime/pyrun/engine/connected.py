@@ -1,0 +1,52 @@
+"""The interfaces of a running container, as its record (container.json) tells of them: read, and noted anew.
+
+What engine/connect.py works on.
+"""
+
+from __future__ import annotations
+
+from _socket import socket
+
+from pyrun.engine import name_files
+from pyrun.network import attach, endpoint, later, messages
+from pyrun.store import state
+
+Container = dict[str, object]
+
+
+def wires_of(container: Container) -> list[endpoint.Wire]:
+    """The interfaces a container's record tells of, as network/endpoint.py made them."""
+    found = container.get("networks")
+    return [dict(wire) for wire in found] if isinstance(found, list) else []
+
+
+def pid_of(container: Container) -> int:
+    """Its first process."""
+    return int(str(container["pid"]))
+
+
+def attached(
+    container: Container, templates: dict[str, messages.Template], netfilter: socket | None
+) -> attach.Attachment:
+    """A way to its network namespace. Raises NotFound when the container has ended."""
+    try:
+        return attach.Attachment(templates, pid_of(container), netfilter)
+    except FileNotFoundError:  # its namespace went with it, a moment ago
+        raise later.ended(str(container["id"])) from None
+
+
+def note(container: Container, wires: list[endpoint.Wire]) -> None:
+    """Note the interfaces in the record. Raises NotFound when the container has ended: its undo list may have been
+    executed before our lines were in it."""
+    later.change_record(str(container["id"]), lambda record: change(record, wires))
+    if not state.process_alive(container):
+        raise later.ended(str(container["id"]))
+
+
+def change(record: Container, wires: list[endpoint.Wire]) -> None:
+    """Let *record* name the interfaces *wires*, and what the container's files are to say of them."""
+    name_files.expect(record, wires)
+    first = endpoint.first_for(wires, "gateway") or (wires[0] if wires else {})
+    record["networks"] = wires
+    record["network"] = ",".join([str(wire["network"]) for wire in wires]) or "none"
+    record["address"], record["mac"] = first.get("address", ""), first.get("mac", "")
