@@ -75,20 +75,27 @@ def test_of_many_that_find_it_dead_one_gets_it(names: Path) -> None:
     for number in range(5):
         (names / "web").write_text(f"{OTHER}\n{dead()}\n")
         started = time.monotonic() + 0.05
+        told_fd, telling_fd = os.pipe()
+        held_fd, holding_fd = os.pipe()
         children = []
         for child in range(8):
             if (pid := os.fork()) == 0:
+                os.close(holding_fd)
                 time.sleep(max(0.0, started - time.monotonic()))
                 try:
                     containers.reserve_name("web", f"{child:064x}")
+                    os.write(telling_fd, bytes([child]))
                 except Conflict:
-                    os._exit(1)
-                time.sleep(0.2)  # it lives while the others ask
+                    os.write(telling_fd, b"-")
+                os.read(held_fd, 1)  # it lives while the others ask
                 os._exit(0)
             children.append(pid)
-        results = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-        assert sorted(results) == [0] + [1] * 7
-        assert state.named_id("web") == f"{results.index(0):064x}", number
+        told = b"".join(os.read(told_fd, 1) for _ in children)
+        for fd in (told_fd, telling_fd, held_fd, holding_fd):
+            os.close(fd)
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 8
+        assert told.count(b"-") == 7, told
+        assert state.named_id("web") == f"{told.replace(b'-', b'')[0]:064x}", number
         (names / "web").unlink()
 
 
