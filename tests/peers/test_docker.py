@@ -56,6 +56,7 @@ def test_a_private_cgroup_namespace(docker: Engine) -> None:
 
 def test_the_daemon_hears_of_a_kill_by_the_kernel(docker: Engine) -> None:
     options = ("--memory", "16m", "--memory-swap", "16m")
-    docker.start("sh", "-c", "tail /dev/zero; exit 1", options=options)
+    # containerd begins to listen when `start` has returned
+    docker.start("sh", "-c", "sleep 1; tail /dev/zero; exit 1", options=options)
     docker.ok("wait", "box")
     until(lambda: docker.inspect(".State.OOMKilled") == "true", "the daemon's knowledge")
