@@ -250,7 +250,7 @@ def test_a_resolver_that_is_slow_or_asked_nothing_is_left_alone(site: Site) -> N
     time.sleep(21)
     assert sleeps(own) - before <= 6, "the guard looks every 10 s; links tell of themselves now and then"
     assert resolvers(site) == [pid]
-    end = time.monotonic() + 24
+    end = time.monotonic() + 16
     while time.monotonic() < end:
         os.kill(pid, signal.SIGSTOP)
         with asked_without_waiting(site) as sock:
