@@ -160,10 +160,11 @@ def _wire(launch: Launch) -> None:
 
     try:
         network.outside(launch.network, launch.pid)  # type: ignore[arg-type]
-    except (OSError, PyrunError):
+    except (OSError, PyrunError) as error:
         poll = select.poll()
         poll.register(launch.pidfd, select.POLLIN)
-        if poll.poll(200):  # its namespaces go a moment before it counts as ended
+        # its namespaces go a moment before it counts as ended: a long one, on a busy machine
+        if poll.poll(5000 if isinstance(error, FileNotFoundError) else 200):
             verdict.judge(launch.operations, handshake.wait(launch.sync, launch.outcome))
         raise
 
