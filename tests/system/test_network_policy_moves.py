@@ -212,7 +212,8 @@ def test_a_disconnect_said_again_is_no_matter_of_the_next_owner(
     start(two, "box", "none", "--network", "n1", "--network", f"n2:ip={TAKEN},ip6={TAKEN6}")
     assert sandbox_fork(killing.trace, words, dict(two.env), at, flags=0).killed
     start(two, "other", "none", "--network", f"n2:ip={TAKEN},ip6={TAKEN6}")
-    two("network", "disconnect", "n2", "box")  # refused where a step more or less was taken, and the record was done
+    # refused where the kill came a step late, and the record was done
+    two("network", "disconnect", "n2", "box")
     assert sets_with(TAKEN, TAKEN6) == ["policed", "policed6"]
     assert page("other", internet.far) == REFUSED
     assert TAKEN in two.ok("network", "inspect", "n2")
