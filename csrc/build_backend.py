@@ -4,7 +4,7 @@ A wheel is a zip file with three text files of metadata, so it is written here d
 
     runtime/pyrun/**          -> pyrun/                      the package
     images/*.yaml             -> pyrun/recipes/              the image recipes
-    csrc/shim.{c,h}, ops.h    -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
+    csrc/{shim,birth}.c       -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
     csrc/bundle*.py           -> pyrun/hot.<cache tag>.*     the modules of the hot path in one file a command
     csrc/*.c but shim.c       -> bin/pyrun, bin/pyrun-oci    the static binary, by musl (else the C library's)
 
@@ -174,8 +174,9 @@ def build_shim(scratch: Path) -> Path:
     glue, product = scratch / "_shim.c", scratch / "_shim.abi3.so"
     ffi.emit_c_code(str(glue))
     includes = [f"-I{CSRC}", f"-I{sysconfig.get_paths()['include']}"]
-    _compile([c_compiler(), "-shared", "-fPIC", "-O2", "-std=gnu11", *includes, str(glue), str(CSRC / "shim.c"),
-              "-s", "-o", str(product)])  # fmt: skip
+    sources = [str(glue), str(CSRC / "shim.c"), str(CSRC / "birth.c")]
+    flags = ["-shared", "-fPIC", "-O2", "-std=gnu11", *includes]
+    _compile([c_compiler(), *flags, *sources, "-s", "-o", str(product)])
     return product
 
 
@@ -188,7 +189,7 @@ def _link_order() -> list[str]:
     groups: dict[str, list[str]] = {"monitor": [], "init": [], "once": []}
     for path in sorted(CSRC.glob("*.c")):
         family = path.stem.partition("_")[0]
-        once = family in ("launcher", "quick", "rootless", "guard")
+        once = family in ("launcher", "quick", "hand", "birth", "rootless", "guard")
         if family != "shim":
             groups["once" if once else "init" if family == "init" else "monitor"].append(str(path))
     return [*groups["monitor"], "-lc", *groups["init"], *groups["once"]]

@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hand.h"
 #include "main.h"
 
 #define OPEN_TREE_CLONE 1
@@ -159,7 +160,7 @@ int launcher_main(int argc, char **argv) {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     const char *command = slash ? slash + 1 : argc > 0 ? argv[0] : "pyrun";
     int status = strcmp(command, "pyrun-oci") == 0 ? quick_main(argc, argv) : become_own_root(argv) ?: -1;
-    if (status >= 0) return status;
+    if (status >= 0 || (status = hand_main(argc, argv)) >= 0) return status;
     if (own_directory(environment) < 0) return fail("cannot read", "/proc/self/exe");
     snprintf(python, sizeof python, "%.4000s/python3", environment);
     *strrchr(environment, '/') = '\0';

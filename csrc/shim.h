@@ -33,6 +33,7 @@ long shim_fsmount(int fd, unsigned int flags, unsigned int attributes);
 long shim_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 long shim_umount2(const char *target, int flags);
 long shim_close_range(unsigned int first, unsigned int last, unsigned int flags);
+long shim_madvise(uint64_t address, uint64_t length, int advice);
 long shim_memfd_create(const char *name, unsigned int flags);
 long shim_execveat(int fd, char *const argv[], char *const envp[]);
 long shim_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);

@@ -63,11 +63,13 @@ class Pyrun:
         assert "Traceback" not in done.stderr, done.stderr
         return done.stderr.strip()
 
-    def start(self, *args: str, **options: object) -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, env: dict[str, str] | None = None, **options: object
+    ) -> subprocess.Popen[str]:
         """Start it in the background, with pipes unless *options* (those of Popen) say otherwise."""
         pipes: dict[str, object] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process: subprocess.Popen[str] = subprocess.Popen(  # type: ignore[call-overload]
-            [str(self.binary), *args], text=True, env=self.env, **(pipes | options)
+            [str(self.binary), *args], text=True, env=self.env | (env or {}), **(pipes | options)
         )
         self._started.append(process)
         return process

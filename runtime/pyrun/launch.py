@@ -14,12 +14,11 @@ layers or root, hierarchies, cgroups, seccomp, window, reaper, loopback, rm, des
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
 import posix
 import select
 import time
 
-from . import STARTED_NS, handshake, linux, notice, undo, verdict
+from . import STARTED_NS, caller, handshake, linux, notice, undo, verdict
 from .errors import PyrunError, StageFailed, UsageError
 from .plan.operations import Operation
 from .plan.plan import encode
@@ -103,6 +102,7 @@ def undo_list(launch: Launch, last: list[str]) -> list[str]:
 def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
     """Run the recipe. Returns once the command is executing; raises after everything was undone."""
     try:
+        _check_where(launch)
         launch.lock_fd = containers.begin(str(launch.job["run_dir"]), launch.undo)
     except BaseException:
         if launch.network:
@@ -124,7 +124,7 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
             _until_mounted(launch)
             launch.hooks(launch)
         if launch.watched:  # from here on a signal waits for the monitor, which forwards it
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+            caller.block_signals()
         handshake.go(launch.sync, launch.pid)
         outcome = handshake.wait(launch.sync, launch.outcome)
         verdict.judge(launch.operations, outcome, oci=bool(launch.job.get("oci")))
@@ -136,6 +136,12 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
     except BaseException:
         abandon(launch)
         raise
+
+
+def _check_where(launch: Launch) -> None:
+    """Hooks are children of the process that was called, with its limits and its cgroup; and what it clones into it
+    has to enter by itself."""
+    caller.only_here(launch.hooks or launch.config.get("hooks") or namespaces.entered(launch.config))
 
 
 def _admit(launch: Launch) -> None:
@@ -224,7 +230,7 @@ def _born(launch: Launch, group_fd: int, binary_fd: int, keep: list[tuple[int, i
     user_fd = namespaces.open_namespace(user, "user") if user else -1
     flags = namespaces.clone_flags(config)
     try:
-        return linux.clone_exec(flags, group_fd, binary_fd, "pyrun-init", keep, user_fd)
+        return caller.clone_exec(flags, group_fd, binary_fd, keep, user_fd)
     except OSError as error:
         raise _stillborn(launch.job, error.errno) from None
     finally:
@@ -256,7 +262,7 @@ def _state(launch: Launch) -> dict[str, object]:
         "status": "created",
         "bundle": launch.job.get("bundle") or launch.job["keep"],
         "created": time.time(),
-        "monitor_pid": posix.getpid(),
+        "monitor_pid": caller.pid(),
         "cgroups": [directory for _, directory in launch.job["cgroups"]],  # type: ignore[attr-defined]
         "unit": launch.job.get("unit", ""),
     }
@@ -267,7 +273,7 @@ def abandon(launch: Launch) -> None:
     if launch.pid > 0:
         try:
             linux.pidfd_send_signal(launch.pidfd, linux.SIGKILL)
-            posix.waitpid(launch.pid, 0)
+            caller.reap(launch.pid)
         except OSError:
             pass
     if launch.lock_fd >= 0:
@@ -287,7 +293,5 @@ def identity(launch: Launch) -> list[str]:
 
 
 def become_monitor(binary_fd: int, settings: list[str], inherited: list[int]) -> None:
-    """The monitor replaces this process: same pid, so the container stays its child. Does not return."""
-    for fd in inherited:
-        posix.set_inheritable(fd, True)
-    linux.execveat(binary_fd, ["pyrun-monitor", *settings], [])
+    """The monitor replaces the process that was called: the container stays its child. Does not return."""
+    caller.become(binary_fd, ["pyrun-monitor", *settings], inherited)

@@ -72,6 +72,7 @@ FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 
 CLOSE_RANGE_CLOEXEC = 4
+MADV_POPULATE_WRITE = 23
 MFD_CLOEXEC = 1
 SIGKILL = 9  # `signal` is a megabyte of Python for one number
 PR_SET_DUMPABLE = 4
@@ -194,6 +195,11 @@ def umount2(target: str, flags: int) -> None:
 def close_range(first: int, last: int, flags: int) -> None:
     """Close descriptors, or with CLOSE_RANGE_CLOEXEC mark them."""
     _check(lib.shim_close_range(first, last, flags))
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """What to do with a range of our memory. Raises OSError (EINVAL: an advice this kernel does not know)."""
+    _check(lib.shim_madvise(address, length, advice))
 
 
 def memfd_create(name: str, flags: int = MFD_CLOEXEC) -> int:

@@ -7,6 +7,7 @@ Source: man 7 cgroups, man 5 proc_pid_mountinfo, runtime-spec config-linux.md#cg
 
 from __future__ import annotations
 
+from pyrun import caller
 from pyrun.store import paths
 
 # A hierarchy: (its controllers joined by commas, or "unified"; its mount point; our own place below that).
@@ -21,7 +22,7 @@ def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
     Read until each is found: a thousand named network namespaces are a thousand mounts more.
     """
     mounts = mountinfo.split("\n") if mountinfo else paths.lines("/proc/self/mountinfo")
-    own = places(membership or paths.read("/proc/self/cgroup").decode("utf-8", "surrogateescape"))
+    own = places(membership or paths.read(f"{caller.place()}/cgroup").decode("utf-8", "surrogateescape"))
     found: list[Hierarchy] = []
     seen = set()
     for line in mounts:

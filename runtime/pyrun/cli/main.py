@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from pyrun import notice
+from pyrun import caller, notice
 from pyrun.errors import CommandError, PyrunError, UsageError
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
@@ -24,10 +24,15 @@ _STARTING = ("run", "exec")
 def main(argv: list[str]) -> None:
     """Run one command line and leave the process with its exit status. Does not return."""
     words = argv[1:]
-    if posix.environ.get(b"PYRUN_COMMAND", b"").rpartition(b"/")[2] == b"pyrun-oci":
+    command = posix.environ.get(b"PYRUN_COMMAND", b"").rpartition(b"/")[2]
+    if command == b"pyrun-oci":
         from . import oci
 
         oci.main(words)
+    if command == b"pyrun-warm":
+        from . import warm
+
+        warm.serve()
     debug = _take(words, "--debug")
     notice.install(_to_stderr)
     try:
@@ -64,7 +69,7 @@ def leave(status: int) -> None:
         except OSError as error:
             _to_stderr(f"pyrun: cannot write to standard output: {error.strerror}")
             status = status or 1
-    posix._exit(status)
+    caller.leave(status)
 
 
 def _take(words: list[str], option: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posix
 
+from pyrun import caller
+
 
 def fork() -> int:
     """Fork. In the child: a descriptor, to write a byte to once all is well. In the parent: -1, when it has come.
@@ -11,6 +13,8 @@ def fork() -> int:
     The pipe closes by itself at the child's exec of the monitor, or when it dies. A child that failed has told the
     user why; the parent then ends with its exit status.
     """
+    if caller.hand is not None:  # the launcher is both, and a warm planner goes on for the child
+        return caller.fork()
     read_fd, write_fd = posix.pipe2(posix.O_CLOEXEC)
     pid = posix.fork()
     if pid == 0:
@@ -26,8 +30,15 @@ def fork() -> int:
     posix._exit(code if code >= 0 else 128 - code)
 
 
-def report(running_fd: int) -> None:
-    """All is well: tell the parent, and let go of the caller's terminal, pipes and directory."""
+def report(running_fd: int, said: str = "") -> None:
+    """All is well: tell the parent, and let go of the caller's terminal, pipes and directory.
+
+    said: what the parent is about to print, which in a warm planner is there for nobody else to do.
+    """
+    if caller.hand is not None:
+        if said:
+            posix.write(1, f"{said}\n".encode())
+        caller.in_background()
     posix.write(running_fd, b"1")
     null_fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     for fd in range(3):

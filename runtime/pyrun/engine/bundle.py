@@ -272,4 +272,4 @@ def _streams(options: Options, prepared: launch.Launch) -> stdio.Stdio:
 def _report(prepared: launch.Launch) -> None:
     from . import background
 
-    background.report(prepared.running_fd)
+    background.report(prepared.running_fd, str(prepared.job["id"]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import handshake, launch, linux, verdict
+from pyrun import caller, handshake, launch, linux, verdict
 from pyrun.errors import Conflict, EndedSilently, PyrunError, StageFailed
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import plan_preserved
@@ -89,6 +89,7 @@ def _enter(
     keep: list[tuple[int, int]],
     listener: Callable[[socket, int, Entered], None] | None,
 ) -> Entered:
+    caller.only_here(process.narrows(config))
     operations, passed = _planned(config, job)
     ours, theirs = handshake.pair()
     standing = [*keep, (container_fd, CHILD_FD_CONTAINER), (theirs.fileno(), launch.FD_SYNC)]
@@ -118,7 +119,7 @@ def _enter(
 def abandon(entered: Entered) -> None:
     """End the process: nobody is going to hear of it."""
     linux.pidfd_send_signal(entered.pidfd, linux.SIGKILL)
-    posix.waitpid(entered.pid, 0)
+    caller.reap(entered.pid)
 
 
 def _planned(
@@ -168,20 +169,18 @@ def _born(
     job: dict[str, object], binary_fd: int, container_fd: int, keep: list[tuple[int, int]]
 ) -> tuple[int, int]:
     """(pid, pidfd) of init in the container's pid namespace."""
-    # nobody in the container may look into the process that enters it
-    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     kinds = _kinds(job)
     user_fd = container_fd if "user" in kinds else -1
     pid_fd = container_fd if "pid" in kinds else -1
+    enter = []
+    if user_fd >= 0 and "time" in kinds:
+        # the planner made it: from inside the user namespace it cannot be joined
+        enter.append((container_fd, linux.CLONE_NEWTIME))
+    if user_fd < 0 <= pid_fd:
+        enter.append((pid_fd, linux.CLONE_NEWPID))
     try:
-        if (
-            user_fd >= 0 and "time" in kinds
-        ):  # the planner made it: from inside the user namespace it cannot be joined
-            linux.setns(container_fd, linux.CLONE_NEWTIME)
-        if user_fd < 0 <= pid_fd:
-            linux.setns(pid_fd, linux.CLONE_NEWPID)
         try:
-            return _cloned(job, binary_fd, keep, user_fd, pid_fd)
+            return _cloned(job, binary_fd, keep, user_fd, pid_fd, enter)
         except OSError as error:
             if error.errno != EBUSY:
                 raise
@@ -189,17 +188,23 @@ def _born(
 
         # the container's own init has moved its processes down, to hand controllers to them
         job["cgroups"] = processes.entrance(job["cgroups"], int(str(job["pid"])))  # type: ignore[arg-type]
-        return _cloned(job, binary_fd, keep, user_fd, pid_fd)
+        return _cloned(job, binary_fd, keep, user_fd, pid_fd, enter)
     except OSError as error:
         raise StageFailed("namespaces", "enter those of the container", error.errno) from None
 
 
 def _cloned(
-    job: dict[str, object], binary_fd: int, keep: list[tuple[int, int]], user_fd: int, pid_fd: int
+    job: dict[str, object],
+    binary_fd: int,
+    keep: list[tuple[int, int]],
+    user_fd: int,
+    pid_fd: int,
+    enter: list[tuple[int, int]],
 ) -> tuple[int, int]:
+    """Nobody in the container may look into the process that enters it, so that one hides."""
     group_fd = launch.cgroup_fd(job)
     try:
-        return linux.clone_exec(0, group_fd, binary_fd, "pyrun-init", keep, user_fd, pid_fd)
+        return caller.clone_exec(0, group_fd, binary_fd, keep, user_fd, pid_fd, enter=enter, hide=True)
     finally:
         if group_fd >= 0:
             posix.close(group_fd)

@@ -161,6 +161,6 @@ def _start(options: Options, request: dict[str, object], prepared: launch.Launch
         *(["sigproxy=1"] if options.get("sig_proxy") is not False and not detach else []),
     ]
     if prepared.running_fd >= 0:
-        background.report(prepared.running_fd)
+        background.report(prepared.running_fd, str(request["id"]))
     inherited = [prepared.pidfd, prepared.lock_fd, *streams.monitor_fds(outcome.tty_fd)]
     launch.become_monitor(binary_fd, settings, inherited)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
+from pyrun import caller
 from pyrun.store import paths, state
 
 _LOCK = "claims.lock"
@@ -25,7 +26,7 @@ _RECORD = ".record-"
 
 def owner(identifier: str) -> str:
     """The first line of every claim this process takes for the container *identifier*."""
-    return f"{identifier} {posix.getpid()} {state.own_start_time()}"
+    return f"{identifier} {caller.pid()} {state.own_start_time()}"
 
 
 def owner_of_namespace(path: str) -> str:

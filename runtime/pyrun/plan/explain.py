@@ -134,6 +134,7 @@ def _fill(text: str, launch: Launch) -> str:
 
 _STAGES = {
     "interpreter": "launcher and interpreter",
+    "warm planner": "launcher, and its warm planner",
     "imports": "imports",
     "decided": "options, image, config, plan",
     "planned": "undo list, cgroups, files",

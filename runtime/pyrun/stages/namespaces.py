@@ -152,6 +152,11 @@ def enter_for_children(config: dict[str, object]) -> None:
                 raise StageFailed("namespaces", f"set the clock {line!r}", error.errno) from None
 
 
+def entered(config: dict[str, object]) -> bool:
+    """Whether `enter_for_children` has something to do."""
+    return bool(path_of(config, "pid")) or "time" in made(config)
+
+
 def leave_for_children(config: dict[str, object]) -> None:
     """Back: hooks and the undo list are the host's business."""
     for kind, name in (("pid", "pid"), ("time", "time")):

@@ -191,14 +191,19 @@ def _plan_affinity(process: dict[str, object], job: dict[str, object]) -> list[O
     return [Operation("AFFINITY")] if job.get("oci") else []
 
 
+def narrows(config: dict[str, object]) -> bool:
+    """Whether the planner itself has to change its processors for `narrow`."""
+    return bool(_process(config).get("execCPUAffinity"))
+
+
 def narrow(config: dict[str, object]) -> set[int]:
     """execCPUAffinity.initial: the planner goes there before it clones the process of an `exec`, which inherits it
     until it has joined its cgroups. Returns what to `widen` to afterwards, nothing if nothing was changed."""
-    value = _process(config).get("execCPUAffinity")
-    if not value:
+    if not narrows(config):
         return set()
     from pyrun.spec import scheduling
 
+    value = _process(config)["execCPUAffinity"]
     initial = scheduling.cpu_affinity(value, "initial")
     before = posix.sched_getaffinity(0) if initial else set()
     wanted = [

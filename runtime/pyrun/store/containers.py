@@ -16,6 +16,7 @@ import posix
 import time
 from errno import EEXIST, ENOTEMPTY
 
+from pyrun import caller
 from pyrun.errors import Conflict, UsageError
 from pyrun.jsonlite import dumps
 
@@ -162,7 +163,7 @@ def being_planned(path: str) -> bool:
 
 def _planner() -> str:
     """This process, as "pid start-time": a name whose container never came to be is free once its planner is gone."""
-    return f"{posix.getpid()} {state.own_start_time()}"
+    return f"{caller.pid()} {state.own_start_time()}"
 
 
 def begin(run_dir: str, undo: list[str]) -> int:

@@ -12,7 +12,7 @@ import fcntl
 import posix
 import time
 
-from pyrun import jsonlite
+from pyrun import caller, jsonlite
 from pyrun.errors import NotFound, UsageError
 from pyrun.store import paths
 
@@ -137,8 +137,8 @@ _own: dict[int, int] = {}
 
 
 def own_start_time() -> int:
-    """The same of this process, read once."""
-    pid = posix.getpid()
+    """The same of the process that was called, read once."""
+    pid = caller.pid()
     if pid not in _own:
         _own[pid] = start_time(pid)
     return _own[pid]

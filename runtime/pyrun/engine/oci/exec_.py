@@ -57,10 +57,11 @@ def exec_(options: Options, identifier: str, command: list[str]) -> int:
     if detached:
         return 0
     words = [f"id={identifier}", f"pid={entered.pid}", f"pidfd={entered.pidfd}", "status=exit", "sigproxy=1"]
+    inherited = [entered.pidfd]
     if terminal and not options.get("console_socket"):
         words += [f"tty={tty_fd}", "interactive=1"]
-        posix.set_inheritable(tty_fd, True)
-    launch.become_monitor(binary_fd, words, [entered.pidfd])
+        inherited.append(tty_fd)
+    launch.become_monitor(binary_fd, words, inherited)
     return 0
 
 

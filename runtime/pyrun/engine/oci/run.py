@@ -40,7 +40,8 @@ def run(options: Options, identifier: str) -> int:
         _forward(prepared, detached=detached)
     if detached:
         return 0
-    launch.become_monitor(binary_fd, _settings(options, prepared, outcome.tty_fd), _inherited(prepared))
+    inherited = [prepared.pidfd, prepared.lock_fd, *([outcome.tty_fd] if outcome.tty_fd >= 0 else [])]
+    launch.become_monitor(binary_fd, _settings(options, prepared, outcome.tty_fd), inherited)
     return 0
 
 
@@ -93,14 +94,9 @@ def _settings(options: Options, prepared: launch.Launch, tty_fd: int) -> list[st
     words = [*launch.identity(prepared), "status=exit", "sigproxy=1"]
     if tty_fd >= 0:
         words += [f"tty={tty_fd}", "interactive=1"]
-        posix.set_inheritable(tty_fd, True)
     if options.get("keep"):
         return [word for word in words if not word.startswith("undo_fd=")]
     if stages.of(prepared.config, "poststop") or prepared.job["driver"] == "systemd":
         words.append(f"finish={boot.binary()}-oci")
         words.append(f"root={bundles.root_of(options)}")
     return words
-
-
-def _inherited(prepared: launch.Launch) -> list[int]:
-    return [prepared.pidfd, prepared.lock_fd]
