@@ -1,8 +1,8 @@
 """The warm planner: an interpreter with the planner loaded, which a start finds ready instead of starting one.
 
 The launcher leaves it behind when PYRUN_WARM=SECONDS is set and there is none (csrc/hand.c); it ends when nobody has
-come for that long. A child waits in accept(): it serves one launcher and ends, and as soon as it is taken the next one
-is forked. So nothing of one start is there in another, and what is in memory here is only code.
+come for that long. Children wait in accept(): each serves one launcher and ends, and another is forked in its place. So
+nothing of one start is there in another, and what is in memory here is only code.
 
 It acts with its own rights, so it serves only those who have the same: a process of the host's root in the same
 namespaces and root directory, with the same capabilities, filters and label. Everybody else, and every start that needs
@@ -47,6 +47,10 @@ _SO_PEERCRED, _CREDENTIALS_SIZE = 17, 12
 _BACKLOG = 128
 _TAKEN = b"+"
 _DEATHS_MAX = 10
+_READY = 2
+_ALONE_MS = 20
+# What it is, what tells its installation from another, and the lock that only it has.
+Known = tuple[tuple[object, ...], list[str], int]
 
 
 def serve() -> None:
@@ -65,14 +69,7 @@ def serve() -> None:
     listening = _listen(f"{directory}/socket")
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
     idle_ms = 1000 * (int(given) if given.isdigit() and len(given) < 8 else 60)
-    died = (
-        0  # one after the other, before anybody came: then something is wrong, and forking more is no remedy
-    )
-    while died < _DEATHS_MAX and files == _files():
-        taken = _one_more(listening, own, files, idle_ms)
-        if taken is None:
-            break
-        died = 0 if taken else died + 1
+    _keep_ready(listening, (own, files, lock_fd), idle_ms)
     _remove(f"{directory}/socket")
     listening.shutdown(_socket.SHUT_RDWR)  # the last child hears of it, unless it was taken meanwhile
     posix._exit(0)
@@ -96,27 +93,57 @@ def _remove(path: str) -> None:
         return
 
 
-def _one_more(listening: _socket.socket, own: object, files: list[str], idle_ms: int) -> bool | None:
-    """Fork a child for the next launcher, and wait: True when it is taken, False if it died, None if nobody came."""
+def _keep_ready(listening: _socket.socket, known: Known, idle_ms: int) -> None:
+    """Have children wait for launchers, until none has come for so long, or the program's files are others.
+
+    While one works the machine is its: meanwhile another is forked only if nobody waits any more.
+    """
+    waiting: set[int] = set()
+    busy: dict[int, int] = {}  # the pipe of one that was taken: until when it is left alone
+    poll = select.poll()
+    died = 0  # in a row, before anybody came: then something is wrong, and forking more is no remedy
+    while died < _DEATHS_MAX and known[1] == _files():
+        while len(waiting) < (1 if busy else _READY):
+            waiting.add(_fork(listening, known, poll))
+        events = poll.poll(_ALONE_MS if busy else idle_ms)
+        if not events and not busy:
+            return
+        now = time.monotonic_ns()
+        over = {fd for fd, until in busy.items() if until < now}
+        for fd, _ in events:
+            if posix.read(fd, 1) == _TAKEN:
+                died = 0
+                waiting.discard(fd)
+                busy[fd] = now + _ALONE_MS * 1_000_000
+                continue
+            over.add(fd)
+            died += fd in waiting
+        for fd in over:
+            waiting.discard(fd)
+            busy.pop(fd, None)
+            poll.unregister(fd)
+            posix.close(fd)
+
+
+def _fork(listening: _socket.socket, known: Known, poll: select.poll) -> int:
+    """A child that waits for a launcher: a pipe from which _TAKEN comes when it has one, and which ends with it."""
     read_fd, write_fd = posix.pipe2(posix.O_CLOEXEC)
     if posix.fork() == 0:
-        posix.close(read_fd)
-        _serve_one(listening, own, files, write_fd)
+        _serve_one(listening, known, write_fd)
     posix.close(write_fd)
-    poll = select.poll()
     poll.register(read_fd, select.POLLIN)
-    taken = posix.read(read_fd, 1) == _TAKEN if poll.poll(idle_ms) else None
-    posix.close(read_fd)
-    return taken
+    return read_fd
 
 
 # ── one launcher ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _serve_one(listening: _socket.socket, own: object, files: list[str], taken_fd: int) -> None:
+def _serve_one(listening: _socket.socket, known: Known, taken_fd: int) -> None:
     """Wait for a launcher, do what it was called for, and end."""
     from .main import main
 
+    own, files, lock_fd = known
+    posix.close(lock_fd)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _own_memory()
     try:
@@ -124,7 +151,6 @@ def _serve_one(listening: _socket.socket, own: object, files: list[str], taken_f
     except OSError:  # the planner has ended
         posix._exit(0)
     posix.write(taken_fd, _TAKEN)
-    posix.close(taken_fd)
     connection = _socket.socket(fileno=fd)
     listening.close()
     pid = _peer(connection)
