@@ -105,12 +105,21 @@ static int lives_here(pid_t pid) {
     return 1;
 }
 
-/* A connection to the planner, which has to be root's, and of this host; -1: there is none. */
+/* Of a kind of namespace of ours; 0 where it cannot be told. */
+static unsigned long long own_namespace(const char *kind) {
+    struct stat found;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/ns/%s", kind);
+    return stat(path, &found) < 0 ? 0 : (unsigned long long)found.st_ino;
+}
+
+/* A connection to the planner of these namespaces, which has to be root's, and of this host; -1: there is none. */
 static int connect_to_planner(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
-    int written = snprintf(address.sun_path, sizeof address.sun_path, "%s/warm/socket", run_directory());
+    int written = snprintf(address.sun_path, sizeof address.sun_path, "%s/warm/%llu-%llu", run_directory(),
+                           own_namespace("mnt"), own_namespace("net"));
     if (written >= (int)sizeof address.sun_path) return -1;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&

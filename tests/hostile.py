@@ -5,13 +5,14 @@ Images are put into the store as they are, past every check of pull and load: a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,28 @@ def put_bundle(pyrun: Pyrun, directory: Path, change: Change | None = None, **pa
               "linux": linux} | parts  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config))
     return directory
+
+
+def odd_file(place: Path, kind: str) -> None:
+    """What is no file to be read: a "huge" one, a "fifo" nobody writes to, a "device" without an end (/dev/zero)."""
+    if kind == "huge":
+        with place.open("wb") as file:
+            file.truncate(1 << 30)
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        assert kind == "device", kind
+        os.mknod(place, 0o20666, os.makedev(1, 5))
+
+
+@contextlib.contextmanager
+def without_umask() -> Iterator[None]:
+    """As the most careless caller has it: what is made keeps the mode it was given."""
+    old = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(old)
 
 
 def link(name: str, target: str | Path) -> Change:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,10 @@ APPLETS = (
 )
 MAP = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
+PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
+DEV = {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}
+SHOW = "cat /proc/self/mountinfo"
+
 Config = dict[str, object]
 
 
@@ -61,6 +66,22 @@ class Seen:
                 "superblock": set(superblock.split(",")),
             }  # fmt: skip
         return found
+
+
+# The fixture `run` of the kernel floor: mount entries in, what was seen out.
+Run = Callable[..., Seen]
+
+
+def tmpfs(*words: str, target: str = "/t") -> Config:
+    return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": list(words)}
+
+
+def bind(source: object, *words: str, target: str = "/t", **more: object) -> Config:
+    return {"destination": target, "source": str(source), "options": ["bind", *words], **more}
+
+
+def sh(*words: str) -> None:
+    subprocess.run(words, check=True)
 
 
 def make_root(directory: Path) -> Path:

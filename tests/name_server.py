@@ -1,17 +1,21 @@
-"""Networks, containers and name servers made by hand, to ask the resolver without starting a container."""
+"""Networks, containers and name servers made by hand, to ask the resolver without starting a container; and what the
+guard and the resolver behind it are seen by."""
 
 from __future__ import annotations
 
 import os
+import posix
 import socket
 import struct
 import subprocess
 import time
 from pathlib import Path
 
-from pyrun.network import messages
+from pyrun.network import guard, messages
 
 TYPE_A, TYPE_PTR, TYPE_MX, TYPE_AAAA = 1, 12, 15, 28
+GATEWAY, GATEWAY6, WEB, WEB6 = "10.99.0.1", "fd99::1", "10.99.0.2", "fd99::2"
+WEB_ID, CLIENT_ID, OTHER_ID = "a" * 64, "b" * 64, "c" * 64
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 
 
@@ -198,3 +202,79 @@ def until(condition: object, timeout_s: float = 5.0) -> float:
         assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s"
         time.sleep(0.005)
     return time.monotonic() - began
+
+
+class Site:
+    """A network with the containers web, client and other; need() is called as a start does."""
+
+    def __init__(self, run: Path, binary: Path) -> None:
+        posix.environ[b"PYRUN_RUNROOT"] = str(run).encode()
+        posix.environ[b"PYRUN_BINARY"] = str(binary).encode()
+        self.run = run
+        self.networks = Networks(run, links=True)
+        self.gateways = [self.networks.network("dnsa", GATEWAY, GATEWAY6)]
+        for number, name, identifier in (
+            (2, "web", WEB_ID),
+            (3, "client", CLIENT_ID),
+            (4, "other", OTHER_ID),
+        ):
+            for address in (f"10.99.0.{number}", f"fd99::{number}"):
+                self.networks.lease("dnsa", address, identifier, f"name {name}", "alias all")
+        for number, name in ((2, "web"), (3, "client"), (4, "other")):
+            self.networks.namespace(f"dns{name}", "dnsa", f"10.99.0.{number}", f"fd99::{number}")
+        self.web, self.client, self.other = (Inside(f"dns{name}") for name in ("web", "client", "other"))
+
+    def need(self) -> dict[str, int]:
+        return guard.need(self.gateways)
+
+    def close(self) -> None:
+        self.networks.close()
+        for name in (b"PYRUN_RUNROOT", b"PYRUN_BINARY"):
+            posix.environ.pop(name, None)
+
+
+def processes(word: str) -> list[int]:
+    """Those whose command line has *word*, and that are no zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word in path.read_text().replace("\0", " "):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def guards(site: Site) -> list[int]:
+    return processes(f"pyrun-guard {site.run}")
+
+
+def resolvers(site: Site) -> list[int]:
+    return [
+        pid for pid in processes(f"{site.run}") if "network/dns" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+
+
+def pss_kb(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
+def bind(address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    if ":" in address:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind((address, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def is_taken(address: str, port: int, kind: int = socket.SOCK_STREAM) -> bool:
+    try:
+        bind(address, port, kind).close()
+    except OSError:
+        return True
+    return False

@@ -13,7 +13,7 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +78,16 @@ class Arena:
             done = Done(started.status, output.read_text(errors="replace"), started.err)
         box.call("delete", "--force", box.id)
         return done
+
+    def shown(self, box: Box, verb: str, *args: str, options: Sequence[str] = (), **keywords: object) -> str:
+        """What *args* print by *verb*: as the container's process, or by `exec`, with *options*, beside it.
+
+        keywords: those of Box.call.
+        """
+        if verb != "exec":
+            return self.go(box, verb, *args, **keywords).out
+        box.detach(**keywords)
+        return box.exec(*args, options=options, **keywords)
 
     def on_a_terminal(self, box: Box, *args: str) -> str:
         """What `run` of a config with a terminal prints there."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import hostile
 from oci.box import Box
 
 VERBS = ("run", "create", "exec")
@@ -321,14 +322,11 @@ def abstract() -> set[str]:
 def test_sockets_are_files_of_root(arena: Any) -> None:
     """CVE-2020-15257: what a container on the host's network sees, and what other users of the host can connect to."""
     before = abstract()
-    old = os.umask(0)
-    try:
+    with hostile.without_umask():
         box = arena.box()
         box.without_namespace("network")
         box.config["mounts"] = [each for each in box.config["mounts"] if each["destination"] != "/sys"]
         box.create("sleep", "10")
-    finally:
-        os.umask(old)
     assert abstract() == before
     sockets = [path for path in box.root.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
     assert sockets, "the control: init listens somewhere"

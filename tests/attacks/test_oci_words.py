@@ -5,7 +5,6 @@ Each attack returns what shows that it worked, nothing if it did not; see test_o
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import hostile
 from oci.box import Box
 
 VERBS = ("run", "create", "exec")
@@ -219,16 +219,11 @@ def test_the_passwd_of_a_bundle_is_never_waited_for(arena: Any, kind: str) -> No
     box = arena.box()
     place = box.rootfs / "etc/passwd"
     place.unlink()
-    if kind == "huge":
-        with place.open("wb") as file:
-            file.truncate(1 << 30)
-    elif kind == "fifo":
-        os.mkfifo(place)
-    elif kind == "device":
-        os.mknod(place, 0o20666, os.makedev(1, 5))
-    else:
+    if kind == "link":
         (arena.canary.directory / "passwd").write_text("root:x:0:0::/of-the-host:/bin/sh\n")
         place.symlink_to(arena.canary.directory / "passwd")
+    else:
+        hostile.odd_file(place, kind)
     began = time.monotonic()
     done = arena.go(box, "create", "sh", "-c", "echo $HOME")
     assert time.monotonic() - began < 3 and "of-the-host" not in done.out, done
@@ -239,26 +234,12 @@ def groups(arena: Any, verb: str) -> str:
     box = arena.box()
     box.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [7, 9]}
     caller = ("setpriv", "--groups=0,55")
+    shown = arena.shown(box, verb, "cat", "/proc/self/status", prefix=caller)
     if verb == "exec":
-        box.write("sleep", "100")
-        box.ok("run", "--detach", "--bundle", str(box.bundle), box.id, prefix=caller)
-        shown = box.ok("exec", box.id, "cat", "/proc/self/status", prefix=caller)
-        added = box.ok(
-            "exec",
-            "--user",
-            "5:6",
-            "--additional-gids",
-            "11",
-            box.id,
-            "cat",
-            "/proc/self/status",
-            prefix=caller,
-        )
-        assert (
-            "55" not in status_of(added)["Groups"].split() and "11" in status_of(added)["Groups"].split()
-        ), added
-    else:
-        shown = arena.go(box, verb, "cat", "/proc/self/status", prefix=caller).out
+        more = ("--user", "5:6", "--additional-gids", "11")
+        added = box.exec("cat", "/proc/self/status", options=more, prefix=caller)
+        has = status_of(added)["Groups"].split()
+        assert "55" not in has and "11" in has, added
     return status_of(shown)["Groups"]
 
 
@@ -276,12 +257,7 @@ def inherited(arena: Any, verb: str, *options: str) -> dict[str, str]:
     box = arena.box()
     box.process["user"] = {"uid": 1000, "gid": 1000}
     box.process["noNewPrivileges"] = False
-    if verb == "exec":
-        box.detach()
-        shown = box.exec("cat", "/proc/self/status", options=options)
-    else:
-        shown = arena.go(box, verb, "cat", "/proc/self/status").out
-    held = status_of(shown)
+    held = status_of(arena.shown(box, verb, "cat", "/proc/self/status", options=options))
     return {name: held[name] for name in ("CapInh", "CapAmb", "CapEff", "CapPrm") if int(held[name], 16)}
 
 
@@ -396,11 +372,7 @@ def unmasked(arena: Any, verb: str) -> list[str]:
         f" else [ -c $p ] && [ $(wc -c <$p) = 0 ] || echo seen $p; fi; done; for p in {' '.join(locked)}; do"
         ' grep -q " $p ro," /proc/self/mountinfo || [ ! -e $p ] || echo writable $p; done; echo end'
     )
-    if verb == "exec":
-        box.detach()
-        shown = box.exec("sh", "-c", script)
-    else:
-        shown = arena.go(box, verb, "sh", "-c", script).out
+    shown = arena.shown(box, verb, "sh", "-c", script)
     assert "end" in shown, shown
     return [line for line in shown.splitlines() if line != "end"]
 
@@ -458,12 +430,9 @@ def test_very_many_and_very_long_mounts(arena: Any) -> None:
 
 def test_the_state_is_roots(arena: Any) -> None:
     """Environment and arguments of a container are in its state: nobody else reads them."""
-    old = os.umask(0)
-    try:
+    with hostile.without_umask():
         box = arena.box()
         box.create("sleep", "10")
-    finally:
-        os.umask(old)
     directory = box.root / box.id
     assert not directory.stat().st_mode & 0o077
     for path in directory.rglob("*"):

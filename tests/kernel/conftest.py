@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mounted
 from monitored import Monitored
 from pyrun import linux
 from small_host import Host, OnHost
@@ -32,6 +35,49 @@ def begin(binary: Path, tmp_path: Path) -> Iterator[Callable[..., Monitored]]:
     yield start
     for container in made:
         container.close()
+
+
+# ── a file system alone, see mounted.py ────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory everybody may enter: tmp_path's parents are root's alone."""
+    directory = Path(tempfile.mkdtemp(prefix="pyrun-mounts-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def root(place: Path) -> Path:
+    return mounted.make_root(place / "root")
+
+
+@pytest.fixture
+def source(place: Path) -> Path:
+    directory = place / "source"
+    directory.mkdir()
+    (directory / "file").write_text("text")
+    return directory
+
+
+@pytest.fixture
+def run(sandbox_fork: Callable[..., object], static_binary: Path, root: Path) -> mounted.Run:
+    """`run(*entries, script=, standard=, linux=, config=, host=, meanwhile=, job=, user=)`; see mounted.run."""
+
+    def run(*entries: mounted.Config, script: str = mounted.SHOW, **more: object) -> mounted.Seen:
+        standard = more.pop("standard", (mounted.PROC, mounted.DEV))
+        config = {"mounts": [*standard, *entries], "linux": more.pop("linux", {}), **more.pop("config", {})}  # type: ignore
+        keys = ("host", "meanwhile", "job", "user")
+        return sandbox_fork(  # type: ignore[return-value]
+            mounted.run, str(static_binary), str(root), config, script, *[more.get(key) for key in keys]
+        )
+
+    return run
+
+
+# ── a host of its own ──────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture

@@ -4,61 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import mounted
-from mounted import Seen
-
-Run = Callable[..., Seen]
-PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
-DEV = {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}
-SHOW = "cat /proc/self/mountinfo"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory everybody may enter: tmp_path's parents are root's alone."""
-    directory = Path(tempfile.mkdtemp(prefix="pyrun-mounts-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def root(place: Path) -> Path:
-    return mounted.make_root(place / "root")
-
-
-@pytest.fixture
-def run(sandbox_fork: Callable[..., object], static_binary: Path, root: Path) -> Run:
-    def run(*entries: dict[str, object], script: str = SHOW, **more: object) -> Seen:
-        section = more.pop("linux", {})
-        config = {"mounts": [PROC, DEV, *entries], "linux": section, **more.pop("config", {})}  # type: ignore[dict-item]
-        keys = ("host", "meanwhile", "job", "user")
-        return sandbox_fork(  # type: ignore[return-value]
-            mounted.run, str(static_binary), str(root), config, script, *[more.get(key) for key in keys]
-        )
-
-    return run
-
-
-def tmpfs(*words: str, target: str = "/t") -> dict[str, object]:
-    return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": list(words)}
-
-
-def bind(source: object, *words: str, target: str = "/t", **more: object) -> dict[str, object]:
-    return {"destination": target, "source": str(source), "options": ["bind", *words], **more}
-
-
-def sh(*words: str) -> None:
-    subprocess.run(words, check=True)
-
+from mounted import SHOW, Run, Seen, bind, sh, tmpfs
 
 # ── fresh file systems ─────────────────────────────────────────────────────────────────────────────
 
@@ -203,11 +154,9 @@ def test_remount_of_a_mount_that_is_there(run: Run) -> None:
 
 
 @pytest.fixture
-def source(place: Path) -> Path:
-    directory = place / "source"
-    (directory / "below").mkdir(parents=True)
-    (directory / "file").write_text("text")
-    return directory
+def source(source: Path) -> Path:
+    (source / "below").mkdir()
+    return source
 
 
 def marked(directory: Path, words: str) -> Callable[[], None]:
@@ -248,6 +197,16 @@ def test_attributes_of_a_bind_mount(
     assert set(there.split()) <= seen and not set(absent.split()) & seen  # type: ignore[operator]
 
 
+def marked_and_hidden(directory: Path, words: str, hidden: bool) -> Callable[[], None]:
+    """The same. hidden: where the root of a user namespace cannot look, so that the planner has to open it."""
+
+    def host() -> None:
+        marked(directory, words)()
+        directory.parent.chmod(0o700 if hidden else 0o755)
+
+    return host
+
+
 # in a user namespace what the host's mount has is locked
 @pytest.mark.parametrize(
     ("host", "words", "there", "absent"),
@@ -264,13 +223,8 @@ def test_attributes_of_a_bind_mount(
 def test_locked_attributes_stay(
     run: Run, source: Path, root: Path, hidden: bool, host: str, words: str, there: str, absent: str
 ) -> None:
-    """hidden: where the root of the user namespace cannot look, the planner opens the source."""
     (root / "t").mkdir()
-
-    def prepare() -> None:
-        marked(source, host)()
-        source.parent.chmod(0o700 if hidden else 0o755)
-
+    prepare = marked_and_hidden(source, host, hidden)
     seen = run(bind(source, *words.split()), host=prepare, user=True).mounts()["/t"]["options"]
     assert set(there.split()) <= seen and not set(absent.split()) & seen  # type: ignore[operator]
 
@@ -284,11 +238,7 @@ def test_locked_attributes_cannot_be_taken_away(
     run: Run, source: Path, root: Path, hidden: bool, host: str, word: str
 ) -> None:
     (root / "t").mkdir()
-
-    def prepare() -> None:
-        marked(source, host)()
-        source.parent.chmod(0o700 if hidden else 0o755)
-
+    prepare = marked_and_hidden(source, host, hidden)
     failed = run(bind(source, word), host=prepare, user=True).failed
     assert failed is not None and failed[:2] == ("BIND", errno.EPERM) and "locked" in failed[2]
 

@@ -7,72 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import mounted
-from mounted import MAP, Seen
+from mounted import DEV, MAP, PROC, SHOW, Run, Seen, bind, sh, tmpfs
 from pyrun import linux
 from pyrun.plan.operations import Operation
 
-Run = Callable[..., Seen]
-PROC = {"destination": "/proc", "type": "proc", "source": "proc"}
-DEV = {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}
 PTS = {"destination": "/dev/pts", "type": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620"]}
-SHOW = "cat /proc/self/mountinfo"
 needs_user = pytest.mark.needs("user_namespaces")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory everybody may enter: tmp_path's parents are root's alone."""
-    directory = Path(tempfile.mkdtemp(prefix="pyrun-places-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
-def root(place: Path) -> Path:
-    return mounted.make_root(place / "root")
-
-
-@pytest.fixture
-def source(place: Path) -> Path:
-    directory = place / "source"
-    directory.mkdir()
-    (directory / "file").write_text("text")
-    return directory
-
-
-@pytest.fixture
-def run(sandbox_fork: Callable[..., object], static_binary: Path, root: Path) -> Run:
-    def run(*entries: dict[str, object], script: str = SHOW, **more: object) -> Seen:
-        standard = more.pop("standard", (PROC, DEV))
-        config = {"mounts": [*standard, *entries], "linux": more.pop("linux", {}), **more.pop("config", {})}  # type: ignore
-        keys = ("host", "meanwhile", "job", "user")
-        return sandbox_fork(  # type: ignore[return-value]
-            mounted.run, str(static_binary), str(root), config, script, *[more.get(key) for key in keys]
-        )
-
-    return run
-
-
-def tmpfs(*words: str, target: str = "/t") -> dict[str, object]:
-    return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": list(words)}
-
-
-def bind(source: object, *words: str, target: str = "/t", **more: object) -> dict[str, object]:
-    return {"destination": target, "source": str(source), "options": ["bind", *words], **more}
-
-
-def sh(*words: str) -> None:
-    subprocess.run(words, check=True)
 
 
 # ── links, /proc ───────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from oci.marks import NEITHER, shows
 V1 = pytest.mark.needs("cgroup1")
 V2 = pytest.mark.needs("cgroup2")
 MB = 1 << 20
+BURST = {"quota": 50000, "period": 100000, "burst": 10000}
 FIELD = "config: linux.resources."
 UNIFIED = Path("/sys/fs/cgroup")
 
@@ -39,6 +40,13 @@ def _set(box: Box, path: str, value: object) -> None:
     for each in parents:
         place = place.setdefault(each, {})
     place[last] = value
+
+
+def _applied(box: Box, controller: str, name: str, **resources: object) -> str:
+    """What a file of the cgroup says once a container with these resources is created."""
+    box.resources.update(resources)
+    box.create("true")
+    return box.limit(controller, name)
 
 
 # ── the path ───────────────────────────────────────────────────────────────────────────────────────
@@ -163,17 +171,14 @@ def test_limits_v1(box: Box, path: str, value: object, controller: str, name: st
 @V1
 @shows(f"{FIELD}memory.swap")
 def test_memory_swap_v1(box: Box) -> None:
-    box.resources["memory"] = {"limit": 64 * MB, "swap": 96 * MB}
-    box.create("true")
-    assert box.limit("memory", "memory.memsw.limit_in_bytes") == str(96 * MB)
+    both = {"limit": 64 * MB, "swap": 96 * MB}
+    assert _applied(box, "memory", "memory.memsw.limit_in_bytes", memory=both) == str(96 * MB)
 
 
 @V1
 @shows(f"{FIELD}memory.limit", f"{FIELD}memory.swap")
 def test_memory_without_a_limit_v1(box: Box) -> None:
-    box.resources["memory"] = {"limit": -1, "swap": -1}
-    box.create("true")
-    assert int(box.limit("memory", "memory.limit_in_bytes")) > 1 << 50
+    assert int(_applied(box, "memory", "memory.limit_in_bytes", memory={"limit": -1, "swap": -1})) > 1 << 50
 
 
 @V1
@@ -201,27 +206,22 @@ def test_check_before_update(box: Box) -> None:
 @V1
 @shows(f"{FIELD}cpu.burst", since={"runc": "1.2", "crun": "1.11"})
 def test_cpu_burst_v1(box: Box) -> None:
-    box.resources["cpu"] = {"quota": 50000, "period": 100000, "burst": 10000}
-    box.create("true")
-    assert box.limit("cpu", "cpu.cfs_burst_us") == "10000"
+    assert _applied(box, "cpu", "cpu.cfs_burst_us", cpu=BURST) == "10000"
 
 
 @V1
 @shows(f"{FIELD}cpu.idle", since={"runc": "1.2"})
 def test_cpu_idle_v1(box: Box) -> None:
     box.known_to_differ("crun", "with cgroup v2 only")
-    box.resources["cpu"] = {"idle": 1}
-    box.create("true")
-    assert box.limit("cpu", "cpu.idle") == "1"
+    assert _applied(box, "cpu", "cpu.idle", cpu={"idle": 1}) == "1"
 
 
 @V1
 @shows(f"{FIELD}cpu.realtimePeriod", f"{FIELD}cpu.realtimeRuntime")
 def test_cpu_realtime_v1(box: Box) -> None:
     """The parents' budget is 0 here, so 0 is all that the kernel grants."""
-    box.resources["cpu"] = {"realtimePeriod": 500000, "realtimeRuntime": 0}
-    box.create("true")
-    assert box.limit("cpu", "cpu.rt_period_us") == "500000"
+    realtime = {"realtimePeriod": 500000, "realtimeRuntime": 0}
+    assert _applied(box, "cpu", "cpu.rt_period_us", cpu=realtime) == "500000"
 
 
 THROTTLES = {
@@ -243,12 +243,14 @@ def _throttle_rows() -> list[Any]:
     ]
 
 
+def _throttle(field: str) -> dict[str, object]:
+    return {field: [{"major": MAJOR, "minor": MINOR, "rate": 123456}]}
+
+
 @V1
 @pytest.mark.parametrize("field", _throttle_rows())
 def test_throttle_v1(box: Box, field: str) -> None:
-    box.resources["blockIO"] = {field: [{"major": MAJOR, "minor": MINOR, "rate": 123456}]}
-    box.create("true")
-    assert box.limit("blkio", THROTTLES[field][0]) == f"{DISK} 123456"
+    assert _applied(box, "blkio", THROTTLES[field][0], blockIO=_throttle(field)) == f"{DISK} 123456"
 
 
 WEIGHT_DEVICE = f"{FIELD}blockIO.weightDevice[]."
@@ -285,9 +287,8 @@ def test_weights_that_need_a_scheduler(box: Box, block: dict[str, object]) -> No
     f"{FIELD}network.classID", f"{FIELD}network.priorities[].name", f"{FIELD}network.priorities[].priority"
 )
 def test_network_v1(box: Box) -> None:
-    box.resources["network"] = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}
-    box.create("true")
-    assert box.limit("net_cls", "net_cls.classid") == str(0x100001)
+    network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}
+    assert _applied(box, "net_cls", "net_cls.classid", network=network) == str(0x100001)
     assert "lo 5" in box.limit("net_prio", "net_prio.ifpriomap").splitlines()
     box.ok("delete", "--force", box.id)
 
@@ -364,50 +365,38 @@ def test_limits_v2(box: Box, path: str, value: object, name: str, content: str) 
 @pytest.mark.parametrize(("swap", "content"), [(96 * MB, str(32 * MB)), (64 * MB, "0"), (-1, "max")])
 def test_memory_swap_v2(box: Box, swap: int, content: str) -> None:
     """memory+swap of v1 less the memory."""
-    box.resources["memory"] = {"limit": 64 * MB, "swap": swap}
-    box.create("true")
-    assert box.limit("", "memory.swap.max") == content
+    assert _applied(box, "", "memory.swap.max", memory={"limit": 64 * MB, "swap": swap}) == content
 
 
 @V2
 @shows(f"{FIELD}cpu.shares")
 @pytest.mark.parametrize(("shares", "weights"), [(2, {"1"}), (1024, {"39", "100"}), (262144, {"10000"})])
 def test_cpu_shares_v2(box: Box, shares: int, weights: set[str]) -> None:
-    box.resources["cpu"] = {"shares": shares}
-    box.create("true")
-    assert box.limit("", "cpu.weight") in weights
+    assert _applied(box, "", "cpu.weight", cpu={"shares": shares}) in weights
 
 
 @V2
 @shows(f"{FIELD}cpu.period", f"{FIELD}cpu.quota")
 def test_cpu_period_v2(box: Box) -> None:
-    box.resources["cpu"] = {"quota": 30000, "period": 60000}
-    box.create("true")
-    assert box.limit("", "cpu.max") == "30000 60000"
+    assert _applied(box, "", "cpu.max", cpu={"quota": 30000, "period": 60000}) == "30000 60000"
 
 
 @V2
 @shows(f"{FIELD}cpu.burst", since={"runc": "1.2", "crun": "1.11"})
 def test_cpu_burst_v2(box: Box) -> None:
-    box.resources["cpu"] = {"quota": 50000, "period": 100000, "burst": 10000}
-    box.create("true")
-    assert box.limit("", "cpu.max.burst") == "10000"
+    assert _applied(box, "", "cpu.max.burst", cpu=BURST) == "10000"
 
 
 @V2
 @shows(f"{FIELD}cpu.idle", since={"runc": "1.2"})
 def test_cpu_idle_v2(box: Box) -> None:
-    box.resources["cpu"] = {"idle": 1}
-    box.create("true")
-    assert box.limit("", "cpu.idle") == "1"
+    assert _applied(box, "", "cpu.idle", cpu={"idle": 1}) == "1"
 
 
 @V2
 @pytest.mark.parametrize("field", _throttle_rows())
 def test_throttle_v2(box: Box, field: str) -> None:
-    box.resources["blockIO"] = {field: [{"major": MAJOR, "minor": MINOR, "rate": 123456}]}
-    box.create("true")
-    (line,) = box.limit("", "io.max").splitlines()
+    (line,) = _applied(box, "", "io.max", blockIO=_throttle(field)).splitlines()
     assert line.startswith(f"{DISK} ") and f"{THROTTLES[field][1]}=123456" in line
 
 

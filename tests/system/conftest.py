@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import leftovers
+from name_server import Site
 from unprivileged import SOLO, TESS, User, UserPyrun, make_users
 
 
@@ -32,3 +34,16 @@ def tess(static_binary: Path, prepared_store: Path) -> Iterator[UserPyrun]:
 def solo(static_binary: Path, prepared_store: Path) -> Iterator[UserPyrun]:
     """pyrun as a user who may map nobody but herself."""
     yield from _as(SOLO, static_binary, prepared_store)
+
+
+@pytest.fixture
+def site(static_binary: Path, tmp_path: Path) -> Iterator[Site]:
+    subprocess.run(
+        "ip netns add first && ip netns delete first", shell=True, check=True
+    )  # makes /run/netns a mount
+    before = leftovers.picture()
+    made = Site(tmp_path / "run", static_binary)
+    yield made
+    made.close()
+    left = leftovers.settle(before)
+    assert not left, "left on the host:\n" + "\n".join(left)

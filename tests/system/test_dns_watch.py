@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import leftovers
-from name_server import Networks, until
+from name_server import Networks, processes, until
 from pyrun.network import guard
 
 STAND_IN = """
@@ -186,8 +186,8 @@ def test_a_reload_that_hangs_is_ended(host: Host) -> None:
     until(lambda: host.calls() == 1, 2.0)
     os.kill(guard.status()["pid"], signal.SIGTERM)
     words = f"{host.run}/heal"
-    until(lambda: not _running("boot_cold.py network reload"), 2.0)
-    for pid in _running(words) + _running("sleep 1000"):
+    until(lambda: not processes("boot_cold.py network reload"), 2.0)
+    for pid in processes(words) + processes("sleep 1000"):
         os.kill(pid, signal.SIGKILL)
 
 
@@ -234,14 +234,3 @@ def test_the_spare_holds_nothing_and_says_who_it_is(host: Host) -> None:
     assert held.pop(3).startswith("pipe:") and held == dict.fromkeys(range(3), "/dev/null")
     own = [line for line in (place / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
     assert int(own[0].split()[1]) < 100, own
-
-
-def _running(words: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if words in path.read_text().replace("\0", " "):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found

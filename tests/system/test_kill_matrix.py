@@ -42,6 +42,7 @@ SCENARIOS = {
         ("-d", "--name=victim", "-p", "8099:80", "busybox", "sleep", "1000"), kept=True, lives=True
     ),
     "bundle": Scenario(("--bundle", "{bundle}", "victim")),
+    "bundle -p": Scenario(("--bundle", "{bundle}", "--net=bridge", "-p", "8099:80", "victim"), least=100),
 }
 WALKED: dict[str, int] = {}
 

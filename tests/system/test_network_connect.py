@@ -220,7 +220,7 @@ def own_addresses(pyrun: Pyrun, name: str, hostname: str = "") -> list[str]:
     """What /etc/hosts says of the container's own name."""
     hostname = hostname or inside(pyrun, name, "hostname")
     lines = [line.split() for line in inside(pyrun, name, "cat /etc/hosts").splitlines()]
-    return [line[0] for line in lines if line[1:] == [hostname]]
+    return [line[0] for line in lines if line[1:] == hostname.split()]
 
 
 def test_names_are_answered_by_the_network_that_is_left(two: Pyrun) -> None:
@@ -272,13 +272,15 @@ def test_a_network_that_leads_nowhere_answers_names_all_the_same(two: Pyrun) -> 
 
 def test_what_the_start_said_of_names_stays(two: Pyrun) -> None:
     words = ("--dns=192.0.2.53", "--dns-search=shop.example", "--dns-option=ndots:2",
-             "--add-host=printer:192.0.2.9", "--hostname=desk")  # fmt: skip
+             "--add-host=printer:192.0.2.9", "--hostname=desk.example.com")  # fmt: skip
+    own = "desk.example.com desk"
     two.ok("run", "-d", "--name=web", "--network=front", *words, *SLEEP)
+    assert own_addresses(two, "web", own) == ["10.1.0.2", "fd00:1::a01:2"]
     two.ok("network", "connect", "back", "web")
     two.ok("network", "disconnect", "front", "web")
     told = "nameserver 10.2.0.1\nsearch shop.example\noptions ndots:2"
     assert inside(two, "web", "cat /etc/resolv.conf") == told
-    assert own_addresses(two, "web") == ["10.2.0.2", "fd00:2::a02:2"]
+    assert own_addresses(two, "web", own) == ["10.2.0.2", "fd00:2::a02:2"]
     assert own_addresses(two, "web", "printer") == ["192.0.2.9"]
     lease = two.runroot / "networks" / "back" / "leases" / "10.2.0.2"
     assert "dns 192.0.2.53" in lease.read_text().splitlines(), "the resolver asks the servers that were given"
@@ -286,7 +288,8 @@ def test_what_the_start_said_of_names_stays(two: Pyrun) -> None:
     assert sorted(inside(two, "web", "cat /etc/resolv.conf").splitlines()) == [
         "nameserver 192.0.2.53", "options ndots:2", "search shop.example",
     ]  # fmt: skip
-    assert own_addresses(two, "web") == [] and own_addresses(two, "web", "printer") == ["192.0.2.9"]
+    assert own_addresses(two, "web", own) == [] and own_addresses(two, "web", "printer") == ["192.0.2.9"]
+    assert "desk" not in inside(two, "web", "cat /etc/hosts")
 
 
 def test_what_the_container_wrote_itself_stays(two: Pyrun, tmp_path: Path) -> None:

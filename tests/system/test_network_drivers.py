@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from command import Pyrun
+from published import SERVE, ask_udp, fetch, udp_server
 from segments import CARD, FAR, GATEWAY, HOST, pings, segment, shell
 
 ADDRESS = "192.168.50.9"
+SIX = "2001:db8:50"
 IPVLAN = "CONFIG_IPVLAN"
 
 
@@ -144,6 +149,71 @@ def test_a_card_and_a_bridge_together(card: None, pyrun: Pyrun) -> None:
         shell(f"ip route del default via {GATEWAY} metric 5000")
 
 
+def reached_from(pyrun: Pyrun, name: str = "web") -> dict[str, dict[str, Any]]:
+    """What `pyrun port` says of each protocol at 8080 of every address."""
+    rows = map(json.loads, pyrun.ok("port", "--format=json", name).splitlines())
+    return {row["Protocol"]: row for row in rows if row["HostIp"] == "0.0.0.0"}
+
+
+def test_a_published_port_beside_a_card_with_the_default_route(
+    card: None, pyrun: Pyrun, internet: SimpleNamespace
+) -> None:
+    """Connections are answered by the bridge they came in by; of datagrams it is told that they are not."""
+    on_the_card(pyrun)
+    published = ("-p", "8080:80", "-p", "8080:80/udp")
+    pyrun.ok("run", "-d", "--name=web", "--network=lan", "--network=bridge", *published, "busybox", *SERVE)
+    place = f"{internet.host}:8080"
+
+    def asked() -> list[str]:
+        with udp_server("web", 80):
+            by_udp = ask_udp(internet, "neighbour", internet.host, 8080)
+        return [fetch(place, "/cgi-bin/who", at="neighbour"), by_udp]
+
+    assert "default via 192.168.50.1" in pyrun.ok("exec", "web", "ip", "route")
+    assert asked() == [internet.neighbour, ""]
+    found = reached_from(pyrun)
+    assert sorted(found["tcp"]["ReachableFrom"]["lan"]) == sorted([internet.host, HOST])
+    assert found["udp"]["ReachableFrom"] == {"host": True, "lan": [], "containers": True}
+    assert (found["udp"]["AnswersLeaveBy"], found["udp"]["OnlyContainersOf"]) == ("eth0", "bridge")
+    assert (found["tcp"]["AnswersLeaveBy"], found["tcp"]["OnlyContainersOf"]) == ("", "")
+    assert "no: udp is answered by eth0" in pyrun.ok("port", "--format=table", "web")
+
+    pyrun.ok("network", "disconnect", "lan", "web")
+    assert asked() == [internet.neighbour] * 2
+    assert reached_from(pyrun)["udp"]["AnswersLeaveBy"] == ""
+    pyrun.ok("network", "connect", "--gw-priority=1", "lan", "web")
+    assert "default via 192.168.50.1" in pyrun.ok("exec", "web", "ip", "route")
+    assert asked() == [internet.neighbour, ""]
+    assert reached_from(pyrun)["tcp"]["ReachableFrom"]["lan"]
+    # nor is it a matter of pyrun's rule: what the kernel says is told
+    shell("ip -n web rule delete priority 1000")
+    assert fetch(place, at="neighbour", tries=1) == ""
+    found = reached_from(pyrun)
+    assert (found["tcp"]["ReachableFrom"]["lan"], found["tcp"]["AnswersLeaveBy"]) == ([], "eth0")
+
+
+def test_a_port_that_is_published_when_the_bridge_comes_after_the_card(
+    six: None, pyrun: Pyrun, internet: SimpleNamespace
+) -> None:
+    on_the_card(pyrun)
+    pyrun.ok("network", "create", "--ipv6", "both")
+    pyrun.ok("run", "-d", "--name=web", "--network=lan", "busybox", *SERVE)
+    assert "is on no network that ports" in pyrun.fails(1, "port", "add", "web", "8080:80")
+    pyrun.ok("network", "connect", "both", "web")
+    pyrun.ok("port", "add", "web", "8080:80")
+    assert fetch(f"{internet.host}:8080", "/cgi-bin/who", at="neighbour") == internet.neighbour
+    for family in ("-4", "-6"):
+        assert len(shell(f"ip -n web {family} rule show priority 1000").splitlines()) == 1
+    for other in ("both", "bridge"):  # a neighbour is answered straight, another network by the gateway
+        asking = ("busybox", "wget", "-qO-", f"http://{internet.host}:8080/")
+        assert pyrun.ok("run", "--rm", f"--network={other}", *asking) == "hello"
+    pyrun.ok("port", "rm", "web", "8080")
+    pyrun.ok("network", "disconnect", "both", "web")
+    pyrun.ok("network", "connect", "both", "web")
+    pyrun.ok("port", "add", "web", "8080:80")
+    assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+
+
 def test_connect_and_disconnect_a_running_container(card: None, pyrun: Pyrun) -> None:
     pyrun.ok(
         "network", "create", "-d", "macvlan", "-o", f"parent={CARD}", "--subnet", "192.168.50.0/24", "lan"
@@ -161,6 +231,105 @@ def test_connect_and_disconnect_a_running_container(card: None, pyrun: Pyrun) ->
     pyrun.ok("network", "connect", "--ip", ADDRESS, "lan", "web")
     pyrun.ok("rm", "-f", "web")
     assert ADDRESS not in leases(pyrun)
+
+
+def on_the_card(pyrun: Pyrun, *options: str, name: str = "lan") -> None:
+    """A macvlan network with the segment's two subnets."""
+    subnets = ("--subnet=192.168.50.0/24", "--ip-range=192.168.50.64/26", f"--subnet={SIX}::/64")
+    pyrun.ok("network", "create", "-d", "macvlan", "-o", f"parent={CARD}", *subnets, *options, name)
+
+
+@pytest.fixture
+def six(card: None) -> None:
+    """IPv6 for the machine behind the card, and for the host on it."""
+    shell(
+        f"ip -n {FAR} addr add {SIX}::1/64 dev far nodad",
+        f"ip addr add {SIX}::2/64 dev {CARD} nodad",
+    )
+
+
+def test_the_first_packet_of_ipv6_arrives(six: None, pyrun: Pyrun) -> None:
+    """The address is taken packets for when `run` returns, and nothing of the interface is still being asked about."""
+    on_the_card(pyrun)
+    script = f"ip addr; ping -6 -c1 -W1 {SIX}::1"
+    seen = pyrun.ok("run", "--rm", "--network=lan", "busybox", "sh", "-c", script)
+    assert "inet6 fe80::" in seen and "tentative" not in seen
+    assert "1 packets received" in seen
+    for number in range(20):
+        address = f"{SIX}::a{number}"
+        pyrun.ok("run", "-d", "--name=web", f"--network=lan:ip6={address}", "busybox", "sleep", "100")
+        assert pings(address, at=FAR), f"the packet of start {number}"
+        pyrun.ok("rm", "-f", "web")
+
+
+def test_a_host_shim_has_ipv6_as_well(six: None, pyrun: Pyrun) -> None:
+    on_the_card(pyrun, "-o", "host-shim=on")
+    pyrun.ok("run", "-d", "--name=web", f"--network=lan:ip6={SIX}::9", "busybox", "sleep", "100")
+    assert pings(f"{SIX}::9"), "from the host, its first packet"
+    seen = pyrun.ok("exec", "web", "ping", "-6", "-c1", "-W1", f"{SIX}::2")
+    assert "1 packets received" in seen, "to the host"
+    assert pings(f"{SIX}::9", at=FAR), "from the segment"
+    shell(f"ip -n {FAR} neigh flush all")
+    assert pings(f"{SIX}::2", at=FAR)
+    card_mac = Path(f"/sys/class/net/{CARD}/address").read_text().strip()
+    assert f"lladdr {card_mac}" in shell(f"ip -n {FAR} neigh show {SIX}::2"), "the shim answered for the host"
+    pyrun.ok("rm", "-f", "web")
+    assert f"{SIX}::9" not in shell("ip -6 route") + shell("ip -6 neigh show nud permanent")
+
+
+def test_an_mtu_is_the_interfaces_own(card: None, pyrun: Pyrun) -> None:
+    on_the_card(pyrun, "--mtu=1400", "-o", "host-shim=on")
+    pyrun.ok("run", "-d", "--name=web", "--network=lan", "busybox", "sleep", "100")
+    mtu = ("cat", "/sys/class/net/eth0/mtu")
+    assert pyrun.ok("exec", "web", *mtu) == "1400"
+    (shim,) = Path("/sys/class/net").glob("pym*")
+    assert (shim / "mtu").read_text() == "1400\n", "more would be dropped on its way in"
+    pyrun.ok("network", "disconnect", "lan", "web")
+    pyrun.ok("network", "connect", "lan", "web")
+    assert pyrun.ok("exec", "web", *mtu) == "1400"
+    pyrun.ok("rm", "-f", "web")
+    assert pyrun.ok("run", "--rm", f"--network=macvlan:{CARD}:ip={ADDRESS}", "busybox", *mtu) == "1500"
+    pyrun.ok("network", "rm", "lan")
+    on_the_card(pyrun, "-o", "com.docker.network.driver.mtu=1450")
+    assert pyrun.ok("run", "--rm", "--network=lan", "busybox", *mtu) == "1450"
+    assert " mtu 1450 " in pyrun.ok("run", "--rm", "--dry-run", "--network=lan", "busybox", "true")
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
+def test_an_mtu_greater_than_the_cards(card: None, pyrun: Pyrun, driver: str) -> None:
+    made = ("-d", driver, "-o", f"parent={CARD}", "--mtu=1600")
+    error = pyrun.fails(125, "network", "create", *made, "lan")
+    first, hint = error.splitlines()
+    assert first == f"pyrun: network create -d {driver}: --mtu 1600: is more than the 1500 of {CARD}"
+    assert "--mtu 1500" in hint
+    assert pyrun.fails(1, "network", "inspect", "lan").startswith("pyrun: no such network")
+    shell(hint.partition("carries more: ")[2])
+    pyrun.ok("network", "create", *made, "lan")
+    shell(f"ip link set {CARD} mtu 1500")
+    if driver == "macvlan":
+        error = pyrun.fails(125, "run", "--rm", "--network=lan", "busybox", "true")
+        assert f"--mtu 1600: is more than the 1500 of {CARD}" in error
+
+
+def test_two_starts_at_once_never_have_one_mac(card: None, pyrun: Pyrun) -> None:
+    """On two networks of one card, where neither knows of the other's addresses."""
+    on_the_card(pyrun)
+    mac, bare = "02:00:00:00:00:77", f"macvlan:{CARD}"
+
+    def start(number: int) -> subprocess.CompletedProcess[str]:
+        wanted = f"lan:mac={mac}" if number % 2 else f"{bare}:ip=192.168.50.{200 + number},mac={mac}"
+        return pyrun("run", "-d", "--name", f"c{number}", f"--network={wanted}", "busybox", "sleep", "100")
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(start, range(6)))
+    started = [number for number, each in enumerate(done) if each.returncode == 0]
+    assert len(started) == 1, [each.stderr for each in done]
+    told = f"the MAC address {mac} is that of container c{started[0]} on "
+    assert [told in each.stderr for each in done].count(True) == len(done) - 1
+    assert [path.name for path in pyrun.runroot.glob("macs/*")] == [f"{CARD}-{mac}"]
+    pyrun.ok("network", "disconnect", "lan" if started[0] % 2 else bare, f"c{started[0]}")
+    assert not list(pyrun.runroot.glob("macs/*"))
+    pyrun.ok("run", "--rm", f"--network=lan:mac={mac}", "busybox", "true")
 
 
 # ── l2 ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,8 +464,15 @@ def test_a_plan_tells_every_step(card: None, pyrun: Pyrun) -> None:
 
 
 def test_a_killed_planner_leaves_no_lease_for_long(card: None, pyrun: Pyrun) -> None:
-    """Its claim is dead, and the next who wants that very address takes it."""
+    """Its claims are dead, and the next who wants that very address takes it."""
     directory = pyrun.runroot / f"networks/macvlan:{CARD}/leases"
     directory.mkdir(parents=True)
-    (directory / ADDRESS).write_text(f"{'0' * 64} 999999 1\nname gone\n")
+    mac, other = f"{CARD}-02:42:c0:a8:32:09", f"{CARD}-02:42:00:00:00:01"
+    macs = pyrun.runroot / "macs"
+    macs.mkdir()
+    for file in (directory / ADDRESS, macs / mac, macs / other):
+        file.write_text(f"{'0' * 64} 999999 1\nname gone\n")
     pyrun.ok("run", "--rm", f"--network=macvlan:{CARD}:ip={ADDRESS}", "busybox", "true")
+    assert [path.name for path in macs.iterdir()] == [other]
+    assert pyrun.ok("system", "reconcile") == f"MAC address {other}: freed"
+    assert not list(macs.iterdir())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import hostile
 from command import Pyrun
 from segments import shell
 
@@ -49,6 +51,18 @@ def test_they_meet_on_the_loopback(web: Pyrun) -> None:
     assert web.ok("exec", "web", "sh", "-c", fetch) == "inside"
     web.ok("rm", "-f", "server")
     assert "eth0" in web.ok("exec", "web", "ip", "link"), "the end of the guest changes nothing"
+
+
+def test_a_bundle_shares_its_namespace_and_keeps_its_files(pyrun: Pyrun, tmp_path: Path) -> None:
+    bundle = hostile.put_bundle(pyrun, tmp_path / "bundle", args=["sleep", "100"])
+    for name, network in (("alone", []), ("wired", ["--network=bridge"])):
+        pyrun.ok("run", "-d", "--bundle", str(bundle), *network, name)
+        namespace = pyrun.ok("exec", name, "readlink", "/proc/self/ns/net")
+        script = "readlink /proc/self/ns/net; cat /etc/hostname; cat /etc/hosts"
+        words = ("--rm", f"--network=container:{name}", "busybox")
+        seen = pyrun.ok("run", *words, "sh", "-c", script).splitlines()
+        assert seen[0] == namespace and re.fullmatch("[0-9a-f]{12}", seen[1])
+        assert "127.0.0.1\tlocalhost" in seen, "a bundle's own files are its own"
 
 
 def test_by_its_id_and_when_it_is_gone(web: Pyrun) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -223,10 +225,49 @@ def test_the_next_owner_of_the_address_inherits_nothing(pyrun: Pyrun, internet: 
     pyrun.ok("exec", "box", "nslookup", internet.name)
     assert page("box", internet.far) == f"you are {internet.host}"
     pyrun.ok("rm", "-f", "box")
-    assert "10.77.0.99" in elements("admitted"), "the answer's time is not over"
+    # as if its end had not taken them away
+    answered = f"10.77.0.99 . {internet.far} timeout 60s"
+    run("nft", "add", "element", "inet", "pyrun", "admitted", f"{{ {answered} }}")
     start(pyrun, "next", f"{internet.gateway}", "--ip", "10.77.0.99")
     assert elements("admitted") == ""
     assert page("next", internet.far) == REFUSED
+
+
+@pytest.mark.parametrize("how", ["rm -f", "stop", "exit", "all killed", "policy changed"])
+def test_nothing_of_a_name_stays(pyrun: Pyrun, internet: SimpleNamespace, how: str) -> None:
+    """What the resolver let in goes with the container, though its time is not over; what a neighbour has stays."""
+    start(pyrun, "keeper", "internet.test")
+    start(pyrun, "box", "internet.test:80/tcp,*.internet.test", *["--rm"] * (how in ("stop", "exit")))
+    own, kept = address_of("box"), address_of("keeper")
+    for name in ("keeper", "box"):
+        pyrun.ok("exec", name, "nslookup", internet.name)
+    pyrun.ok("exec", "box", "nslookup", "www.internet.test")
+    assert own in elements("admitted") and own in elements("admitted_at") and kept in elements("admitted")
+    if how == "all killed":
+        state = pyrun.state("box")
+        for key in ("monitor_pid", "pid"):
+            os.kill(int(str(state[key])), signal.SIGKILL)
+        assert soon(lambda: not os.path.exists(f"/proc/{state['pid']}/ns/net"), 5)
+        assert own in elements("admitted")
+        pyrun.ok("system", "reconcile")
+    elif how == "exit":
+        pyrun.ok("kill", "box")
+    elif how == "policy changed":
+        pyrun.ok("network", "policy", "box", "none")
+    else:
+        pyrun.ok(*how.split(), *["-t", "0"] * (how == "stop"), "box")
+    assert soon(lambda: own not in elements("admitted") + elements("admitted_at"), 5.0)
+    assert kept in elements("admitted")
+
+
+def test_reconcile_finds_what_nobody_holds(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    start(pyrun, "box", internet.gateway)
+    run("nft", "add", "element", "inet", "pyrun", "policed", "{ 10.77.0.99 }")
+    told = pyrun.ok("system", "reconcile")
+    assert told == "the egress policy of 10.77.0.99 was left over and has been removed"
+    assert elements("policed") == address_of("box")
+    assert pyrun.ok("system", "reconcile") == "nothing to clean up"
+    assert (page("box", internet.gateway), page("box", internet.far)) == (f"you are {internet.host}", REFUSED)
 
 
 def test_it_comes_back_after_a_flush(pyrun: Pyrun, internet: SimpleNamespace) -> None:

@@ -148,6 +148,24 @@ def test_prune_leaves_networks_in_use(pyrun: Pyrun) -> None:
     assert os.listdir(pyrun.root / "networks") == []
 
 
+def test_a_network_of_the_driver_none_is_kept_while_a_container_is_on_it(pyrun: Pyrun) -> None:
+    pyrun.ok("network", "create", "--driver=none", "paper")
+    ident = pyrun.ok("run", "-d", "--name=web", "--network=paper", *SLEEP)
+    for words in (("rm", "paper"), ("rm", "-f", "paper")):
+        assert pyrun.fails(1, "network", *words).startswith("pyrun: network paper is used by web")
+    assert pyrun.ok("network", "prune") == ""
+    (found,) = json.loads(pyrun.ok("network", "inspect", "paper"))
+    assert found["Containers"] == {ident: {"Name": "web"}}
+    (row,) = (row for row in pyrun.ok("network", "ls", "--format=json").splitlines() if "paper" in row)
+    assert json.loads(row)["containers"] == {"web": ""}
+    pyrun.ok("rm", "-f", "web")
+    pyrun.ok("run", "--rm", "--network=paper", "busybox", "true")
+    assert pyrun.ok("network", "rm", "paper") == "paper"
+    assert not (pyrun.runroot / "networks/paper").exists()
+    error = pyrun.fails(125, "run", "--rm", "--network=paper", "busybox", "true")
+    assert error.startswith("pyrun: no such network: paper")
+
+
 REFUSED: tuple[tuple[int, tuple[str, ...], str], ...] = (
     (125, ("a/b",), "network create 'a/b' is no name of a network"),
     (125, ("host",), "network create host: the name is pyrun's own"),

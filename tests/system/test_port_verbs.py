@@ -62,6 +62,26 @@ def test_from_where_each_is_reachable(pyrun: Pyrun, internet: SimpleNamespace) -
     assert "FROM THE LAN" in pyrun.ok("port", "web", "--format", "table")
 
 
+@pytest.mark.parametrize("icc", [True, False])
+def test_an_isolated_network_is_not_reached_from_others(
+    pyrun: Pyrun, internet: SimpleNamespace, icc: bool
+) -> None:
+    pyrun.ok("network", "create", "--isolate", *[] if icc else ["--icc=false"], "walled")
+    pyrun.ok("run", "-d", "--name=web", "--network=walled", "-p", "8080:80", "busybox", *SERVE)
+    row = json.loads(pyrun.ok("port", "--format=json", "web"))
+    assert row["ReachableFrom"] == {"host": True, "lan": [internet.host], "containers": icc}
+    assert row["OnlyContainersOf"] == "walled"
+    assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+    # the shell stays: as the first process of a container, wget would not heed the signal of timeout
+    asking = ("busybox", "sh", "-c", f"timeout 1 wget -qO- http://{internet.host}:8080/; true")
+    heard = {
+        other: pyrun("run", "--rm", f"--network={other}", *asking).stdout.strip()
+        for other in ("bridge", "walled")
+    }
+    assert heard == {"bridge": "", "walled": "hello" if icc else ""}
+    assert ("of walled alone" in pyrun.ok("port", "--format=table", "web")) is icc
+
+
 def test_bridges_of_others_are_not_the_lan(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     """docker0 and virbr0 have addresses too; a bridge that holds a card, or leads to a gateway, is a way in."""
     pyrun.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sleep", "60")

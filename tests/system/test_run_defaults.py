@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from command import Pyrun
 
 NONE = "--network=none"
@@ -157,6 +159,13 @@ def test_etc_files(pyrun: Pyrun) -> None:
         line for line in Path("/etc/resolv.conf").read_text().splitlines() if line.startswith("nameserver")
     ]
     assert inside(pyrun, "grep nameserver /etc/resolv.conf").splitlines() == servers
+
+
+@pytest.mark.parametrize(("given", "names"), [("box", "box"), ("x.example.com", "x.example.com x")])
+def test_the_short_name_stands_behind_the_whole_one(pyrun: Pyrun, given: str, names: str) -> None:
+    words = ("--rm", "-h", given, "busybox", "sh", "-c", "tail -1 /etc/hosts; cat /etc/hostname")
+    last, whole = pyrun.ok("run", *words).splitlines()
+    assert re.fullmatch(rf"[0-9.]+\t{names}", last) and whole == given
 
 
 def test_etc_files_can_be_written_and_are_its_own(pyrun: Pyrun) -> None:

@@ -112,11 +112,49 @@ def test_a_bundle_in_the_background(pyrun: Pyrun, bundle: Path) -> None:
     assert "no such command" in refused(pyrun, 127, "run", "-d", "--bundle", str(bundle), "behind")
 
 
+def test_a_bundle_on_a_bridge_is_a_container_like_any_other(pyrun: Pyrun, bundle: Path) -> None:
+    pyrun.ok("network", "create", "--subnet=10.1.0.0/24", "front")
+    start = ("--bundle", str(bundle), *BRIDGE, "-p")
+    pyrun.ok("run", "-d", *start, "8080:80", "job")
+    before = pyrun.start("run", *start, "8081:80", "before")
+    assert before.stdout and "LOOPBACK" in before.stdout.readline()
+    rows = {row["ID"]: row for row in map(json.loads, pyrun.ok("ps", "--format=json").splitlines())}
+    assert {name: row["Networks"] for name, row in rows.items()} == {"job": "bridge", "before": "bridge"}
+    assert rows["job"]["Ports"] == "0.0.0.0:8080->80/tcp"
+    assert rows["before"]["Ports"] == "0.0.0.0:8081->80/tcp"
+    assert " 0.0.0.0:8080->80/tcp " in pyrun.ok("ps") and rows["job"]["Image"] == str(bundle)
+    for name in rows:
+        pyrun.ok("network", "connect", "--ip=10.1.0.9", "front", name)
+        assert "inet 10.1.0.9/24" in pyrun.ok("exec", name, "sh", "-c", "ip addr show eth1")
+        pyrun.ok("network", "disconnect", "front", name)
+        assert "eth1" not in pyrun.ok("exec", name, "sh", "-c", "ip addr")
+    pyrun.ok("port", "add", "job", "8082:82")
+    assert pyrun.ok("port", "job") == "80/tcp -> 0.0.0.0:8080\n82/tcp -> 0.0.0.0:8082"
+    pyrun.ok("network", "connect", "front", "job")  # both ends are to be taken away with it
+    pyrun.ok("rm", "-f", *rows)
+    assert hostile.stored(pyrun) == set(), "nothing outlives it"
+    for kept in ("ports", "networks/front/leases", "networks/bridge/leases", "networks/policies"):
+        assert not list((pyrun.runroot / kept).glob("[0-9]*")), kept
+
+
+def test_a_bundle_without_a_network_of_ours_is_left_alone(pyrun: Pyrun, bundle: Path) -> None:
+    pyrun.ok("run", "-d", "--bundle", str(bundle), "lone")
+    expected = "pyrun: container lone is of a bundle, and was started without a network of pyrun's\nhint: "
+    for words in ("connect bridge lone", "disconnect bridge lone", "policy lone none"):
+        assert pyrun.fails(1, "network", *words.split()).startswith(expected)
+    pyrun.ok("run", "-d", "--bundle", str(bundle), "--network=none", "later")
+    pyrun.ok("network", "connect", "bridge", "later")
+    assert "eth0" in pyrun.ok("exec", "later", "sh", "-c", "ip addr")
+
+
 def test_the_directory_of_an_images_container_is_nobody_elses(pyrun: Pyrun, bundle: Path) -> None:
     pyrun.ok("run", "--net=none", "--name", "kept", "busybox", "true")
     (kept,) = (pyrun.root / "containers").iterdir()
     assert "exists" in refused(pyrun, 125, "run", "-d", "--bundle", str(bundle), kept.name)
-    assert "'kept' is in use" in refused(pyrun, 125, "run", "-d", "--bundle", str(bundle), "--name=kept")
+    for words in (("-d", "--name=kept"), ("--name=kept",), ("kept",), ("-d", "kept"), ("--dry-run", "kept")):
+        assert "'kept' is in use" in refused(pyrun, 125, "run", "--bundle", str(bundle), *words)
+    for words in ((*BRIDGE, kept.name), ("-d", *BRIDGE, kept.name)):
+        assert "exists" in refused(pyrun, 125, "run", "--bundle", str(bundle), *words)
     assert "the id" in refused(pyrun, 125, "run", "--bundle", str(bundle), "--name=one", "two")
     assert (kept / "container.json").exists()
 

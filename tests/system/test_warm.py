@@ -27,7 +27,8 @@ class Planner:
 
     def __init__(self, pyrun: Pyrun) -> None:
         self.pyrun = pyrun
-        self.socket = pyrun.runroot / "warm/socket"
+        names = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("mnt", "net")]
+        self.socket = pyrun.runroot / "warm" / f"{names[0]}-{names[1]}"
 
     def processes(self) -> dict[int, int]:
         """pid -> parent, of those that work in this run directory."""

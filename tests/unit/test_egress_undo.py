@@ -9,7 +9,7 @@ import pytest
 
 from pyrun.errors import NotFound
 from pyrun.network import later, rebuilding
-from pyrun.network.egress import policy, start
+from pyrun.network.egress import covering, policy, start
 from pyrun.network.endpoint import Wire
 
 IDENTIFIER = "a" * 64
@@ -51,6 +51,19 @@ def test_each_address_is_undone_for_whoever_claimed_it(run_directory: Path) -> N
     )
     given = start.undo_of(policy.Policy("none"), first, "somebody 9 90")
     assert given[0].endswith("leases/10.1.0.2\tsomebody 9 90")
+
+
+def test_names_are_a_matter_of_their_own(run_directory: Path) -> None:
+    """What they resolved to is not known beforehand: before an address is given up, a program looks."""
+    asked = policy.Policy("list")
+    asked.domains = [("example.org", "*", "*")]
+    one = wire(run_directory, "n1", ("10.1.0.2", f"{IDENTIFIER} 7 70"))
+    lines = start.undo(IDENTIFIER, asked, [one])
+    assert lines[0].startswith("finish\t") and lines[0].endswith(f"\t{policy.path(IDENTIFIER)}")
+    assert lines[1] == f"unlink\t{policy.path(IDENTIFIER)}"
+    others = start.undo(IDENTIFIER, policy.Policy("dns"), [one])
+    assert not [line for line in others if line.startswith("finish")]
+    assert covering.finish(policy.path(IDENTIFIER)) == [], "nothing is to be done twice"
 
 
 def test_what_precedes_is_undone_before_the_address_is_given_up(run_directory: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NotFound, UsageError
-from pyrun.network import attach, claims, explain_drivers, shaping, strangers
-from pyrun.network.drivers import cni, cni_config, ipvlan, joined, l2, leasing, links, macvlan
+from pyrun.network import attach, claims, explain_drivers, leases, shaping, stations, strangers
+from pyrun.network.drivers import answering, cni, cni_config, ipvlan, joined, l2, leasing, links, macvlan
 from pyrun.plan.operations import Operation
 
 # ── --net-rate, --net-fault ────────────────────────────────────────────────────────────────────────
@@ -220,6 +220,97 @@ def test_a_routed_ipvlan_sends_straight_out() -> None:
     assert not [each for each in links.dressing(wire, False, False) if each.kind == "CARD_ROUTE"]
 
 
+@pytest.mark.parametrize(("mtu", "words"), [(1400, "netns {name} mtu 1400 type"), (0, "netns {name} type")])
+def test_the_mtu_of_an_ipvlan_is_told_where_it_is_made(mtu: int, words: str) -> None:
+    (made,) = ipvlan.operations({"ifname": "eth0", "mtu": mtu, "options": {"mode": "l2"}}, card())
+    assert made.args[-1] == mtu
+    assert words in explain_drivers.EXPLAIN["IPVLAN"](made)[1]
+
+
+def test_a_shim_has_the_hosts_addresses_of_the_containers_subnets() -> None:
+    wire = {"ifname": "eth0", "link": "pymx", "mac": "02:00:00:00:00:09", "mtu": 0, "options": {"host_shim": True},
+            "address": "192.168.50.9", "prefix": 24, "address6": "2001:db8::9", "prefix6": 64}  # fmt: skip
+    there = card(addresses=["10.9.0.2/24", "192.168.50.2/24", "2001:db8:9::2/64", "2001:db8::2/64"])
+    four, six = macvlan.afterwards(wire, there)
+    assert four == Operation("SHIM", "pymx", "lan1", "192.168.50.9", "192.168.50.2", 0)
+    assert six == Operation("SHIM6", "pymx", "2001:db8::9", "2001:db8::2", "eth0", "02:00:00:00:00:09")
+    for less in ({**wire, "address6": "", "prefix6": 0}, wire):
+        only = card(addresses=["192.168.50.2/24"])
+        assert [each.kind for each in macvlan.afterwards(less, only)] == ["SHIM"], (
+            "neither side has IPv6 alone"
+        )
+    assert macvlan.afterwards({**wire, "options": {"host_shim": False}}, there) == []
+
+
+# ── the way of answers ─────────────────────────────────────────────────────────────────────────────
+
+
+def bridged(name: str, **given: Any) -> dict[str, Any]:
+    return {"ifname": name, "address": "10.77.0.2", "prefix": 16, "gateway": "10.77.0.1", "address6": "", "prefix6": 0,
+            "gateway6": "", "internal": False, "gw_priority": 0, **given}  # fmt: skip
+
+
+def test_answers_go_by_the_bridge_where_a_card_has_the_default_route() -> None:
+    beside = bridged("eth1", driver="macvlan", address="192.168.50.9", prefix=24, gateway="192.168.50.1")
+    led = [Operation("ANSWERS", "eth0", "10.77.0.2", 16, "10.77.0.1")]
+    assert answering.operations([bridged("eth0"), {**beside, "gw_priority": 1}]) == led
+    assert answering.operations([beside, bridged("eth0")]) == led, "the first has it"
+    assert answering.operations([bridged("eth0"), beside]) == [], "the bridge has the default route"
+    assert answering.operations([beside]) == answering.operations([]) == []
+    assert answering.operations([beside, bridged("eth0", internal=True)]) == [], "no port leads there"
+
+
+# ── MAC addresses ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_mac_is_one_containers_behind_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the networks: the second who claims it is told whose it is; one of the dead is free."""
+    monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
+    mac, records = "02:00:00:00:00:09", []
+    for name in ("one", "two"):
+        (tmp_path / "containers" / name).mkdir(parents=True)
+        records.append(claims.write_record(f"{name} 1 1", [f"name {name}"]))
+    taken = stations.take("lan1", mac, records[0], "--network lan")
+    with pytest.raises(
+        Conflict, match=f"--network lan: the MAC address {mac} is that of container one on lan1"
+    ):
+        stations.take("lan1", mac, records[1], "--network lan")
+    assert stations.take("lan2", mac, records[1], "--network other") != taken
+    (tmp_path / "containers" / "one").rmdir()
+    assert stations.take("lan1", mac, records[1], "--network lan") == taken
+
+
+def test_what_an_interface_holds_is_undone_for_whoever_claimed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
+    (tmp_path / "containers" / "one").mkdir(parents=True)
+    wire = {
+        "network": "lan",
+        "bridge": "",
+        "parent": "lan1",
+        "mac": "02:00:00:00:00:09",
+        "address": "",
+        "address6": "",
+    }
+    file = stations.take("lan1", wire["mac"], claims.write_record("one 1 1", []), "")
+    assert leasing.undo(wire, leasing.owner_of(wire)) == [f"unlink-if\t{file}\tone 1 1"]
+    assert leasing.undo({**wire, "mac": ""}, "one 1 1") == []
+
+
+def test_members_without_an_address_are_no_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
+    ident = "b" * 64
+    (tmp_path / "containers" / ident).mkdir(parents=True)
+    directory = tmp_path / "networks/paper/leases"
+    directory.mkdir(parents=True)
+    for name in (ident, "10.0.0.2", "fd00::2"):
+        (directory / name).write_text(f"{ident} 1 1\nname web\n")
+    (directory / ("c" * 64)).write_text("gone 1 1\nname gone\n")
+    assert sorted(leases.held("paper")) == ["10.0.0.2", "fd00::2"]
+    assert list(leases.members("paper")) == [ident]
+
+
 # ── somebody else's namespace ──────────────────────────────────────────────────────────────────────
 
 
@@ -377,6 +468,7 @@ def test_a_network_is_closed_unless_a_container_is_on_it(
 
 def test_every_operation_has_its_words() -> None:
     kinds = {*links.PERFORM, *macvlan.PERFORM, *ipvlan.PERFORM, *l2.PERFORM, *cni.PERFORM, *shaping.PERFORM}
+    kinds |= {*answering.PERFORM}
     assert kinds == set(explain_drivers.EXPLAIN)
     sentence, shell, see = explain_drivers.EXPLAIN["FAULT"](
         Operation("FAULT", "pyvx", "delay=1000,jitter=5,loss=1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from pyrun.cli.oci_options import Misused, parse
 from pyrun.engine.oci import features, notify_socket, spec
 from pyrun.errors import CommandError, PyrunError, StageFailed
 from pyrun.plan import operations  # noqa: F401  (the stages below need it first)
+from pyrun.spec.config import OCI_VERSION
 from unit import oci_schema
 
 # What runc 1.5 has and Debian's runc 1.1.5 has not, hidden ones and crun's included.
@@ -283,6 +286,14 @@ def test_features_follow_the_official_schema_and_name_everything_in_it() -> None
     for name, node in linux.items():
         if node.members():
             assert set(node.members()) <= set(found["linux"][name]), name
+
+
+def test_one_constant_says_which_version_of_the_specification() -> None:
+    sources = Path(features.__file__).parents[2].rglob("*.py")
+    constants = [node for path in sources for node in ast.walk(ast.parse(path.read_bytes()))
+                 if isinstance(node, ast.Constant) and node.value == OCI_VERSION]  # fmt: skip
+    assert len(constants) == 1
+    assert features.features()["ociVersionMax"] == spec.example(rootless=False)["ociVersion"] == OCI_VERSION
 
 
 def test_the_schema_test_can_fail() -> None:

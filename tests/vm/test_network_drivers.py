@@ -51,6 +51,25 @@ def test_ipvlan_l3_routes(card: None, pyrun: Pyrun) -> None:
 
 
 @pytest.mark.needs("ipvlan")
+@pytest.mark.parametrize("driver", ["ipvlan", "macvlan"])
+def test_a_created_network_has_its_mtu_and_loses_no_packet_of_ipv6(
+    card: None, pyrun: Pyrun, driver: str
+) -> None:
+    six = "2001:db8:50:"
+    shell(f"ip -n {FAR} addr add {six}:1/64 dev far nodad")
+    subnets = ("--subnet=192.168.50.0/24", f"--subnet={six}:/64", "--mtu=1400")
+    pyrun.ok("network", "create", "-d", driver, "-o", f"parent={CARD}", *subnets, "lan")
+    pyrun.ok("run", "-d", "--name=web", f"--network=lan:ip={ADDRESS},ip6={six}:9", "busybox", "sleep", "1000")
+    assert pings(f"{six}:9", at=FAR), "the first packet"
+    shown = pyrun.ok("exec", "web", "ip", "addr", "show", "eth0")
+    assert "mtu 1400" in shown and "inet6 fe80::" in shown and "tentative" not in shown
+    script = f"ping -6 -c1 -W1 {six}:1"
+    assert "1 packets received" in pyrun.ok("run", "--rm", "--network=lan", "busybox", "sh", "-c", script)
+    error = pyrun.fails(125, "network", "create", "-d", driver, "-o", f"parent={CARD}", "--mtu=1501", "wide")
+    assert f"--mtu 1501: is more than the 1500 of {CARD}" in error
+
+
+@pytest.mark.needs("ipvlan")
 def test_one_card_carries_one_kind(card: None, pyrun: Pyrun) -> None:
     pyrun.ok(
         "run", "-d", "--name", "web", f"--network=macvlan:{CARD}:ip={ADDRESS}", "busybox", "sleep", "1000"

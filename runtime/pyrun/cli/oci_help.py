@@ -136,8 +136,9 @@ def version() -> str:
     import sys
 
     from pyrun.engine.oci import features
+    from pyrun.spec.config import OCI_VERSION
 
-    lines = [f"pyrun-oci version {__version__}", f"commit: v{__version__}", f"spec: {features.OCI_VERSION_MAX}",
+    lines = [f"pyrun-oci version {__version__}", f"commit: v{__version__}", f"spec: {OCI_VERSION}",
              f"python: {sys.version.split()[0]}"]  # fmt: skip
     if features.libseccomp():
         lines.append(f"libseccomp: {features.libseccomp()}")

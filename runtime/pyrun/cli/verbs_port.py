@@ -25,7 +25,7 @@ def cmd_port(options: Options, arguments: list[str]) -> int:
         begin = [f"{each[2]}/{each[3]} -> " if len(arguments) == 1 else "" for each in published]
         text.write("".join(f"{head}{place(each)}\n" for head, each in zip(begin, published, strict=True)))
         return 0
-    rows = port.reach(published)
+    rows = port.reach(arguments[0], published)
     if form == "json":
         text.write(text.json_lines([_keys(row) for row in rows]))
     else:
@@ -41,6 +41,8 @@ def _keys(row: Options) -> Options:
         "HostIp": row["host"],
         "HostPort": row["port"],
         "ReachableFrom": {"host": True, "lan": row["lan"], "containers": row["containers"]},
+        "OnlyContainersOf": row["only"],
+        "AnswersLeaveBy": row["astray"],
         "Firewall": row["firewall"],
     }
 
@@ -48,9 +50,11 @@ def _keys(row: Options) -> Options:
 def _cells(row: Options, published: str) -> list[str]:
     lan = row["lan"]
     assert isinstance(lan, list)
+    astray = f"no: {row['protocol']} is answered by {row['astray']}" if row["astray"] else "no"
+    containers = f"of {row['only']} alone" if row["only"] else "yes"
     return [
-        f"{row['inside']}/{row['protocol']}", published, "yes", ", ".join(lan) or "no",
-        "yes" if row["containers"] else "no", str(row["firewall"] or "-"),
+        f"{row['inside']}/{row['protocol']}", published, "yes", ", ".join(lan) or astray,
+        containers if row["containers"] else "no", str(row["firewall"] or "-"),
     ]  # fmt: skip
 
 

@@ -58,21 +58,30 @@ def serve() -> None:
     given = posix.environ.get(b"PYRUN_WARM", b"")
     directory = f"{paths.run()}/warm"
     paths.make(directory)
-    lock_fd = posix.open(f"{directory}/lock", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+    own, files = standing("/proc/self"), _files()
+    path = f"{directory}/{_inode('mnt')}-{_inode('net')}"
+    lock_fd = posix.open(f"{path}.lock", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # there is one
         posix._exit(0)
     for name in _MODULES:
         __import__(f"pyrun.{name}")
-    own, files = standing("/proc/self"), _files()
-    listening = _listen(f"{directory}/socket")
+    listening = _listen(path)
+    number = posix.stat(path).st_ino
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
     idle_ms = 1000 * (int(given) if given.isdigit() and len(given) < 8 else 60)
     _keep_ready(listening, (own, files, lock_fd), idle_ms)
-    _remove(f"{directory}/socket")
+    if posix.access(path, posix.F_OK) and posix.stat(path).st_ino == number:
+        _remove(path)
+        _remove(f"{path}.lock")
     listening.shutdown(_socket.SHUT_RDWR)  # the last child hears of it, unless it was taken meanwhile
     posix._exit(0)
+
+
+def _inode(kind: str) -> int:
+    """Of our namespace of this kind: there is a planner for every place where somebody starts something."""
+    return posix.stat(f"/proc/self/ns/{kind}").st_ino
 
 
 def _listen(path: str) -> _socket.socket:

@@ -1,1 +1,38 @@
-"""One recipe per verb. A recipe calls; the stages, the store and the network do."""
+"""One recipe per verb. A recipe calls; the stages, the store and the network do.
+
+A start:
+
+    run.py          `pyrun run`, as a table of contents; run_options.py  values that are wrong on this machine
+    prepare.py      options and an image become a Launch: everything decided, nothing done
+    stdio.py        where the process reads and writes; background.py  -d; explaining.py  --explain
+    bundle.py       `run --bundle`: config.json decides; bundle_options.py  options without an effect there
+    rootless.py     what becomes of a start when an ordinary user is behind it
+
+While it runs:
+
+    exec_.py        one process more; entering.py  what `pyrun-oci exec` has in common with it
+    ps.py           the containers as rows; logs.py  what one has written
+    kill.py         one signal; stop.py  asked first; rm.py  what is left, and the name
+
+Its network, changed:
+
+    connect.py      one interface more or less; connected.py  those its record tells of
+    name_files.py   resolv.conf and hosts follow; policy.py  what it may reach
+    port.py         published ports; port_words.py  which of them the words mean
+
+Networks:
+
+    network.py      create, ls, rm, prune, reload; network_inspect.py; adopt.py  a bridge made by hand
+
+Images:
+
+    images.py       the list, and rmi; pull.py  from a recipe or a registry; fetch.py  blob by blob
+    load.py         out of a file
+
+The machine:
+
+    reconcile.py    the quick look for the dead at every start; system.py  all that crashes leave behind
+    finish.py       what an undo list cannot do itself; info.py  machine and program
+
+    oci/            the verbs of pyrun-oci, in runc's words
+"""

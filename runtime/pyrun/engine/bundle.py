@@ -12,6 +12,7 @@ import posix
 
 from pyrun import boot, launch
 from pyrun.errors import Conflict, UsageError
+from pyrun.jsonlite import dumps
 from pyrun.network import requests, resolver
 from pyrun.plan import plan as plans
 from pyrun.spec import check, config_file, seccomp, values
@@ -101,6 +102,8 @@ def plan_only(options: Options, arguments: list[str]) -> launch.Launch:
     config = check.config(found)
     identifier = arguments[0] if arguments else containers.new_id()
     containers.check_id(identifier)
+    if arguments and paths.exists(f"{paths.root()}/names/{identifier}"):
+        _refuse_held(identifier)
     return _prepare(options, config, raw, bundle, identifier)
 
 
@@ -110,9 +113,13 @@ def _named(name: str, arguments: list[str]) -> str:
     if arguments:
         hint = "with --bundle the name is the id: give one of them"
         raise UsageError(f"--name {name}: the container has the id {arguments[0]} already", hint)
-    if holder := state.named_id(name):
-        raise Conflict(f"the name {name!r} is in use by container {holder[:12]}", "choose another name")
     return name
+
+
+def _refuse_held(identifier: str) -> None:
+    """An id that is another container's name would be taken for that one."""
+    if holder := state.named_id(identifier):
+        raise Conflict(f"the name {identifier!r} is in use by container {holder[:12]}", "choose another name")
 
 
 def _read_config(bundle: str) -> tuple[object, bytes]:
@@ -152,27 +159,34 @@ def _prepare(
         prepared.keep_fds.append(
             (posix.open(program, posix.O_RDONLY | posix.O_CLOEXEC), launch.CHILD_FD_SECCOMP)
         )
-    if options.get("network") and own_network:
-        _wire(options, prepared)
     prepared.make = lambda: paths.write(f"{run_dir}/config.json", raw)
     last = containers.undo_lines(identifier, "", "", remove=True)
-    if options.get("detach"):
-        last, prepared.make = _logged(prepared, raw, last)
+    wired = bool(options.get("network")) and own_network
+    if wired or options.get("detach"):
+        last, prepared.make = _kept(options, prepared, raw, last, wired=wired)
     prepared.undo = launch.undo_list(prepared, last)
     create.host_hooks(prepared)
     launch.mark("decided")
     return prepared
 
 
-def _logged(prepared: launch.Launch, raw: bytes, last: list[str]) -> tuple[list[str], Callable[[], None]]:
-    """(the end of the undo list, what makes the directories) of a container with a log, kept where an image's is."""
+def _kept(
+    options: Options, prepared: launch.Launch, raw: bytes, last: list[str], *, wired: bool
+) -> tuple[list[str], Callable[[], None]]:
+    """(the end of the undo list, what makes the directories) of a container with a log or a network: kept where an
+    image's is, with the record that `ps`, `port` and `network connect` go by."""
     run_dir, keep = str(prepared.job["run_dir"]), _log_directory(str(prepared.job["id"]))
     if paths.exists(keep):  # of an image's container, which the undo list must not take away
         raise Conflict(f"container {prepared.job['id']} exists", "choose another id, or remove that one")
+    if wired:
+        _wire(options, prepared)
+    record = _record(options, prepared) if wired else b""
 
     def make() -> None:
         paths.make(keep.rpartition("/")[0])
         posix.mkdir(keep, 0o710)
+        if record:
+            paths.write(f"{keep}/container.json", record)
         paths.write(f"{run_dir}/config.json", raw)
 
     return [f"rmtree\t{keep}", *last], make
@@ -180,6 +194,16 @@ def _logged(prepared: launch.Launch, raw: bytes, last: list[str]) -> tuple[list[
 
 def _log_directory(identifier: str) -> str:
     return f"{paths.root()}/containers/{identifier}"
+
+
+def _record(options: Options, prepared: launch.Launch) -> bytes:
+    """container.json: as an image's, without a resolv.conf that would follow its networks; that is the bundle's."""
+    from . import prepare
+
+    unsaid = dict.fromkeys(("image", "image_id", "hostname", "stop_signal", "ports"), "")
+    record = prepare.record(options, {**prepared.job, **unsaid}, prepared) | {"rm": True}
+    del record["resolv"]
+    return dumps(record).encode("utf-8", "surrogateescape")
 
 
 def _network(options: Options, own_network: bool) -> dict[str, object]:

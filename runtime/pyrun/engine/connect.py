@@ -148,10 +148,9 @@ def _running(identifier: str, reference: str) -> dict[str, object]:
         raise Conflict(
             f"container {reference} does not run", "networks are chosen at the start: pyrun run --network"
         )
-    if container.get("mode") not in ("bridge", "none"):
-        raise Conflict(
-            f"container {reference} has --network={container.get('mode')}: the namespace is not its own"
-        )
+    mode = connected.mode_of(container, reference)
+    if mode not in ("bridge", "none"):
+        raise Conflict(f"container {reference} has --network={mode}: the namespace is not its own")
     return container
 
 

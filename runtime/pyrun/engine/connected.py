@@ -8,6 +8,7 @@ from __future__ import annotations
 from _socket import socket
 
 from pyrun.engine import name_files
+from pyrun.errors import Conflict
 from pyrun.network import attach, endpoint, later, messages
 from pyrun.store import state
 
@@ -23,6 +24,17 @@ def wires_of(container: Container) -> list[endpoint.Wire]:
 def pid_of(container: Container) -> int:
     """Its first process."""
     return int(str(container["pid"]))
+
+
+def mode_of(container: Container, reference: str) -> str:
+    """The mode of its network (stages/network.py). Raises Conflict for a bundle's that got no network from us."""
+    mode = container.get("mode")
+    if mode is None:
+        raise Conflict(
+            f"container {reference} is of a bundle, and was started without a network of pyrun's",
+            "pyrun run --bundle DIR --network bridge, or none to be connected later",
+        )
+    return str(mode)
 
 
 def attached(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from pyrun import notice
 from pyrun.network import endpoint, later, resolver
+from pyrun.spec import values
 from pyrun.store import paths
 
 Record = dict[str, object]
@@ -77,7 +78,8 @@ def _noted(record: Record) -> list[endpoint.Wire]:
 def _own_lines(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of hosts that say which addresses the container has."""
     addresses = [wire[key] for wire in wires for key in ("address", "address6") if wire.get(key)]
-    return [f"{address}\t{record['hostname']}" for address in addresses]
+    own = values.names_in_hosts(str(record["hostname"]))
+    return [f"{address}\t{own}" for address in addresses]
 
 
 def _text(lines: list[str]) -> str:

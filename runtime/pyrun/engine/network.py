@@ -96,6 +96,15 @@ def reload() -> list[str]:
     return told
 
 
+def forget_strays() -> list[str]:
+    """Remove egress policies of containers that are gone; a line each. Raises OSError."""
+    if not paths.exists(f"{paths.run()}/networks/policies"):
+        return []
+    from pyrun.network import rebuilding
+
+    return rebuilding.forget_strays()
+
+
 def rm(name: str, *, force: bool = False) -> str:
     """Remove a network nobody uses, told by name or id; returns its name. force: no error if there is none.
 
@@ -143,6 +152,7 @@ def sweep() -> list[str]:
     for name in _names():
         freed += [f"address {address} of network {name}" for address in claims.sweep(f"{base}/{name}/leases")]
     freed += [f"port {port}" for port in claims.sweep(f"{paths.run()}/ports")]
+    freed += [f"MAC address {each}" for each in claims.sweep(f"{paths.run()}/macs")]
     freed += [f"network namespace name {name}" for name in netns.sweep()]
     claims.sweep_records()
     return freed
@@ -153,10 +163,11 @@ def _row(name: str, network: Row) -> Row:
     row["subnet6"], row["internal"] = network.get("subnet6", ""), bool(network.get("internal"))
     # of two addresses the one of IPv4, which comes last
     users = sorted(leases.held(name).items(), key=lambda lease: (":" not in lease[0], lease[0]))
+    nowhere = {claims.name_in(lines): "" for lines in leases.members(name).values()}
     return {
         "name": name,
         **row,
-        "containers": {claims.name_in(lines): address for address, lines in users},
+        "containers": nowhere | {claims.name_in(lines): address for address, lines in users},
     }
 
 

@@ -83,7 +83,10 @@ def _pool(subnet: dict[str, Any]) -> dict[str, str]:
 
 
 def _containers(network: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        identifier: {"Name": claims.name_in(lines)}
+        for identifier, lines in leases.members(network["name"]).items()
+    }
     for address, lines in sorted(leases.held(network["name"]).items()):
         words = [line.split(" ", 1) for line in lines[1:] if " " in line]
         told = {key: value for key, value in words if key != "alias"}

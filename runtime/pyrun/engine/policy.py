@@ -6,6 +6,7 @@ container's end is written before anything is changed.
 
 from __future__ import annotations
 
+from pyrun.engine import connected
 from pyrun.errors import Conflict, PyrunError
 from pyrun.network import disconnecting, later, messages
 from pyrun.network.egress import covering, policy, start
@@ -35,11 +36,12 @@ def change(reference: str, text: str) -> str:
             raise Conflict(
                 f"container {reference} does not run", "a policy is chosen at the start: pyrun run --egress"
             )
+        mode = connected.mode_of(container, reference)
         # without any network at the moment: the next one is to have the policy
-        nowhere = not wires and container.get("mode") != "bridge" and policy.load(identifier) is None
+        nowhere = not wires and mode != "bridge" and policy.load(identifier) is None
         if nowhere or any(not wire["link"].startswith(messages.HOST_LINK_PREFIX) for wire in wires):
             raise Conflict(
-                f"container {reference} has --network={container.get('mode')}: nothing it sends meets our rules",
+                f"container {reference} has --network={mode}: nothing it sends meets our rules",
                 "policies work on bridges of pyrun",
             )
         disconnecting.forget_unnoted(identifier, wires)

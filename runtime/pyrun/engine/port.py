@@ -44,11 +44,13 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
     return found
 
 
-def reach(published: list[ports.Port]) -> list[dict[str, object]]:
-    """From where each is reachable, see network/publishing/reach.py."""
+def reach(reference: str, published: list[ports.Port]) -> list[dict[str, object]]:
+    """From where each of a container's ports is reachable, see network/publishing/reach.py."""
     from pyrun.network.publishing import reach as reaching
 
-    return reaching.rows(published)
+    container = state.load(state.resolve(reference))
+    pid = int(str(container["pid"])) if state.process_alive(container) else 0
+    return reaching.rows(published, _bridged(container), pid)
 
 
 def add(reference: str, words: list[str], *, through_firewall: bool = False) -> list[ports.Port]:
@@ -109,9 +111,8 @@ def _running(identifier: str, reference: str) -> Container:
 def _wires(
     container: Container, reference: str, netfilter: socket
 ) -> tuple[list[Wire], dict[str, messages.Template]]:
-    """Its interfaces, and the templates of the networks that published ports lead to; healed if need be."""
-    listed = container.get("networks")
-    wires = [dict(wire) for wire in listed] if isinstance(listed, list) else []
+    """Its interfaces on bridges, and the templates of the networks that published ports lead to; healed if need be."""
+    wires = _bridged(container)
     leading = [wire for key in ("gateway", "gateway6") if (wire := endpoint.first_for(wires, key))]
     if not leading:
         raise Conflict(
@@ -120,6 +121,12 @@ def _wires(
         )
     names = dict.fromkeys(str(wire["network"]) for wire in leading)
     return wires, {name: stage.standing(name, netfilter, dry_run=False)[0] for name in names}
+
+
+def _bridged(container: Container) -> list[Wire]:
+    """The interfaces that ports can be published from; those on a card have addresses of their own there."""
+    listed = container.get("networks")
+    return [dict(wire) for wire in listed if not wire.get("driver")] if isinstance(listed, list) else []
 
 
 def _publish(

@@ -70,10 +70,10 @@ def _joined(options: Options, mode: str, target: str) -> dict[str, object]:
 
     joined.refuse(options, mode, target)
     path, container = joined.resolve(mode, target)
-    if container is None:
-        return {"netns": path, "shared_files": joined.shared_files(None, target)}
+    shared = joined.shared_files(container, target)
+    if container is None or not shared:  # a bundle has files of its own, which only it knows
+        return {"netns": path, "shared_files": shared}
     keep = f"{paths.root()}/containers/{container['id']}"
-    shared = joined.shared_files(container)
     return {"netns": path, "files_of": keep, "hostname": container["hostname"], "shared_files": shared}
 
 
@@ -189,10 +189,11 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
         if address == "host-gateway":
             address = str(wired.get("gateway") or "127.0.0.1")
         hosts += f"{address.strip('[]')}\t{name}\n"
+    own = str(request["hostname"])
+    if "." in own:
+        own = values.names_in_hosts(own)
     for wire in wired.get("wires") or [{"address": wired.get("address"), "address6": ""}]:  # type: ignore[attr-defined]
-        hosts += "".join(
-            [f"{wire[key]}\t{request['hostname']}\n" for key in ("address", "address6") if wire[key]]
-        )
+        hosts += "".join([f"{wire[key]}\t{own}\n" for key in ("address", "address6") if wire[key]])
     return {
         "hosts": hosts.encode(),
         "hostname": f"{request['hostname']}\n".encode(),

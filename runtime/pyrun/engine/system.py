@@ -22,7 +22,7 @@ def reconcile_all() -> tuple[list[str], list[str]]:
     launch.need_root("system reconcile")
     done: list[str] = []
     failed: list[str] = []
-    for step in (_containers, _staging, _remains, _names, _claims, _cgroups, _layers):
+    for step in (_containers, _staging, _remains, _names, _claims, _policies, _cgroups, _layers):
         try:
             step(done, failed)
         except (PyrunError, OSError) as error:
@@ -102,6 +102,12 @@ def _claims(done: list[str], failed: list[str]) -> None:
     del failed
     if paths.exists(f"{paths.run()}/networks"):
         done += [f"{what}: freed" for what in network.sweep()]
+
+
+def _policies(done: list[str], failed: list[str]) -> None:
+    """Elements of egress policies, of containers that exist nowhere."""
+    del failed
+    done += network.forget_strays()
 
 
 def _cgroups(done: list[str], failed: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""Which interface of a running container the default routes go by: it changes as networks come and go."""
+"""Which interface of a running container the default routes go by: it changes as networks come and go.
+
+Where they go by a card of the host, what comes in by a bridge is still answered by that (drivers/answering.py).
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ def turn(link: attach.Attachment, before: list[endpoint.Wire], after: list[endpo
         replaced = [message[:6] + _REPLACE + message[8:] for message in link.waiting]
         link.waiting.clear()
         messages.send(link.inner, replaced)
+    if any(wire.get("driver") for wire in after):
+        from pyrun.network.drivers import answering
+
+        answering.keep(link, after)
 
 
 def turn_of(pid: int, before: list[endpoint.Wire], after: list[endpoint.Wire]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from ipaddress import ip_interface
 
 from pyrun.plan.operations import Operation
 
@@ -20,31 +21,51 @@ def _words(operation: Operation) -> list[str]:
 
 
 def _macvlan(operation: Operation) -> Explanation:
-    parent, mode, inside, mac = _words(operation)
+    parent, mode, inside, mac, mtu = _words(operation)
     return (
-        f"make the macvlan {inside} ({mac}) on {parent}, inside the container",
-        f"ip link add {inside} link {parent} netns {{name}} address {mac} type macvlan mode {mode}",
+        f"make the macvlan {inside} ({mac}) on {parent}, inside the container{_told_mtu(mtu)}",
+        f"ip link add {inside} link {parent} netns {{name}} address {mac}{_mtu(mtu)} type macvlan mode {mode}",
         f"{_INSIDE} ip -d link show {inside}",
     )
 
 
 def _shim(operation: Operation) -> Explanation:
-    name, parent, address, own = _words(operation)
+    name, parent, address, own, mtu = _words(operation)
     return (
         f"make {name} on {parent}, by which the host ({own}) and the container ({address}) reach each other",
-        f"ip link add {name} link {parent} type macvlan mode bridge; sysctl net.ipv4.conf.{name}.arp_filter=1; "
-        f"ip link set {name} up; ip route add {address} dev {name} src {own}",
+        f"ip link add {name} link {parent}{_mtu(mtu)} type macvlan mode bridge; "
+        f"sysctl net.ipv4.conf.{name}.arp_filter=1; ip link set {name} up; ip route add {address} dev {name} src {own}",
+        f"ip route get {address}",
+    )
+
+
+def _shim6(operation: Operation) -> Explanation:
+    name, address, own, inside, mac = _words(operation)
+    return (
+        f"the same of IPv6: the host ({own}) and the container ({address}) are told each other's MAC",
+        f"sysctl net.ipv6.conf.{name}.addr_gen_mode=1 net.ipv6.conf.{name}.accept_ra=0; "
+        f"ip neigh replace {address} lladdr {mac} dev {name} nud permanent; "
+        f"ip route replace {address} dev {name} src {own}; ip -n {{name}} neigh replace {own} "
+        f"lladdr $(cat /sys/class/net/{name}/address) dev {inside} nud permanent",
         f"ip route get {address}",
     )
 
 
 def _ipvlan(operation: Operation) -> Explanation:
-    parent, mode, inside = _words(operation)
+    parent, mode, inside, mtu = _words(operation)
     return (
-        f"make the ipvlan {inside} on {parent}, inside the container",
-        f"ip link add {inside} link {parent} netns {{name}} type ipvlan mode {mode}",
+        f"make the ipvlan {inside} on {parent}, inside the container{_told_mtu(mtu)}",
+        f"ip link add {inside} link {parent} netns {{name}}{_mtu(mtu)} type ipvlan mode {mode}",
         f"{_INSIDE} ip -d link show {inside}",
     )
+
+
+def _told_mtu(mtu: str) -> str:
+    return f", for packets of {mtu} bytes at most" if mtu != "0" else ""
+
+
+def _mtu(mtu: str) -> str:
+    return f" mtu {mtu}" if mtu != "0" else ""
 
 
 def _segment(operation: Operation) -> Explanation:
@@ -62,7 +83,8 @@ def _card_ipv6(operation: Operation) -> Explanation:
     off = "0" if wanted == "1" else "1"
     return (
         f"{name} {'has IPv6, without believing routers that advertise themselves' if wanted == '1' else 'has no IPv6'}",
-        f"{_INSIDE} sysctl net.ipv6.conf.{name}.accept_ra=0 net.ipv6.conf.{name}.disable_ipv6={off}",
+        f"{_INSIDE} sysctl net.ipv6.conf.{name}.accept_ra=0 net.ipv6.conf.{name}.accept_dad=0 "
+        f"net.ipv6.conf.{name}.disable_ipv6={off}",
         f"{_INSIDE} sysctl net.ipv6.conf.{name}.disable_ipv6",
     )
 
@@ -92,12 +114,28 @@ def _card_route(operation: Operation) -> Explanation:
 
 
 def _card_ready(operation: Operation) -> Explanation:
-    name, outside = _words(operation)
+    name, outside, address6 = _words(operation)
     both = f"{name} and {outside}" if outside else name
+    waiting = f", once packets for {address6} are taken" if address6 else ""
     return (
-        f"read {both} back, so that no first packet is lost",
-        f"ip -n {{name}} link show {name}" + (f"; ip link show {outside}" if outside else ""),
+        f"read {both} back{waiting}, so that no first packet is lost",
+        f"ip -n {{name}} link show {name}"
+        + (f"; ip link show {outside}" if outside else "")
+        + (f"; ip -n {{name}} route get {address6}" if address6 else ""),
         f"{_INSIDE} ip link show {name}",
+    )
+
+
+def _answers(operation: Operation) -> Explanation:
+    name, address, prefix, gateway = _words(operation)
+    table = "$((7000 + index))"
+    return (
+        f"answer from {address} by {name}, though the default route is another's",
+        f"index=$({_INSIDE} cat /sys/class/net/{name}/ifindex); "
+        f"ip -n {{name}} route replace {ip_interface(f'{address}/{prefix}').network} dev {name} table {table}; "
+        f"ip -n {{name}} route replace default via {gateway} dev {name} table {table}; "
+        f"ip -n {{name}} rule add priority 1000 from {address} lookup {table}",
+        f"{_INSIDE} ip {'-6 ' if ':' in address else ''}rule",
     )
 
 
@@ -151,6 +189,7 @@ def _fault(operation: Operation) -> Explanation:
 EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
     "MACVLAN": _macvlan,
     "SHIM": _shim,
+    "SHIM6": _shim6,
     "IPVLAN": _ipvlan,
     "SEGMENT": _segment,
     "CARD_IPV6": _card_ipv6,
@@ -158,6 +197,7 @@ EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
     "CARD_UP": _card_up,
     "CARD_ROUTE": _card_route,
     "CARD_READY": _card_ready,
+    "ANSWERS": _answers,
     "CNI": _cni,
     "RATE": _rate,
     "FAULT": _fault,

@@ -95,9 +95,18 @@ def peek(network: str, gateway: str, prefix: int, within: str = "") -> str:
 
 def held(network: str) -> dict[str, list[str]]:
     """Every lease of a living container: address -> the lines of its claim."""
+    return {name: lines for name, lines in _living(network).items() if "." in name or ":" in name}
+
+
+def members(network: str) -> dict[str, list[str]]:
+    """Who is on the network without an address (drivers/nowhere.py): id -> the lines of its claim."""
+    return {name: lines for name, lines in _living(network).items() if "." not in name and ":" not in name}
+
+
+def _living(network: str) -> dict[str, list[str]]:
     directory = _directory(network)
-    found = {address: claims.lines(f"{directory}/{address}") for address in _names_in(directory)}
-    return {address: lines for address, lines in found.items() if lines and claims.alive(lines[0])}
+    found = {name: claims.lines(f"{directory}/{name}") for name in _names_in(directory)}
+    return {name: lines for name, lines in found.items() if lines and claims.alive(lines[0])}
 
 
 def path(network: str, address: str) -> str:

@@ -7,6 +7,7 @@ made again as it was, in one transaction.
 from __future__ import annotations
 
 from _socket import socket
+from time import sleep
 
 from pyrun.network import elements, firewall, host, leases, messages, records, templates
 from pyrun.network.egress import elements as egress
@@ -17,6 +18,8 @@ from pyrun.store import paths
 
 # So often are the tables made again, when policies come and go all the time.
 _TRIES = 20
+# So long after its policy's file a container that ends may have elements yet.
+_ENDING_S = 0.2
 
 
 def rebuild() -> None:
@@ -51,14 +54,21 @@ def forget_strays() -> list[str]:
     with host.locked():
         sock = messages.opened(messages.NETLINK_NETFILTER)
         try:
-            found = egress.holders(sock)
-            # The files afterwards: whoever comes writes his before he changes the tables.
-            strays = sorted(found.difference(*[each.addresses for each in policy.all_policies()]))
+            strays = _strays(sock)
+            if strays:  # or somebody is just ending: he takes his file away first
+                sleep(_ENDING_S)
+                strays &= _strays(sock)
             if strays:
                 build(sock)
         finally:
             sock.close()
-    return [f"the egress policy of {each} was left over and has been removed" for each in strays]
+    return [f"the egress policy of {each} was left over and has been removed" for each in sorted(strays)]
+
+
+def _strays(sock: socket) -> set[str]:
+    found = egress.holders(sock)
+    # The files afterwards: whoever comes writes his before he changes the tables.
+    return found.difference(*[each.addresses for each in policy.all_policies()])
 
 
 def _policies() -> list[str]:

@@ -1,6 +1,7 @@
 """Who on a network has which MAC address: two of one address on a bridge get each other's frames.
 
-Derived ones cannot meet, since no two leases are of one address; asked only for one that a user chose.
+Derived ones cannot meet, since no two leases are of one address; asked only for one that a user chose. Behind a card,
+which several networks may share, every one is claimed: run/macs/<card or bridge>-<MAC>.
 """
 
 from __future__ import annotations
@@ -30,6 +31,22 @@ def refuse(network: str, mac: str, told: str) -> None:
     bridge = str((records.load(network) or records.DEFAULTS)["bridge"])
     if bridge and _of_link(bridge) == mac:
         raise Conflict(f"{told}: the MAC address {mac} is that of the bridge of network {network}")
+
+
+def take(segment: str, mac: str, record: str, told: str) -> str:
+    """Claim *mac* behind the card *segment* for the owner of *record*; returns the claim's path. Raises Conflict."""
+    file = path(segment, mac)
+    if not claims.take_over(record, file):
+        raise Conflict(
+            f"{told}: the MAC address {mac} is that of container {claims.name_of(file)} on {segment}",
+            "choose another, or leave the choice to pyrun",
+        )
+    return file
+
+
+def path(segment: str, mac: str) -> str:
+    """The claim of a MAC behind a card, or in a bridge that holds one."""
+    return f"{paths.run()}/macs/{segment}-{mac}"
 
 
 def _owners(network: str) -> dict[str, dict[str, str]]:

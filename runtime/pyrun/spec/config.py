@@ -10,7 +10,7 @@ from pyrun.errors import UsageError
 
 from . import capabilities, defaults, users, values
 
-OCI_VERSION = "1.3.0"
+OCI_VERSION = "1.3.0"  # the newest that pyrun knows, and the one it writes
 
 # `run`'s options as Docker would have them when nothing is given; cli passes its own table's values.
 Options = dict[str, object]

@@ -246,6 +246,15 @@ def host_name(text: str) -> str:
     return text
 
 
+def names_in_hosts(host: str) -> str:
+    """What stands behind a container's own address in /etc/hosts: its hostname, and the short one of `x.example.com`.
+
+    Source: Docker's libnetwork, sandbox_dns_unix.go.
+    """
+    short, dot, _ = host.partition(".")
+    return f"{host} {short}" if dot else host
+
+
 def environment_file(path: str) -> list[str]:
     """--env-file: NAME=VALUE or NAME lines; `#` begins a comment line. Of at most ENVIRONMENT_FILE_BYTES."""
     try:

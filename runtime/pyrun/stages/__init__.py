@@ -6,6 +6,7 @@
     rootfs       the root, /dev, masks, pivot
     network      bridge, veth, address, ports (outside); loopback (inside)
     security     capabilities, identity, no_new_privs, seccomp
+    hooks        the programs of the bundle's author, at six points of the lifecycle
     process      limits, session, terminal, directory, environment, execve
 
 Each has at most, in this order: `check` (pure), `plan` (operations for init), `before`/`outside` (the planner's

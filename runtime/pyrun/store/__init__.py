@@ -1,1 +1,22 @@
-"""What is on disk, and nothing about processes."""
+"""What is on disk, and nothing about processes.
+
+    paths.py         where everything is
+
+Containers:
+
+    containers.py    the directories of one: made, described, taken away; state.py  what it is at this moment
+    bundles.py       the state directory of pyrun-oci
+
+Images:
+
+    references.py    what `ubuntu` and `name@sha256:...` mean; platforms.py  linux/arm64/v8
+    images.py        found; image_writer.py  made; image_removal.py  taken out
+    recipes.py       images/NAME.yaml, which says: embedded.py  busybox, bootstrap.py  Debian's packages, or a registry
+
+Layers, in the order of unpacking:
+
+    layers.py        their directories
+    archives.py      an image archive's files by name; inflate.py  compressed or not; tarstream.py  headers
+    unpack.py        entries below one directory, by rooted.py  paths that cannot leave it, and nodes.py  one file
+    overlay_kind.py  the kernel's overlay or fuse-overlayfs; overlay_view.py  unpacking through it
+"""

@@ -12,13 +12,14 @@ from pyrun.spec import (
     capabilities,
     check_rare,
     check_table,
+    config,
     mount_options,
     seccomp,
     seccomp_check,
     seccomp_compile,
 )
 
-OCI_VERSION_MIN, OCI_VERSION_MAX = "1.0.0", "1.3.0"
+OCI_VERSION_MIN = "1.0.0"
 
 # Annotations of config.json that change what the runtime does; a final dot means every name that begins so.
 UNSAFE_ANNOTATIONS = ["org.systemd.property."]
@@ -34,7 +35,7 @@ def features() -> dict[str, Any]:
         annotations["io.github.seccomp.libseccomp.version"] = libseccomp()
     return {
         "ociVersionMin": OCI_VERSION_MIN,
-        "ociVersionMax": OCI_VERSION_MAX,
+        "ociVersionMax": config.OCI_VERSION,
         "hooks": list(check_table.HOOK_KINDS),
         "mountOptions": mount_options.known(),
         "linux": _linux(sorted(check_table.NAMESPACES)),

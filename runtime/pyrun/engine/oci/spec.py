@@ -8,9 +8,8 @@ import posix
 from typing import Any
 
 from pyrun.errors import PyrunError
+from pyrun.spec.config import OCI_VERSION
 from pyrun.store import paths
-
-from .features import OCI_VERSION_MAX
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _SAFE = ["nosuid", "noexec", "nodev"]
@@ -46,7 +45,7 @@ def write(directory: str, *, rootless: bool) -> None:
 def example(*, rootless: bool) -> dict[str, Any]:
     """The config; for a caller without privileges with a user namespace in which the caller is root."""
     config = {
-        "ociVersion": OCI_VERSION_MAX,
+        "ociVersion": OCI_VERSION,
         "process": _process(),
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "pyrun-oci",

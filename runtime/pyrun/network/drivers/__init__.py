@@ -6,7 +6,9 @@
     l2.py         a veth into the bridge that already holds a card
     joined.py     the network namespace of another container, or one made by hand
     nowhere.py    no interface at all: a network of the driver none
+    answering.py  which way answers go when a card has the default route
     asked.py      what `network create -o` asks for
+    leasing.py    which addresses and which MAC it gets
     connecting.py what `network connect` needs
     cni.py        the plugins of a configuration in /etc/cni/net.d; cni_config.py  reading it
 
@@ -16,6 +18,7 @@ as ever, the others here, and both come together as one plan. A driver is a modu
     check(wanted, card, told)       whether this kernel and this card can do it. Raises UsageError, NetworkError
     settings(options, told)         what can be set of it, complete
     operations(wire, card)          what makes the interface inside; addresses and routes follow from here
+    afterwards(wire, card)          what is done once it is up
     undo(wire)                      the lines that take back what is on the host
     PERFORM                         {kind: (function(link, *arguments), verb phrase of its error)}
 """
@@ -29,7 +32,7 @@ from typing import Any
 from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, later, netns, records, requests, resolver, wiring
-from pyrun.network.drivers import leasing, links, nowhere, segment
+from pyrun.network.drivers import answering, asked, leasing, links, nowhere, segment
 from pyrun.plan.operations import Operation
 
 Request = dict[str, Any]
@@ -37,6 +40,8 @@ Plan = dict[str, Any]
 Wire = dict[str, Any]
 
 ON_A_CARD = ("macvlan", "ipvlan", "l2")
+# Options of a network that are no settings of its driver.
+_NO_SETTINGS = ("parent", asked.MTU)
 
 
 def module(driver: str) -> Any:
@@ -76,16 +81,28 @@ def check_network(network: records.Network) -> None:
     """Whether a network that is being created can be had: its card, its options. Raises UsageError, NotFound."""
     told = f"network create -d {network['driver']}"
     parent = parent_of(network)
-    for option, asked in (("--icc=false", not network["icc"]), ("--isolate", network["isolate"])):
-        if asked:
+    for option, given in (("--icc=false", not network["icc"]), ("--isolate", network["isolate"])):
+        if given:
             raise UsageError(
                 f"{told}: {option} has no meaning: what the containers send goes out by {parent}, past all rules of "
                 "pyrun",
                 "it works on networks of the driver bridge",
             )
-    given = {key: value for key, value in network["options"].items() if key != "parent"}
-    module(str(network["driver"])).settings(given, told)
-    segment.card(parent, told)
+    module(str(network["driver"])).settings(_settings(network["options"]), told)
+    _refuse_greater(segment.card(parent, told), int(network["mtu"]), told)
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _NO_SETTINGS}
+
+
+def _refuse_greater(card: segment.Card, mtu: int, told: str) -> None:
+    """Raises UsageError for an MTU that the card would not carry."""
+    if mtu > card.mtu:
+        raise UsageError(
+            f"{told}: --mtu {mtu}: is more than the {card.mtu} of {card.name}",
+            f"--mtu {card.mtu}; or a card that carries more: ip link set {card.name} mtu {mtu}",
+        )
 
 
 def plan(request: Request, bridged: Callable[[Request], Plan]) -> Plan:
@@ -98,7 +115,8 @@ def plan(request: Request, bridged: Callable[[Request], Plan]) -> Plan:
         return dict(module("cni").plan(request))
     if any(each["driver"] == nowhere.DRIVER for each in request["endpoints"]):
         nowhere.check(request)
-        return _alone(request, claims.owner(str(request["id"])))
+        owner = claims.owner(str(request["id"]))
+        return nowhere.joined(request, _alone(request, owner), owner)
     wanted = [dict(each) for each in request["endpoints"]]
     for each, name in zip(wanted, requests.interface_names(wanted), strict=True):
         each["ifname"] = name
@@ -123,7 +141,7 @@ def register() -> None:
     """Make the operations of the drivers known to what performs them."""
     for name in (*ON_A_CARD, "cni"):
         attach.PERFORM.update(module(name).PERFORM)
-    attach.PERFORM.update(links.PERFORM)
+    attach.PERFORM.update(links.PERFORM | answering.PERFORM)
 
 
 def checked(wanted: dict[str, Any]) -> segment.Card:
@@ -134,8 +152,10 @@ def checked(wanted: dict[str, Any]) -> segment.Card:
         told += f" (a {wanted['driver']} network on {wanted['parent']})"
     driver = module(str(wanted["driver"]))
     given = {**network.get("options", {}), **dict(wanted.get("options") or {})}
-    wanted["options"] = driver.settings({key: value for key, value in given.items() if key != "parent"}, told)
+    wanted["options"] = driver.settings(_settings(given), told)
+    wanted["mtu"] = int(network.get("mtu", 0))
     card = segment.card(str(wanted["parent"]), told)
+    _refuse_greater(card, wanted["mtu"], told)  # it may have changed since the network was created
     leasing.check(wanted, card, network, told)
     driver.check(wanted, card, told)
     return card
@@ -177,7 +197,7 @@ def addressed(
 ) -> Wire:
     """The wire of one endpoint, its addresses claimed. Raises: Conflict, NetworkError."""
     wire = leasing.addressed(request, wanted, card, number, owner, taken)
-    wire["options"] = wanted["options"]
+    wire["options"], wire["mtu"] = wanted["options"], wanted["mtu"]
     if not (wire["address"] or wire["address6"] or request["dry_run"]):
         notice.say(
             f"{wire['ifname']} has no address: on the segment of {card.name} pyrun hands none out; give one with "
@@ -197,8 +217,8 @@ def _together(
     kept = [each for each in planned["outside"] if not _overruled(each, defaults)]
     made = []
     for wire, card in zip(wires, cards, strict=True):
-        made += module(str(wire["driver"])).operations(wire, card)
-        made += links.dressing(wire, *[default is wire for default in defaults])
+        made += complete(wire, card, [default is wire for default in defaults])
+    made += answering.operations(everything)
     also, *rest = planned["undo"]
     undone = [
         line
@@ -215,6 +235,12 @@ def _together(
         "wires": everything,
         **{key: first[key] for key in ("address", "address6", "gateway", "prefix", "mac")},
     }  # fmt: skip
+
+
+def complete(wire: Wire, card: segment.Card, defaults: list[bool]) -> list[Operation]:
+    """Everything that makes one interface. defaults: whether it has the default route, of IPv4 and of IPv6."""
+    driver = module(str(wire["driver"]))
+    return [*driver.operations(wire, card), *links.dressing(wire, *defaults), *driver.afterwards(wire, card)]
 
 
 def _overruled(operation: Operation, defaults: list[Any]) -> bool:

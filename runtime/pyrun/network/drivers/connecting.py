@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyrun.network import attach, claims, drivers, endpoint, leases, messages
-from pyrun.network.drivers import leasing, links, nowhere
+from pyrun.network import attach, claims, drivers, endpoint, messages
+from pyrun.network.drivers import answering, leasing, links, nowhere
 from pyrun.plan.operations import Operation
 
 Wire = dict[str, Any]
@@ -39,15 +39,13 @@ def planned(
         endpoint.release(taken, owner)
         raise
     defaults = [endpoint.first_for([*wires, wire], key) is wire for key in ("gateway", "gateway6")]
-    module = drivers.module(str(wire["driver"]))
-    todo = [*module.operations(wire, card), *links.dressing(wire, *defaults)]
-    return wire, [*module.undo(wire), *leasing.undo(wire, owner)], todo
+    todo = [*drivers.complete(wire, card, defaults), *answering.operations([*wires, wire])]
+    return wire, [*drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)], todo
 
 
 def removal(wire: Wire) -> list[str]:
     """Undo lines that take it off now, but for the interface inside (`delete_inside`)."""
-    addresses = [str(wire[key]) for key in ("address", "address6") if wire[key]]
-    owner = claims.holder(leases.path(str(wire["network"]), addresses[0])) if addresses else ""
+    owner = leasing.owner_of(wire)
     return [*drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)]
 
 

@@ -42,7 +42,13 @@ def check(wanted: dict[str, Any], card: segment.Card, told: str) -> None:
 
 def operations(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
     """What makes it."""
-    return [Operation("IPVLAN", card.name, wire["options"]["mode"], wire["ifname"])]
+    return [Operation("IPVLAN", card.name, wire["options"]["mode"], wire["ifname"], wire["mtu"])]
+
+
+def afterwards(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+    """Nothing."""
+    del wire, card
+    return []
 
 
 def undo(wire: dict[str, Any]) -> list[str]:
@@ -51,10 +57,10 @@ def undo(wire: dict[str, Any]) -> list[str]:
     return []
 
 
-def make(link: attach.Attachment, parent: str, mode: str, inside: str) -> None:
-    """Make the interface in the container's namespace."""
+def make(link: attach.Attachment, parent: str, mode: str, inside: str, mtu: int) -> None:
+    """Make the interface in the container's namespace. mtu: in bytes, 0 for the card's."""
     with links.told(f"make the ipvlan {inside} on {parent}"):
-        links.make_inside(link, parent, inside, kind="ipvlan", ipvlan_mode=MODES.index(mode))
+        links.make_inside(link, parent, inside, mtu, kind="ipvlan", ipvlan_mode=MODES.index(mode))
 
 
 PERFORM = {"IPVLAN": (make, "make the ipvlan")}

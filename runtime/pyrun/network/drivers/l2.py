@@ -73,6 +73,12 @@ def operations(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
     return [Operation("SEGMENT", wire["link"], card.bridge, wire["ifname"], wire["mac"], card.mtu)]
 
 
+def afterwards(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+    """Nothing."""
+    del wire, card
+    return []
+
+
 def undo(wire: dict[str, Any]) -> list[str]:
     """The host's end goes down; the pair ends with the namespace."""
     return [links.undo_down(str(wire["link"]))]

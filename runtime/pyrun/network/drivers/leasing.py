@@ -2,7 +2,8 @@
 
 In a network that was created with a subnet they are leased as in any other. On a bare card (`macvlan:eth1`) the segment
 is somebody else's: only an address that was asked for is taken, and its prefix length and gateway are those of the
-host's own address there. Claims lie where every network has them, in run/networks/<network>/leases.
+host's own address there. Claims lie where every network has them, in run/networks/<network>/leases; those of MAC
+addresses, which have to differ behind one card whatever the network, in run/macs (stations.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from pyrun.digest import sha256_hex
 from pyrun.errors import UsageError
-from pyrun.network import claims, endpoint, leases, messages, records, strangers
+from pyrun.network import claims, endpoint, leases, messages, records, stations, strangers
 from pyrun.network.drivers import segment
 from pyrun.store import paths
 
@@ -88,7 +89,18 @@ def addressed(
         wire[f"prefix{six}"] = int(subnet["prefix"]) if chosen else 0
         wire[f"gateway{six}"] = str(subnet["gateway"]) if chosen else ""
     wire["mac"] = wanted["mac"] or _mac(wire, str(request["id"]), number)
+    if wire["mac"] and not request["dry_run"]:
+        record = claims.write_record(owner, lines)
+        try:
+            taken.append(stations.take(_segment(wire), wire["mac"], record, f"--network {wanted['network']}"))
+        finally:
+            claims.forget(record)
     return wire
+
+
+def _segment(wire: Wire) -> str:
+    """Where no two may have one MAC: the bridge that holds the card, else the card."""
+    return str(wire["bridge"] or wire["parent"])
 
 
 def _one(
@@ -124,9 +136,20 @@ def undo(wire: Wire, owner: str) -> list[str]:
     network = str(wire["network"])
     held = [str(wire[key]) for key in ("address", "address6") if wire[key]]
     lines = [f"unlink-if\t{leases.path(network, address)}\t{owner}" for address in held]
+    if wire["mac"]:
+        lines.append(f"unlink-if\t{stations.path(_segment(wire), wire['mac'])}\t{owner}")
     if held and ":" in network:  # no network that somebody created
         lines += [f"rmdir-empty\t{paths.run()}/networks/{network}{below}" for below in ("/leases", "")]
     return lines
+
+
+def owner_of(wire: Wire) -> str:
+    """Who claimed what the interface has: whoever of its container's planners connected it."""
+    claimed = [
+        leases.path(str(wire["network"]), str(wire[key])) for key in ("address", "address6") if wire[key]
+    ]
+    claimed += [stations.path(_segment(wire), str(wire["mac"]))] if wire["mac"] else []
+    return next(filter(None, map(claims.holder, claimed)), "")
 
 
 _PREFIXES = {"l2": "pyl", "macvlan": "pym"}

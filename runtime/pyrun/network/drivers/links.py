@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,13 @@ from pyrun.plan.operations import Operation
 boot.site_packages()
 
 from pyroute2 import IPRoute as IPRoute  # noqa: E402
-from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError as NetlinkError  # noqa: E402
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 
 # An address of a container that has just ended stays taken until the kernel has collected its namespace.
 _PATIENCE_S = 3.0
+_READY_S = 0.5  # a worker of the kernel needs less than a millisecond
+_RTN_LOCAL = 2  # of linux/rtnetlink.h
 _NEWLINK, _DELLINK, _REQUEST_ACK = 16, 17, 5
 _NO_DAD = 0x02  # IFA_F_NODAD
 
@@ -120,12 +123,14 @@ def patiently(action: Callable[[], object]) -> None:
             time.sleep(0.02)
 
 
-def make_inside(link: attach.Attachment, parent: str, inside: str, **wanted: Any) -> None:
+def make_inside(link: attach.Attachment, parent: str, inside: str, mtu: int, **wanted: Any) -> None:
     """Make an interface on the card *parent*, born in the container's namespace and called *inside* there.
 
-    Born under another name: kernels before 6.15 refuse one that an interface of the host has.
+    mtu: in bytes; with 0 it follows the card's. Born under another name: kernels before 6.15 refuse one that an
+    interface of the host has.
     """
     newborn = f"pyr{os.urandom(5).hex()}"
+    wanted.update({"mtu": mtu} if mtu else {})
     with IPRoute() as route:
         index = route.link_lookup(ifname=parent)[0]
         patiently(
@@ -158,13 +163,19 @@ def dressing(wire: dict[str, Any], default: bool, default6: bool) -> list[Operat
         for wanted, key in ((default, "gateway"), (default6, "gateway6"))
         if wanted
     ]
-    return [*todo, Operation("CARD_READY", name, wire["link"] if wire["driver"] == "l2" else "")]
+    return [
+        *todo, Operation("CARD_READY", name, wire["link"] if wire["driver"] == "l2" else "", wire["address6"])
+    ]  # fmt: skip
 
 
 def ipv6(link: attach.Attachment, name: str, wanted: int) -> None:
-    """IPv6 for this link or not at all; with it, nothing is believed that comes by it: no advertised routers."""
+    """IPv6 for this link or not at all; with it, nothing is believed that comes by it: no advertised routers.
+
+    Nobody is asked for a second owner of its own link-local address first: meanwhile it would send nothing from there.
+    """
     with attach.inside_of(link):
-        host.write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
+        for key in ("accept_ra", "accept_dad"):
+            host.write_sysctl(f"net/ipv6/conf/{name}/{key}", "0")
         host.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if wanted else "1")
 
 
@@ -195,14 +206,26 @@ def default_route(link: attach.Attachment, name: str, gateway: str) -> None:
         route.route("replace", dst=target, oif=index, **more)
 
 
-def ready(link: attach.Attachment, name: str, outside: str) -> None:
-    """Read the links back: the kernel finishes their state before it answers, so no first packet is lost."""
+def ready(link: attach.Attachment, name: str, outside: str, address6: str) -> None:
+    """Read the links back: the kernel finishes their state before it answers, so no first packet is lost; then wait
+    until packets for the IPv6 address are taken (network/attach.py has the reason)."""
     with told(f"read {name} back"):
         if outside:
             with IPRoute() as route:
                 route.get_links(route.link_lookup(ifname=outside)[0])
         with attach.inside_of(link), IPRoute() as route:
             route.get_links(route.link_lookup(ifname=name)[0])
+            deadline = time.monotonic() + _READY_S
+            while address6 and not _is_local(route, address6) and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+
+def _is_local(route: Any, address6: str) -> bool:
+    try:
+        (way,) = route.route("get", dst=address6, family=socket.AF_INET6)
+    except NetlinkError:  # no route at all
+        return False
+    return bool(way["type"] == _RTN_LOCAL)
 
 
 def in_scratch_namespace(question: Callable[[Any], object]) -> None:

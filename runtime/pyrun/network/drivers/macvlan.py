@@ -3,13 +3,15 @@
     -o mode=bridge       the default; private, vepa and passthru are the kernel's other ways
     -o host-shim=on      host and container reach each other, which the kernel alone does not let them: a second
                          interface of this kind on the host, without an address. It answers for the host's own address,
-                         and a route leads to this container by it; it goes with the container
+                         and a route leads to this container by it; it goes with the container. Of IPv6, where host and
+                         container both have it, nobody is asked: either side is told the MAC of the other
 
 The interface is born in the container's namespace. Source: the kernel's drivers/net/macvlan.c, man 8 ip-link.
 """
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_interface
 from typing import Any
 
@@ -71,12 +73,27 @@ def refuse_unfit(card: segment.Card, told: str, kind: str) -> None:
 
 def operations(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
     """What makes it."""
-    options = wire["options"]
-    todo = [Operation("MACVLAN", card.name, options["mode"], wire["ifname"], wire["mac"])]
-    if options["host_shim"] and wire["address"]:
-        own = next(text for text in card.addresses if "." in text)
-        todo.append(Operation("SHIM", wire["link"], card.name, wire["address"], own.partition("/")[0]))
+    mode = wire["options"]["mode"]
+    return [Operation("MACVLAN", card.name, mode, wire["ifname"], wire["mac"], wire["mtu"])]
+
+
+def afterwards(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+    """The shim, if there is to be one."""
+    if not (wire["options"]["host_shim"] and wire["address"]):
+        return []
+    own, own6 = _own(card, wire, ""), _own(card, wire, "6") if wire["address6"] else ""
+    todo = [Operation("SHIM", wire["link"], card.name, wire["address"], own, wire["mtu"])]
+    if own6:
+        inside = (wire["ifname"], wire["mac"])
+        todo.append(Operation("SHIM6", wire["link"], wire["address6"], own6, *inside))
     return todo
+
+
+def _own(card: segment.Card, wire: dict[str, Any], six: str) -> str:
+    """The host's own address on the card, of the container's subnet if there is one; "" without any."""
+    subnet = ip_interface(f"{wire[f'address{six}']}/{wire[f'prefix{six}']}").network
+    found = [ip_interface(text).ip for text in card.addresses if (":" in text) == bool(six)]
+    return str(next((each for each in found if each in subnet), found[0] if found else ""))
 
 
 def undo(wire: dict[str, Any]) -> list[str]:
@@ -84,13 +101,13 @@ def undo(wire: dict[str, Any]) -> list[str]:
     return [links.undo_delete(str(wire["link"]))] if wire["options"]["host_shim"] and wire["address"] else []
 
 
-def make(link: attach.Attachment, parent: str, mode: str, inside: str, mac: str) -> None:
-    """Make the interface in the container's namespace."""
+def make(link: attach.Attachment, parent: str, mode: str, inside: str, mac: str, mtu: int) -> None:
+    """Make the interface in the container's namespace. mtu: in bytes, 0 for the card's."""
     with links.told(f"make the macvlan {inside} on {parent}"):
-        links.make_inside(link, parent, inside, kind="macvlan", macvlan_mode=mode, address=mac)
+        links.make_inside(link, parent, inside, mtu, kind="macvlan", macvlan_mode=mode, address=mac)
 
 
-def shim(link: attach.Attachment, name: str, parent: str, address: str, own: str) -> None:
+def shim(link: attach.Attachment, name: str, parent: str, address: str, own: str, mtu: int) -> None:
     """The host's own interface of this kind, and the container's address behind it.
 
     It has no address. What the host sends by it comes from *own*, and who asks on the segment for *own* is answered by
@@ -101,7 +118,8 @@ def shim(link: attach.Attachment, name: str, parent: str, address: str, own: str
         parent_index = route.link_lookup(ifname=parent)[0]
         for stale in route.link_lookup(ifname=name):
             route.link("del", index=stale)
-        route.link("add", ifname=name, kind="macvlan", link=parent_index, macvlan_mode="bridge")
+        wanted = {"mtu": mtu} if mtu else {}  # what is more than the container takes would be dropped
+        route.link("add", ifname=name, kind="macvlan", link=parent_index, macvlan_mode="bridge", **wanted)
         index = route.link_lookup(ifname=name)[0]
         host.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
         host.write_sysctl(f"net/ipv4/conf/{name}/arp_filter", "1")
@@ -109,7 +127,33 @@ def shim(link: attach.Attachment, name: str, parent: str, address: str, own: str
         route.route("add", dst=str(ip_interface(address).network), oif=index, prefsrc=own, scope="link")
 
 
+def shim6(link: attach.Attachment, name: str, address: str, own: str, inside: str, mac: str) -> None:
+    """The same of IPv6, for the shim *name*.
+
+    There is no arp_filter for neighbour discovery: a shim that answered for the host would answer the whole segment. So
+    it has no address, not even a link-local one, and answers nobody; the container is told its MAC, and it is told the
+    container's. Either goes with its interface.
+    """
+    with links.told(f"let {address} and this host reach each other by {name}"):
+        # before IPv6 is on: 1 stands for no link-local address (man 8 ip-link, addrgenmode)
+        for key, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")):
+            host.write_sysctl(f"net/ipv6/conf/{name}/{key}", value)
+        with IPRoute() as route:
+            index = route.link_lookup(ifname=name)[0]
+            shim_mac = route.get_links(index)[0].get_attr("IFLA_ADDRESS")
+            route.neigh(
+                "replace", dst=address, lladdr=mac, ifindex=index, state="permanent", family=socket.AF_INET6
+            )
+            route.route("replace", dst=f"{address}/128", oif=index, prefsrc=own, family=socket.AF_INET6)
+        with attach.inside_of(link), IPRoute() as route:
+            index = route.link_lookup(ifname=inside)[0]
+            route.neigh(
+                "replace", dst=own, lladdr=shim_mac, ifindex=index, state="permanent", family=socket.AF_INET6
+            )
+
+
 PERFORM = {
     "MACVLAN": (make, "make the macvlan"),
     "SHIM": (shim, "make the shim of the host"),
+    "SHIM6": (shim6, "give the shim of the host IPv6"),
 }

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from _socket import socket
 
-from pyrun.network import attach, later, messages
+from pyrun.network import attach, claims, later, leases, messages
 from pyrun.network.egress import elements, policy, start
 from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
+from pyrun.store import paths
 
 # Between the listing of elements and their deletion somebody may have made the tables anew.
 _TRIES = 5
@@ -27,7 +28,7 @@ def cover(identifier: str, wire: Wire) -> list[Operation]:
     if known is None:
         return []
     attach.PERFORM.update(PERFORM)
-    later.precede(identifier, start.undo_of(known, wire))
+    later.precede(identifier, [*start.finishing(identifier, known), *start.undo_of(known, wire)])
     fresh = start.addresses([wire])
     known.addresses = [each for each in known.addresses if each not in fresh] + fresh
     policy.save(identifier, known)
@@ -65,6 +66,33 @@ def uncover(identifier: str, wire: Wire) -> list[str]:
     finally:
         sock.close()
     return []
+
+
+def finish(file: str) -> list[str]:
+    """For the undo list: delete what the sets hold for a container that has ended, the answers of names above all, as
+    long as its addresses are its own; returns what failed, a line each. file: that of its policy.
+
+    The resolver cannot note what it adds: it may not write to any file (csrc/launcher.c).
+    """
+    identifier = file.rpartition("/")[2]
+    known = policy.load(identifier)
+    own = [each for each in known.addresses if _is_held(identifier, each)] if known else []
+    if not own:
+        return []
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        _forget(sock, own)
+    except OSError as error:
+        return [f"what names let {' and '.join(own)} reach cannot be taken away: {error.strerror}"]
+    finally:
+        sock.close()
+    return []
+
+
+def _is_held(identifier: str, address: str) -> bool:
+    """Whether the container has a lease of the address, on whichever network."""
+    networks = claims.names(f"{paths.run()}/networks")
+    return any(claims.holder(leases.path(each, address)).startswith(f"{identifier} ") for each in networks)
 
 
 def _forget(sock: socket, addresses: list[str]) -> None:

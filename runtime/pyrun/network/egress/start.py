@@ -12,7 +12,7 @@ from _socket import socket
 from collections.abc import Sequence
 from typing import Any
 
-from pyrun import notice
+from pyrun import boot, notice
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, leases, messages
 from pyrun.network.egress import elements, policy
@@ -69,14 +69,20 @@ def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
 
 
 def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str = "") -> list[str]:
-    """Undo lines: the policy's file, then what `undo_of` says of each interface.
+    """Undo lines: what names resolved to, the policy's file, then what `undo_of` says of each interface.
 
-    The file first, since whoever makes the tables anew goes by it: what he put there before is deleted after.
+    The file before them, since whoever makes the tables anew goes by it: what he put there before is deleted after.
     """
-    lines = [f"unlink\t{policy.path(identifier)}"]
+    lines = [*finishing(identifier, asked), f"unlink\t{policy.path(identifier)}"]
     for wire in wires:
         lines += undo_of(asked, wire, owner)
     return lines
+
+
+def finishing(identifier: str, asked: policy.Policy) -> list[str]:
+    """The undo line that deletes what the answers of names added, which nobody knows beforehand: it comes to
+    `covering.finish`, as long as the policy's file is there."""
+    return [f"finish\t{boot.binary()}\t{policy.path(identifier)}"] if asked.domains else []
 
 
 def undo_of(asked: policy.Policy, wire: endpoint.Wire, owner: str = "") -> list[str]:

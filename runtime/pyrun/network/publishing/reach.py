@@ -1,15 +1,19 @@
 """From where a published port is reachable, and what the host's firewall makes of it: for `pyrun port`.
 
     this host     always
-    the LAN       by which addresses of the host; none when it is published on the loopback address or is closed
-    containers    by every address of the host but the loopback's, the gateway of their network among them
+    the LAN       by which addresses of the host; none when it is published on the loopback address or is closed, or
+                  when what is answered leaves the container by another interface than the question came in
+    containers    by every address of the host but the loopback's, the gateway of their network among them; those of
+                  its own network alone, if that is isolated (--isolate), or if others get no answer either
 
-Cold: reads addresses, rules and a set from the kernel.
+Cold: reads addresses, rules and a set from the kernel, and asks it in the container for the way of answers.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyrun import boot
@@ -17,8 +21,10 @@ from pyrun import boot
 boot.site_packages()
 
 from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
-from pyrun.network import messages  # noqa: E402
+from pyrun.network import attach, endpoint, messages, records  # noqa: E402
+from pyrun.network.endpoint import Wire  # noqa: E402
 from pyrun.network.publishing import host_firewall, ports, publication, shutting  # noqa: E402
 
 Row = dict[str, object]
@@ -27,8 +33,12 @@ _LINK_LOCAL = "fe80:"
 _CABLES = ("veth", "tun")  # of containers, of virtual machines
 
 
-def rows(published: list[ports.Port]) -> list[Row]:
-    """One row a port: port host inside protocol lan (addresses) containers firewall (in words)."""
+def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
+    """One row a port: port host inside protocol lan (addresses) containers firewall (in words) only (the network whose
+    containers alone reach it, or "") astray (by what answers to the LAN leave instead, or "").
+
+    wires: the container's interfaces on bridges; pid: of its process, 0 if it does not run.
+    """
     sock = messages.opened(messages.NETLINK_NETFILTER)
     try:
         filtered = host_firewall.suspected(sock)
@@ -37,7 +47,12 @@ def rows(published: list[ports.Port]) -> list[Row]:
     finally:
         sock.close()
     addresses = host_addresses()
-    return [_row(port, addresses, refused.get(port, ""), shut, filtered=filtered) for port in published]
+    found = [_row(port, addresses, refused.get(port, ""), shut, filtered=filtered) for port in published]
+    if wires:
+        with _inside(pid) as route:
+            for row in found:
+                _follow_answers(row, wires, addresses, route)
+    return found
 
 
 def _row(
@@ -58,7 +73,63 @@ def _row(
         "lan": [] if alone or is_shut else lan,
         "containers": not alone,
         "firewall": "" if alone or not filtered else _worded(port, refused, shut=is_shut),
+        "only": "",
+        "astray": "",
     }
+
+
+@contextmanager
+def _inside(pid: int) -> Iterator[Any]:
+    """An IPRoute in the network namespace of a process; None without one, or when it has just ended."""
+    try:
+        link = attach.Attachment({}, pid, None)
+    except OSError:
+        yield None
+        return
+    try:
+        with attach.inside_of(link):
+            route = IPRoute()
+        with route:
+            yield route
+    finally:
+        link.close()
+
+
+def _follow_answers(row: Row, wires: list[Wire], addresses: list[str], route: Any) -> None:
+    """Correct a row by what its network lets in, and by which way answers to the LAN go."""
+    six = ":" in str(row["host"])
+    wire = endpoint.first_for(wires, "gateway6" if six else "gateway")
+    if wire is None or not row["containers"]:
+        return
+    network = records.load(str(wire["network"])) or records.DEFAULTS
+    if route is not None:
+        # Who asked by one of the host's addresses on a segment is answered there: the address stands for them.
+        astray = {
+            each: by for each in addresses if (":" in each) == six and (by := _astray(route, wire, row, each))
+        }
+        lan = row["lan"]
+        assert isinstance(lan, list)
+        row["lan"] = [each for each in lan if each not in astray]
+        row["astray"] = next((astray[each] for each in lan if each in astray), "")
+    if network["isolate"] or row["astray"]:
+        row["only"], row["containers"] = wire["network"], network["icc"]
+
+
+def _astray(route: Any, wire: Wire, row: Row, other: str) -> str:
+    """By what an answer to *other* leaves the container, if that is not the interface the question came in by.
+
+    By UDP an answer bears the address of the interface it leaves by, unless the program chooses another.
+    """
+    own = str(wire["address6" if ":" in other else "address"])
+    bears = {} if row["protocol"] == "udp" else {"src": own}
+    family = socket.AF_INET6 if ":" in other else socket.AF_INET
+    try:
+        (way,) = route.route("get", dst=other, family=family, **bears)
+    except NetlinkError:
+        return "no interface"
+    name = str(route.get_links(way.get_attr("RTA_OIF"))[0].get_attr("IFLA_IFNAME"))
+    sender = own if bears else way.get_attr("RTA_PREFSRC")
+    return "" if (name, sender) == (wire["ifname"], own) else name
 
 
 def _worded(port: ports.Port, refused: str, *, shut: bool) -> str:

@@ -1,0 +1,131 @@
+"""Published ports in the hands of the guard: held as long as their claims, and relayed from ::1."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from name_server import GATEWAY6, WEB, WEB_ID, Inside, Site, bind, guards, is_taken, processes, pss_kb, until
+from pyrun.network import guard
+
+pytestmark = pytest.mark.needs("ipv6")
+
+
+def claim(site: Site, name: str) -> Path:
+    path = site.run / "ports" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{WEB_ID} 1 1\n")
+    return path
+
+
+def test_a_port_is_held_as_long_as_its_claim(site: Site) -> None:
+    site.need()
+    path = claim(site, "udp-0.0.0.0-8053")
+    with bind("0.0.0.0", 8053, socket.SOCK_DGRAM) as sock:
+        guard.hold("udp-0.0.0.0-8053", sock.fileno())
+    assert guard.status()["ports"] == 1 and is_taken("0.0.0.0", 8053, socket.SOCK_DGRAM)
+    path.unlink()
+    until(lambda: not is_taken("0.0.0.0", 8053, socket.SOCK_DGRAM), 1.0)
+    with bind("0.0.0.0", 8054, socket.SOCK_DGRAM) as sock:
+        guard.hold("udp-0.0.0.0-8054", sock.fileno())  # no such claim
+    assert not is_taken("0.0.0.0", 8054, socket.SOCK_DGRAM) and guard.status()["ports"] == 0
+
+
+def test_a_thousand_ports_are_held_in_few_messages(site: Site) -> None:
+    site.need()
+    socks = [bind("0.0.0.0", 0, socket.SOCK_DGRAM) for _ in range(1000)]
+    names = [f"udp-0.0.0.0-{sock.getsockname()[1]}" for sock in socks]
+    paths = [claim(site, name) for name in names]
+    guard.hold_all([(name, sock.fileno(), "") for name, sock in zip(names, socks, strict=True)])
+    for sock in socks:
+        sock.close()
+    assert guard.status()["ports"] == 1000
+    (own,) = guards(site)
+    assert pss_kb(own) < 600
+    for path in paths:
+        path.unlink()
+    until(lambda: guard.status()["ports"] == 0, 2.0)
+
+
+def serve_in(place: Inside, port: int, handle: Callable[[socket.socket], None]) -> threading.Thread:
+    """One connection of a TCP server in a namespace."""
+    listener = place.socket(kind=socket.SOCK_STREAM)
+    listener.bind(("0.0.0.0", port))
+    listener.listen()
+
+    def serve() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                handle(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_the_loopback_of_ipv6_leads_to_the_container(site: Site, host: str) -> None:
+    """Megabytes both ways, ended one way after the other."""
+    site.need()
+    payload = random.Random(6).randbytes(3_000_000)
+    heard = bytearray()
+
+    def echo(connection: socket.socket) -> None:
+        connection.settimeout(10)
+        while data := connection.recv(1 << 16):
+            heard.extend(data)
+        connection.sendall(bytes(heard)[::-1])
+
+    name = f"tcp-{host}-8081"
+    path = claim(site, name)
+    thread = serve_in(site.web, 80, echo)
+    with bind(host, 8081) as sock:
+        guard.hold(name, sock.fileno(), f"{WEB}:80")
+    with socket.create_connection(("::1", 8081), 10) as sock:
+        sock.sendall(payload)
+        sock.shutdown(socket.SHUT_WR)
+        back = bytearray()
+        while data := sock.recv(1 << 16):
+            back.extend(data)
+    assert bytes(heard) == payload and bytes(back) == payload[::-1]
+    thread.join(5)
+    path.unlink()
+    until(lambda: not is_taken("::1", 8081), 2.0)
+    until(lambda: not processes("pyrun-relay"), 2.0)
+
+
+def test_only_the_loopback_is_relayed(site: Site) -> None:
+    """A port of :: whose redirection is missing must not turn into a way in by another address."""
+    site.need()
+    claim(site, "tcp-::-8082")
+    with bind("::", 8082) as sock:
+        guard.hold("tcp-::-8082", sock.fileno(), f"{WEB} 80")
+    with site.client.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+        sock.connect((GATEWAY6, 8082))
+        try:
+            assert sock.recv(10) == b""
+        except ConnectionResetError:
+            pass
+    (site.run / "ports/tcp-::-8082").unlink()
+
+
+def test_ports_are_held_again_after_the_guard_was_killed(site: Site) -> None:
+    site.need()
+    path = claim(site, "udp-0.0.0.0-8055")
+    path.write_text(f"{WEB_ID} 1 1\nname web\nto {WEB}\nport udp 0.0.0.0 8055 53\n")
+    with bind("0.0.0.0", 8055, socket.SOCK_DGRAM) as sock:
+        guard.hold("udp-0.0.0.0-8055", sock.fileno())
+    (own,) = guards(site)
+    os.kill(own, signal.SIGKILL)
+    until(lambda: not is_taken("0.0.0.0", 8055, socket.SOCK_DGRAM), 1.0)
+    site.need()
+    assert is_taken("0.0.0.0", 8055, socket.SOCK_DGRAM)
+    path.unlink()
