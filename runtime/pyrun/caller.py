@@ -19,6 +19,7 @@ ACCEPTED, COLD, CLONE, BLOCK, REAP, FORK, MONITOR, EXIT = b"A", b"C", b"K", b"B"
 # What one message may carry, less than csrc/hand.c takes.
 DESCRIPTORS_MAX = 48
 _ANSWER_SIZE = 64
+_END_MS = 5000
 _SOL_SOCKET, _SCM_RIGHTS, _CMSG_SPACE, _MSG_CMSG_CLOEXEC = 1, 1, 64, 0x40000000
 SIGIO = 29
 
@@ -63,11 +64,12 @@ def _send(letter: bytes, numbers: list[int], descriptors: list[int], text: bytes
 
 
 def _answer(letter: bytes) -> tuple[int, int]:
-    """(number, descriptor or -1). Raises KeyboardInterrupt if the launcher is gone: the caller has given up."""
+    """(number, descriptor or -1). A launcher that is gone ends this process: whether it has made a child nobody can
+    say, and the next command takes away what is there."""
     assert hand is not None
     data, ancillary, _, _ = hand.recvmsg(_ANSWER_SIZE, _CMSG_SPACE, _MSG_CMSG_CLOEXEC)
     if data[:1] != letter:
-        raise KeyboardInterrupt
+        posix._exit(1)
     fd = int.from_bytes(ancillary[0][2][:4], "little") if ancillary else -1
     return int.from_bytes(data[1:9], "little", signed=True), fd
 
@@ -86,7 +88,8 @@ def clone_exec(
     """linux.clone_exec of init, as a child of the process that was called: (pid, pidfd).
 
     enter: (descriptor, type) of the namespaces that children are to be in; hide: nobody in them may look into the
-    process that clones. Raises OSError.
+    process that clones. Until `heed`, the end of that process interrupts nothing: pid and pidfd are to be noted first.
+    Raises OSError.
     """
     if hand is None:
         from . import linux
@@ -96,6 +99,7 @@ def clone_exec(
         for fd, kind in enter:
             linux.setns(fd, kind)
         return linux.clone_exec(flags, group_fd, exe_fd, "pyrun-init", keep, user_fd, pid_fd)
+    _mask(block=True)
     given = [fd for fd in (group_fd, user_fd, pid_fd if user_fd >= 0 else -1) if fd >= 0]
     numbers = [flags, int(hide), int(group_fd >= 0), int(user_fd >= 0), int(user_fd >= 0 <= pid_fd)]
     numbers += [len(enter), *[kind for _, kind in enter], len(keep), *[number for _, number in keep]]
@@ -106,23 +110,43 @@ def clone_exec(
     return found, pidfd
 
 
+def heed() -> None:
+    """After clone_exec, with its result noted: a launcher that ends is a KeyboardInterrupt again."""
+    if hand is not None:
+        _mask(block=False)
+
+
+def _mask(*, block: bool) -> None:
+    import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+
+    _signal.pthread_sigmask(_signal.SIG_BLOCK if block else _signal.SIG_UNBLOCK, {SIGIO})
+
+
 def block_signals() -> None:
     """From here on a signal waits for the monitor, which forwards it."""
     if hand is not None:
         _send(BLOCK, [], [])
         return
-    import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+    import _signal
 
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
-def reap(child: int) -> None:
+def reap(child: int, pidfd: int) -> None:
     """Wait for the end of a child of the process that was called. Raises OSError."""
     if hand is None:
         posix.waitpid(child, 0)
         return
-    _send(REAP, [child], [])
-    _answer(REAP)
+    import select
+
+    try:
+        _send(REAP, [child], [])
+        hand.recv(_ANSWER_SIZE)
+    except OSError:  # it is gone; its child ends by itself
+        pass
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_END_MS)
 
 
 def fork() -> int:

@@ -211,6 +211,7 @@ def _clone(launch: Launch, binary_fd: int) -> None:
     keep = [*launch.keep_fds, *passed, (plan_fd, FD_PLAN), (theirs.fileno(), FD_SYNC)]
     mark("planned")
     launch.pid, launch.pidfd = _born(launch, group_fd, binary_fd, keep)
+    caller.heed()
     mark("cloned")
     theirs.close()
     for fd in (plan_fd, group_fd, *[fd for fd, _ in passed]):
@@ -273,7 +274,7 @@ def abandon(launch: Launch) -> None:
     if launch.pid > 0:
         try:
             linux.pidfd_send_signal(launch.pidfd, linux.SIGKILL)
-            caller.reap(launch.pid)
+            caller.reap(launch.pid, launch.pidfd)
         except OSError:
             pass
     if launch.lock_fd >= 0:

@@ -1,7 +1,8 @@
 """The rows that start something once more, with a warm planner (PYRUN_WARM): `warm-bundle`, `warm-oci-run` ...
 
-What is measured, against whom and within which limit is the row's own. The planner is left behind before the row begins,
-and it is that of the namespaces the row runs in: beside crun those are made anew for every round (oci_contenders.py).
+What is measured, against whom and within which limit is the row's own. The planner is left behind before the row
+begins, and it is that of the namespaces the row runs in: beside crun those are made anew for every round
+(oci_contenders.py).
 """
 
 from __future__ import annotations
@@ -43,14 +44,20 @@ def warm(name: str, row: Row) -> Row:
 
     def measure(peers: Peers, effort: Effort) -> list[Figure]:
         with planner(peers):
-            return [replace(figure, what=f"warm: {title(name, figure.what)}") for figure in row(peers, effort)]
+            return [
+                replace(figure, what=f"warm: {title(name, figure.what)}") for figure in row(peers, effort)
+            ]
 
     return measure
 
 
 def title(name: str, what: str) -> str:
     """A name that does not lean on the line above."""
-    return f"{name.replace('-', ' ')}, {what.removeprefix('the same ')}" if what.startswith("the same ") else what
+    return (
+        f"{name.replace('-', ' ')}, {what.removeprefix('the same ')}"
+        if what.startswith("the same ")
+        else what
+    )
 
 
 ROWS: dict[str, Row] = {f"warm-{name}": warm(name, (rows.ROWS | oci_rows.ROWS)[name]) for name in WARMED}

@@ -2,7 +2,8 @@
 
 pyrun:
 
-    main.py        the entry: verb, options, engine, outcome; warm.py  an interpreter that waits with all of it loaded
+    main.py        the entry: verb, options, engine, outcome; warm.py  an interpreter that waits with all of it
+                   loaded; warm_request.py  for whom
     options.py     the command line as Docker reads it, by tables.py  every verb and option as data; help.py  --help
     verbs.py       one function a verb; verbs_cold.py  images and the machine; verbs_network.py, verbs_port.py
     text.py        plain output; render.py  tables and progress on a terminal, by rich

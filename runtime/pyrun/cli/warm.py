@@ -16,34 +16,17 @@ import _socket
 import fcntl
 import posix
 import select
-import sys
 import time
 
-from pyrun import boot, caller, linux
+from pyrun import caller, linux
 from pyrun.store import paths
+
+from . import warm_request
 
 _MODULES = (
     "linux", "network.attach", "network.guard", "engine.run", "engine.bundle", "engine.exec_", "engine.oci.create",
     "engine.oci.run", "engine.oci.exec_", "spec.seccomp", "stages.network", "cgroups.systemd", "descriptors",
 )  # fmt: skip
-_NAMESPACES = (
-    "cgroup",
-    "ipc",
-    "mnt",
-    "net",
-    "pid",
-    "pid_for_children",
-    "time",
-    "time_for_children",
-    "user",
-    "uts",
-)
-_STATUS = (
-    b"Uid", b"Gid", b"Groups", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb", b"NoNewPrivs", b"Seccomp",
-)  # fmt: skip
-_REQUEST_SIZE = 1 << 18
-_REQUEST_DESCRIPTORS = 5
-_SO_PEERCRED, _CREDENTIALS_SIZE = 17, 12
 _BACKLOG = 128
 _TAKEN = b"+"
 _DEATHS_MAX = 10
@@ -58,7 +41,7 @@ def serve() -> None:
     given = posix.environ.get(b"PYRUN_WARM", b"")
     directory = f"{paths.run()}/warm"
     paths.make(directory)
-    own, files = standing("/proc/self"), _files()
+    own, files = warm_request.standing("/proc/self"), warm_request.files()
     path = f"{directory}/{_inode('mnt')}-{_inode('net')}"
     lock_fd = posix.open(f"{path}.lock", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
@@ -111,7 +94,7 @@ def _keep_ready(listening: _socket.socket, known: Known, idle_ms: int) -> None:
     busy: dict[int, int] = {}  # the pipe of one that was taken: until when it is left alone
     poll = select.poll()
     died = 0  # in a row, before anybody came: then something is wrong, and forking more is no remedy
-    while died < _DEATHS_MAX and known[1] == _files():
+    while died < _DEATHS_MAX and known[1] == warm_request.files():
         while len(waiting) < (1 if busy else _READY):
             waiting.add(_fork(listening, known, poll))
         events = poll.poll(_ALONE_MS if busy else idle_ms)
@@ -137,8 +120,9 @@ def _keep_ready(listening: _socket.socket, known: Known, idle_ms: int) -> None:
 def _fork(listening: _socket.socket, known: Known, poll: select.poll) -> int:
     """A child that waits for a launcher: a pipe from which _TAKEN comes when it has one, and which ends with it."""
     read_fd, write_fd = posix.pipe2(posix.O_CLOEXEC)
+    own_pid = posix.getpid()
     if posix.fork() == 0:
-        _serve_one(listening, known, write_fd)
+        _serve_one(listening, known, write_fd, own_pid)
     posix.close(write_fd)
     poll.register(read_fd, select.POLLIN)
     return read_fd
@@ -147,28 +131,32 @@ def _fork(listening: _socket.socket, known: Known, poll: select.poll) -> int:
 # ── one launcher ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _serve_one(listening: _socket.socket, known: Known, taken_fd: int) -> None:
+def _serve_one(listening: _socket.socket, known: Known, taken_fd: int, planner: int) -> None:
     """Wait for a launcher, do what it was called for, and end."""
     from .main import main
 
     own, files, lock_fd = known
     posix.close(lock_fd)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)  # while it waits, it is nothing without the planner
+    if posix.getppid() != planner:
+        posix._exit(0)
     _own_memory()
     try:
         fd, _ = listening._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
     except OSError:  # the planner has ended
         posix._exit(0)
+    linux.prctl(linux.PR_SET_PDEATHSIG, 0)
     posix.write(taken_fd, _TAKEN)
     connection = _socket.socket(fileno=fd)
     listening.close()
-    pid = _peer(connection)
-    if not pid or not _same_standing(pid, own):
-        _decline(connection)
-    argv = _adopt(connection, files, pid)
-    caller.serve(connection, pid)
-    connection.send(caller.ACCEPTED)
     try:
+        pid = warm_request.peer(connection)
+        if not pid or not warm_request.same_standing(pid, own):
+            raise caller.Unsuited
+        argv = warm_request.adopt(connection, files)
+        caller.serve(connection, pid)
+        connection.send(caller.ACCEPTED)
         main(argv)
     except caller.Unsuited:
         _decline(connection)
@@ -197,100 +185,3 @@ def _decline(connection: _socket.socket) -> None:
     except OSError:
         posix._exit(1)
     posix._exit(0)
-
-
-def _peer(connection: _socket.socket) -> int:
-    """The pid of the launcher; 0 if it is not root's or not in our pid namespace."""
-    answer = connection.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, _CREDENTIALS_SIZE)
-    pid, uid = int.from_bytes(answer[:4], "little"), int.from_bytes(answer[4:8], "little")
-    return 0 if uid else pid
-
-
-def standing(place: str) -> tuple[object, ...]:
-    """What a process of *place* (/proc/PID) may do, and where: namespaces, root, ids, capabilities, filters, label."""
-    root = posix.stat(f"{place}/root")
-    status = [
-        line for line in paths.read(f"{place}/status").split(b"\n") if line.partition(b":")[0] in _STATUS
-    ]
-    try:
-        label = paths.read(f"{place}/attr/current")
-    except OSError:  # no security module has one
-        label = b""
-    spaces = [_link(f"{place}/ns/{name}") for name in _NAMESPACES]
-    return spaces, root.st_dev, root.st_ino, status, label
-
-
-def _link(path: str) -> str:
-    try:
-        return posix.readlink(path)
-    except FileNotFoundError:  # a kernel without time namespaces
-        return ""
-
-
-def _same_standing(pid: int, own: object) -> bool:
-    """Looked at through a descriptor of the process: at the end it is still the same one."""
-    try:
-        pidfd = posix.pidfd_open(pid)
-        theirs = standing(f"/proc/{pid}")
-    except OSError:
-        return False
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    ended = poll.poll(0)
-    posix.close(pidfd)
-    return theirs == own and not ended
-
-
-def _files() -> list[str]:
-    """What tells an installation from another: the program's files, as the launcher says its own."""
-    binary = boot.binary().rpartition("/")[0]
-    found = []
-    for path in (f"{binary}/pyrun", f"{binary}/pyrun-oci", sys.argv[0]):
-        try:
-            status = posix.stat(path)
-        except OSError:
-            continue
-        seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
-        found.append(f"{status.st_dev}:{status.st_ino}:{seconds}.{rest:09d}")
-    return found
-
-
-def _adopt(connection: _socket.socket, files: list[str], pid: int) -> list[str]:
-    """Take on the launcher's arguments (returned), environment, directory, umask and streams."""
-    size = _socket.CMSG_SPACE(4 * _REQUEST_DESCRIPTORS)
-    text, ancillary, _, _ = connection.recvmsg(_REQUEST_SIZE, size)
-    rights = ancillary[0][2] if ancillary else b""
-    fds = [int.from_bytes(rights[at : at + 4], "little") for at in range(0, len(rights), 4)]
-    identity, mask, count, *words = text.split(b"\0")[:-1]
-    if len(fds) != _REQUEST_DESCRIPTORS or identity.decode() not in files:
-        _decline(connection)
-    directory_fd, pipe_fd, *streams = fds
-    _end_with(pipe_fd)
-    posix.fchdir(directory_fd)
-    posix.close(directory_fd)
-    posix.umask(int(mask, 8))
-    for number, fd in enumerate(streams):
-        posix.dup2(fd, number)
-        posix.close(fd)
-    posix.environ.clear()
-    for item in words[int(count) :]:
-        name, _, value = item.partition(b"=")
-        posix.environ[name] = value
-        posix.putenv(name, value)
-    from pyrun import launch
-
-    launch.timeline[:] = [("warm planner", time.monotonic_ns())]
-    argv = [word.decode("utf-8", "surrogateescape") for word in words[: int(count)]]
-    sys.argv = argv
-    return argv
-
-
-def _end_with(pipe_fd: int) -> None:
-    """When the launcher ends, so does what is done for it: as by Ctrl-C, with everything undone."""
-    _signal.signal(caller.SIGIO, _signal.default_int_handler)
-    fcntl.fcntl(pipe_fd, fcntl.F_SETOWN, posix.getpid())
-    fcntl.fcntl(pipe_fd, fcntl.F_SETFL, posix.O_NONBLOCK | posix.O_ASYNC)
-    poll = select.poll()
-    poll.register(pipe_fd, 0)
-    if poll.poll(0):  # it has ended already
-        posix._exit(1)

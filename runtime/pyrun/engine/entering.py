@@ -102,6 +102,7 @@ def _enter(
         posix.close(fd)
     theirs.close()
     entered = Entered(pid, pidfd, operations)
+    caller.heed()
     if listener:
         entered.outcome.listener = lambda sync, number: listener(sync, number, entered)
     try:
@@ -119,7 +120,7 @@ def _enter(
 def abandon(entered: Entered) -> None:
     """End the process: nobody is going to hear of it."""
     linux.pidfd_send_signal(entered.pidfd, linux.SIGKILL)
-    caller.reap(entered.pid)
+    caller.reap(entered.pid, entered.pidfd)
 
 
 def _planned(
