@@ -3,7 +3,7 @@
 pyrun:
 
     main.py        the entry: verb, options, engine, outcome; warm.py  an interpreter that waits with all of it
-                   loaded; warm_request.py  for whom
+                   loaded; warm_request.py  for whom; warm_rehearsal.py  what it plans before
     options.py     the command line as Docker reads it, by tables.py  every verb and option as data; help.py  --help
     verbs.py       one function a verb; verbs_cold.py  images and the machine; verbs_network.py, verbs_port.py
     text.py        plain output; render.py  tables and progress on a terminal, by rich

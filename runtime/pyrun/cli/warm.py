@@ -48,8 +48,11 @@ def serve() -> None:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # there is one
         posix._exit(0)
+    from . import warm_rehearsal
+
     for name in _MODULES:
         __import__(f"pyrun.{name}")
+    warm_rehearsal.rehearse(directory)
     listening = _listen(path)
     number = posix.stat(path).st_ino
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
