@@ -19,60 +19,7 @@ import killing
 import leftovers
 from command import Pyrun
 from kill_points import make_bundle, points
-
-WARM = {"PYRUN_WARM": "60"}
-
-
-class Planner:
-    """The warm planner of a run directory."""
-
-    def __init__(self, pyrun: Pyrun) -> None:
-        self.pyrun = pyrun
-        names = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("mnt", "net")]
-        self.socket = pyrun.runroot / "warm" / f"{names[0]}-{names[1]}"
-
-    def processes(self) -> dict[int, int]:
-        """pid -> parent, of those that work in this run directory."""
-        mark = f"PYRUN_RUNROOT={self.pyrun.runroot}".encode()
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if (
-                    b"warm-planner" in (path / "cmdline").read_bytes()
-                    and mark in (path / "environ").read_bytes()
-                ):
-                    found[int(path.name)] = int((path / "stat").read_text().rpartition(") ")[2].split()[1])
-            except OSError:  # gone
-                continue
-        return found
-
-    def ready(self) -> set[int]:
-        """Wait until its two children wait for launchers; their pids."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            there = self.processes()
-            waiting = {pid for pid, parent in there.items() if parent in there and _accepts(pid)}
-            if len(waiting) == 2 and self.socket.exists():
-                return waiting
-            time.sleep(0.01)
-        raise AssertionError(f"no warm planner: {self.processes()}")
-
-    def end(self) -> None:
-        """Kill it and whoever waits."""
-        deadline = time.monotonic() + 10
-        while there := self.processes():
-            assert time.monotonic() < deadline, there
-            for pid in there:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-def _accepts(pid: int) -> bool:
-    """By the system call it is in: accept or accept4 of x86_64, of aarch64."""
-    try:
-        return Path(f"/proc/{pid}/syscall").read_text().split()[0] in ("43", "288", "202", "242")
-    except OSError:  # gone
-        return False
+from planners import WARM, Planner
 
 
 @pytest.fixture
