@@ -183,8 +183,8 @@ def build_shim(scratch: Path) -> Path:
 def _link_order() -> list[str]:
     """The sources, and where the C library is linked: monitor and library, init, what runs once a start or a host.
 
-    The kernel maps files in windows of 64 kB: what lies beside a function that is used counts as memory of its process.
-    max-page-size keeps constants out of them, and the first window to the monitor and what it needs of the library.
+    The kernel maps files in windows of 64 kB and more: what lies beside a function that is used counts as memory of its
+    process. max-page-size keeps constants out of them; waiting.c cuts them off behind the monitor and its library.
     """
     groups: dict[str, list[str]] = {"monitor": [], "init": [], "once": []}
     for path in sorted(CSRC.glob("*.c")):

@@ -5,6 +5,7 @@
  * and does what can be done from anywhere; what only the process that was called can do, it asks this one for:
  *
  *        launcher                                            warm planner (a child of its own for every request)
+ *           | ◄──────────────── H hello ─────────────────────── |
  *           | ── arguments, environment, directory, fds ──────► |
  *           | ◄──────── A, or C: do it yourself ─────────────── |   who is not as the planner is, is not served
  *           | ◄──────────────── K clone ─────────────────────── |
@@ -13,7 +14,7 @@
  *
  * So nobody has to trust the planner with more than it has: the container is this process's child, as in a cold start,
  * and whoever cannot start one by itself gets none from it. If either side ends, the other does: the planner hears by
- * a signal from the pipe it was given. Everything unusual is answered with C, before anything was done. The messages
+ * a signal from the pipe it was given. Everything unusual is answered with C, before anything was made. The messages
  * are in hand.h; the planner's side of them is caller.py. Source: man 7 unix (SCM_RIGHTS, SO_PEERCRED). */
 #define _GNU_SOURCE
 #include "hand.h"
@@ -29,21 +30,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { NOT_HERE = -1, FAILED = 125, PATH_SIZE = 4096, NUMBER = 8 };
-enum { MOST_FDS = 64, MOST_NUMBERS = 160, MOST_WORDS = 64, MESSAGE_SIZE = 16384, REQUEST_SIZE = 180000 };
+enum { NOT_HERE = -1, FAILED = 125, PATH_SIZE = 4096, NUMBER = 8, PATIENCE_MS = 1000 };
+enum { MOST_FDS = 64, MOST_WORDS = 64, MESSAGE_SIZE = 16384, REQUEST_SIZE = 180000 };
 
 #ifndef CLOSE_RANGE_CLOEXEC
 #define CLOSE_RANGE_CLOEXEC 4U /* of linux/close_range.h */
 #endif
 
 extern char **environ;
+
+/* The end of a pipe which no process has but this one: the planner has the other, and hears when we are gone. */
+static int life_fd = -1;
 
 struct message {
     char data[MESSAGE_SIZE];
@@ -68,7 +74,8 @@ static int starts_something(int argc, char **argv) {
 /* Words, and values after =, by which this process's own descriptors and files are meant: the planner would find its
  * own. */
 static int means_itself(char **argv) {
-    static const char *const WORDS[] = {"/dev/fd/", "/dev/std", "/proc/self", "/proc/thread-self", "--preserve-fds"};
+    static const char *const WORDS[] = {"/dev/fd/",          "/dev/std",       "/proc/self",
+                                        "/proc/thread-self", "--preserve-fds", "-preserve-fds"};
     for (; *argv; argv++) {
         const char *value = strchr(*argv, '=');
         for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++) {
@@ -113,15 +120,28 @@ static unsigned long long own_namespace(const char *kind) {
     return stat(path, &found) < 0 ? 0 : (unsigned long long)found.st_ino;
 }
 
-/* A connection to the planner of these namespaces, which has to be root's, and of this host; -1: there is none. */
-static int connect_to_planner(void) {
+/* How long a planner that is stopped, or has too many in the queue, holds up a start that could do without. */
+static void wait_for(int fd, long ms) {
+    struct timeval limit = {ms / 1000, ms % 1000 * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+/* Where the planner of these namespaces listens; beside it is the lock that it holds. -1: the path is too long. */
+static int place_of_planner(char *path, size_t size) {
+    int written =
+        snprintf(path, size, "%s/warm/%llu-%llu", run_directory(), own_namespace("mnt"), own_namespace("net"));
+    return written < (int)size ? 0 : -1;
+}
+
+/* A connection to it, if it is root's, and of this host; -1: there is none. */
+static int connect_to_planner(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct ucred peer = {0};
     socklen_t length = sizeof peer;
-    int written = snprintf(address.sun_path, sizeof address.sun_path, "%s/warm/%llu-%llu", run_directory(),
-                           own_namespace("mnt"), own_namespace("net"));
-    if (written >= (int)sizeof address.sun_path) return -1;
+    strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd >= 0) wait_for(fd, PATIENCE_MS);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == 0 && peer.pid > 0 &&
         lives_here(peer.pid))
@@ -130,8 +150,15 @@ static int connect_to_planner(void) {
     return -1;
 }
 
-/* Leave a planner behind for those who come later: nobody's child, with nothing of the caller's open. */
-static void leave_a_planner(const char *idle) {
+/* Leave a planner behind for those who come later: nobody's child, with nothing of the caller's open. None, if there is
+ * one that has its lock already. */
+static void leave_a_planner(const char *idle, const char *path) {
+    char lock[PATH_SIZE];
+    snprintf(lock, sizeof lock, "%.4000s.lock", path);
+    int lock_fd = open(lock, O_RDONLY | O_CLOEXEC);
+    int held = lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) < 0;
+    if (lock_fd >= 0) close(lock_fd);
+    if (held) return;
     pid_t pid = fork();
     if (pid > 0) waitpid(pid, NULL, 0);
     if (pid != 0) return;
@@ -198,7 +225,8 @@ static ssize_t receive(int fd, struct message *message) {
 
 static int64_t number(const struct message *message, int index) {
     int64_t value = -1;
-    if (message->length >= 1 + (index + 1) * NUMBER) memcpy(&value, message->data + 1 + index * NUMBER, sizeof value);
+    if (index >= 0 && message->length >= 1 + (index + 1) * NUMBER)
+        memcpy(&value, message->data + 1 + index * NUMBER, sizeof value);
     return value;
 }
 
@@ -231,40 +259,58 @@ static int request(int fd, int argc, char **argv) {
     int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), given[] = {here, pipes[0], 0, 1, 2};
     int sent = here < 0 ? -1 : send_with(fd, text, (size_t)length, given, 5);
     if (here >= 0) close(here);
-    close(pipes[0]); /* the other end stays open as long as we live */
+    close(pipes[0]);
+    life_fd = pipes[1];
     return sent;
 }
 
 /* ── what the planner asks for ──────────────────────────────────────────────────────────────────── */
 
-/* Numbers: clone flags; hide this process from the container?; a cgroup?; a user namespace?; a pid namespace for it?;
- * how many namespaces children are born in, their types; how many descriptors are kept, the numbers the child sees them
- * as. Descriptors: init's binary, then in this order. */
+/* The numbers of HAND_CLONE. Its descriptors: init's binary; the cgroup, the user namespace, the pid namespace for it,
+ * each if its number is 1; as many namespaces as children are to be born in; as many as are kept. */
+enum { FLAGS, HAS_CGROUP, HAS_USER, HAS_PID, ENTERS }; /* ENTERS: how many, then the type of each; */
+/* then how many are kept, and the number the child sees each as */
+
 static int clone_for(int fd, struct message *message) {
     int keep[2 * MOST_FDS + 2], at = 0, used = 0, pidfd = -1;
     int exe_fd = message->fds[used++];
-    int group_fd = number(message, 2) > 0 ? message->fds[used++] : -1;
-    int user_fd = number(message, 3) > 0 ? message->fds[used++] : -1;
-    int pid_fd = number(message, 4) > 0 ? message->fds[used++] : -1;
-    int64_t enters = number(message, 5), keeps = number(message, 6 + (int)enters);
-    if (enters < 0 || enters > 2 || keeps < 0 || used + enters + keeps != message->count) return -1;
+    int group_fd = number(message, HAS_CGROUP) > 0 ? message->fds[used++] : -1;
+    int user_fd = number(message, HAS_USER) > 0 ? message->fds[used++] : -1;
+    int pid_fd = number(message, HAS_PID) > 0 ? message->fds[used++] : -1;
+    int64_t enters = number(message, ENTERS);
+    if (enters < 0 || enters > 2) return -1;
+    int kept = ENTERS + 1 + (int)enters;
+    int64_t keeps = number(message, kept);
+    if (keeps < 0 || used + enters + keeps != message->count) return -1;
     syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC); /* as sealing.py */
-    if (number(message, 1) > 0) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     long pid = 0;
     for (int i = 0; i < enters && pid == 0; i++)
-        if (setns(message->fds[used++], (int)number(message, 6 + i)) < 0) pid = -errno;
+        if (setns(message->fds[used++], (int)number(message, ENTERS + 1 + i)) < 0) pid = -errno;
     for (int i = 0; i < keeps; i++) {
         keep[at++] = message->fds[used + i];
-        keep[at++] = (int)number(message, 7 + (int)enters + i);
+        keep[at++] = (int)number(message, kept + 1 + i);
     }
     keep[at] = keep[at + 1] = -1;
-    uint64_t flags = (uint64_t)number(message, 0);
+    uint64_t flags = (uint64_t)number(message, FLAGS);
     if (pid == 0 && user_fd >= 0)
         pid = birth_clone_inside(user_fd, pid_fd, flags, group_fd, exe_fd, "pyrun-init", keep, &pidfd);
     else if (pid == 0) pid = birth_clone(flags, group_fd, exe_fd, "pyrun-init", keep, &pidfd);
     int sent = answer(fd, HAND_CLONE, pid, &pidfd, pid > 0);
     if (pidfd >= 0) close(pidfd);
     return sent;
+}
+
+/* Before a process of ours enters a container it is executed anew from the sealed binary: between the clone and init's
+ * execve it is this program that the container could open by /proc/PID/exe (CVE-2019-5736). And nobody may trace it. */
+static int seal(int fd, struct message *message) {
+    char connection[16],
+        life[16], *const argv[] = {(char *)"pyrun-hand", connection, life, NULL}, *const envp[] = {NULL};
+    snprintf(connection, sizeof connection, "%d", fd);
+    snprintf(life, sizeof life, "%d", life_fd);
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
+    if (fcntl(fd, F_SETFD, 0) < 0 || fcntl(life_fd, F_SETFD, 0) < 0) return -1;
+    syscall(SYS_execveat, message->fds[0], "", argv, envp, AT_EMPTY_PATH);
+    return -1;
 }
 
 /* -d: the parent reports to the caller, the child goes on. */
@@ -279,7 +325,8 @@ static int fork_for(int fd, struct message *message) {
         return answer(fd, HAND_FORK, getpid(), NULL, 0);
     }
     close(fd);
-    if (read(message->fds[0], &byte, 1) == 1) _exit(0);
+    close(life_fd);
+    if (read(message->fds[0], &byte, 1) == 1) _exit(byte != '1');
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
@@ -290,7 +337,7 @@ static int become(int fd, struct message *message) {
     char *argv[MOST_WORDS + 1], *const envp[] = {NULL};
     int keep[2 * MOST_FDS + 2], at = 0, words = 0, exe_fd = message->fds[0];
     int64_t keeps = number(message, 1);
-    if (keeps < 0 || keeps + 1 != message->count || keeps > MOST_NUMBERS) return -1;
+    if (keeps < 0 || keeps + 1 != message->count) return -1;
     for (int i = 0; i < keeps; i++) {
         keep[at++] = message->fds[i + 1];
         keep[at++] = (int)number(message, 2 + i);
@@ -301,6 +348,7 @@ static int become(int fd, struct message *message) {
         argv[words++] = next;
         next += strlen(next) + 1;
     }
+    if (!words || next < end) return -1;
     argv[words] = NULL;
     if (number(message, 0) > 0) {
         int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -329,6 +377,7 @@ static int accepted; /* from now on, what the planner does not end is half done 
 
 static int accept_it(int fd, struct message *message) {
     accepted = 1;
+    wait_for(fd, 0);
     return 0;
 }
 
@@ -337,8 +386,8 @@ static const struct {
     int descriptors; /* at least */
     int (*run)(int, struct message *);
 } WISHES[] = {
-    {HAND_ACCEPTED, 0, accept_it}, {HAND_CLONE, 1, clone_for}, {HAND_BLOCK, 0, block}, {HAND_REAP, 0, reap},
-    {HAND_FORK, 1, fork_for},      {HAND_MONITOR, 1, become},  {HAND_EXIT, 0, leave},
+    {HAND_ACCEPTED, 0, accept_it}, {HAND_SEAL, 1, seal},     {HAND_CLONE, 1, clone_for}, {HAND_BLOCK, 0, block},
+    {HAND_REAP, 0, reap},          {HAND_FORK, 1, fork_for}, {HAND_MONITOR, 1, become},  {HAND_EXIT, 0, leave},
 };
 
 static int fulfil(int fd, struct message *message) {
@@ -346,6 +395,12 @@ static int fulfil(int fd, struct message *message) {
         if (message->data[0] == WISHES[i].letter)
             return message->count < WISHES[i].descriptors ? -1 : WISHES[i].run(fd, message);
     return -1;
+}
+
+/* Only a planner that is there is given our descriptors: one that is stopped would hold the caller's pipes open. */
+static int is_answered(int fd) {
+    static struct message message;
+    return receive(fd, &message) > 0 && message.data[0] == HAND_HELLO;
 }
 
 /* Do what the planner says until it says the last thing. */
@@ -358,10 +413,22 @@ static int obey(int fd) {
         for (int i = 0; i < message.count; i++) close(message.fds[i]);
     }
     close(fd);
+    if (life_fd >= 0) close(life_fd); /* a planner that comes to it too late hears of it */
     if (!accepted) return NOT_HERE;
     dprintf(2, "pyrun: the warm planner ended in the middle of a start\n"
                "hint: the next command takes away what it left; without PYRUN_WARM there is none\n");
     return FAILED;
+}
+
+int sealed_hand_main(int argc, char **argv) {
+    if (argc != 3) return FAILED;
+    int fd = atoi(argv[1]);
+    life_fd = atoi(argv[2]);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(life_fd, F_SETFD, FD_CLOEXEC);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    accepted = 1;
+    return obey(fd);
 }
 
 int hand_main(int argc, char **argv) {
@@ -369,13 +436,15 @@ int hand_main(int argc, char **argv) {
     if (!idle || argc < 1 || !starts_something(argc, argv) || getenv("NOTIFY_SOCKET") || getenv("LISTEN_FDS") ||
         means_itself(argv) || !is_host_root())
         return NOT_HERE;
-    int fd = connect_to_planner();
+    char path[sizeof((struct sockaddr_un *)0)->sun_path];
+    if (place_of_planner(path, sizeof path) < 0) return NOT_HERE;
+    int fd = connect_to_planner(path);
     if (fd < 0) {
-        leave_a_planner(idle);
+        leave_a_planner(idle, path);
         return NOT_HERE;
     }
     setenv("PYRUN_COMMAND", argv[0], 1);
-    if (request(fd, argc, argv) == 0) return obey(fd);
+    if (is_answered(fd) && request(fd, argc, argv) == 0) return obey(fd);
     close(fd);
     return NOT_HERE;
 }

@@ -394,6 +394,7 @@ int monitor_main(int argc, char **argv) {
     if (take_signals() < 0) complain("monitor: cannot take signals", "", errno);
     complain_quiet = config.detach != 0;
     open_streams();
+    give_back_code();
     loop();
     tty_restore();
     write_exit_record();

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Sequence
 
-ACCEPTED, COLD, CLONE, BLOCK, REAP, FORK, MONITOR, EXIT = b"A", b"C", b"K", b"B", b"W", b"F", b"M", b"X"
+HELLO, ACCEPTED, COLD, SEAL, CLONE = b"H", b"A", b"C", b"S", b"K"
+BLOCK, REAP, FORK, MONITOR, EXIT = b"B", b"W", b"F", b"M", b"X"
 # What one message may carry, less than csrc/hand.c takes.
 DESCRIPTORS_MAX = 48
 _ANSWER_SIZE = 64
@@ -99,9 +100,12 @@ def clone_exec(
         for fd, kind in enter:
             linux.setns(fd, kind)
         return linux.clone_exec(flags, group_fd, exe_fd, "pyrun-init", keep, user_fd, pid_fd)
+    only_here(len(keep) + len(enter) > DESCRIPTORS_MAX)
+    if hide:
+        _send(SEAL, [], [exe_fd])
     _mask(block=True)
     given = [fd for fd in (group_fd, user_fd, pid_fd if user_fd >= 0 else -1) if fd >= 0]
-    numbers = [flags, int(hide), int(group_fd >= 0), int(user_fd >= 0), int(user_fd >= 0 <= pid_fd)]
+    numbers = [flags, int(group_fd >= 0), int(user_fd >= 0), int(user_fd >= 0 <= pid_fd)]
     numbers += [len(enter), *[kind for _, kind in enter], len(keep), *[number for _, number in keep]]
     _send(CLONE, numbers, [exe_fd, *given, *[fd for fd, _ in enter], *[fd for fd, _ in keep]])
     found, pidfd = _answer(CLONE)

@@ -102,7 +102,7 @@ def undo_list(launch: Launch, last: list[str]) -> list[str]:
 def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
     """Run the recipe. Returns once the command is executing; raises after everything was undone."""
     try:
-        _check_where(launch)
+        caller.only_here(launch.hooks)
         launch.lock_fd = containers.begin(str(launch.job["run_dir"]), launch.undo)
     except BaseException:
         if launch.network:
@@ -138,10 +138,10 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
         raise
 
 
-def _check_where(launch: Launch) -> None:
+def check_where(config: dict[str, object]) -> None:
     """Hooks are children of the process that was called, with its limits and its cgroup; and what it clones into it
-    has to enter by itself."""
-    caller.only_here(launch.hooks or launch.config.get("hooks") or namespaces.entered(launch.config))
+    has to enter by itself. A warm planner tells so before it has said or done anything."""
+    caller.only_here(config.get("hooks") or namespaces.entered(config))
 
 
 def _admit(launch: Launch) -> None:

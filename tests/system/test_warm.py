@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pytest
 
 import killing
 import leftovers
+import pyrun as pyrun_package
 from command import Pyrun
 from kill_points import make_bundle, points
 from planners import WARM, Planner
@@ -252,6 +254,69 @@ def test_what_is_the_launchers_own_is_done_by_it(pyrun: Pyrun, planner: Planner,
     assert (tmp_path / "hooked").read_text() == f"{process.pid}\n"
 
 
+def test_the_callers_descriptors_are_its_own(pyrun: Pyrun, planner: Planner, tmp_path: Path) -> None:
+    """By number: of the planner's, one leads to the launcher, which does what it is told to."""
+    bundle = make_bundle(pyrun, tmp_path / "bundle")
+    _change(bundle, args=["cat", "/proc/self/fd/3"])
+    (tmp_path / "given").write_text("the caller's\n")
+    for option in ("--preserve-fds=1", "-preserve-fds=1"):
+        command = f"exec {pyrun.binary}-oci --root {tmp_path}/oci run {option} --bundle {bundle} box 3<{tmp_path}/given"
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, env=pyrun.env | WARM, check=False
+        )
+        assert (done.stdout, done.stderr) == ("the caller's\n", "")
+
+
+def test_one_that_does_not_answer_is_not_waited_for(pyrun: Pyrun, planner: Planner) -> None:
+    for pid in planner.processes():
+        os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    done, was_served = warm(pyrun, "--rm", "--net=none", "busybox", "echo", "fine")
+    assert done.stdout == "fine\n" and not was_served and time.monotonic() - began < 5
+    for pid in planner.processes():
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_what_cannot_be_told_is_no_reason_to_end(pyrun: Pyrun, planner: Planner) -> None:
+    """-d, and nobody reads the id: the container runs, and the status says that the output is lost."""
+    for environment in ({}, WARM):
+        with open("/dev/full", "w") as full:
+            command = [str(pyrun.binary), "run", "-d", "--net=none", "--name=box", "busybox", "sleep", "100"]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+                                  env=pyrun.env | environment, check=False)  # fmt: skip
+        assert (done.returncode, done.stderr.count("cannot write to standard output")) == (1, 1)
+        assert pyrun.ok("exec", "box", "echo", "there") == "there"
+        pyrun.ok("rm", "-f", "box")
+
+
+def test_who_enters_a_container_is_sealed(pyrun: Pyrun, planner: Planner, tmp_path: Path) -> None:
+    """Whatever a container that may trace could open through /proc/PID/exe lies on a mount of its own."""
+    pyrun.ok("run", "-d", "--net=none", "--name=box", "busybox", "sleep", "100")
+    process = pyrun.start("exec", "-i", "box", "cat", env=WARM)
+    deadline = time.monotonic() + 10
+    while b"pyrun-monitor" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    trace = tmp_path / "trace"
+    words = [
+        "strace",
+        "-f",
+        "-e",
+        "trace=execveat,clone3",
+        "-o",
+        str(trace),
+        str(pyrun.binary),
+        "exec",
+        "box",
+        "true",
+    ]
+    subprocess.run(words, stdin=subprocess.DEVNULL, env=pyrun.env | WARM, check=True)
+    calls = [line for line in trace.read_text().splitlines() if "pyrun-hand" in line or "clone3(" in line]
+    assert "pyrun-hand" in calls[0] and "clone3(" in calls[1], calls
+    process.kill()
+    pyrun.ok("rm", "-f", "box")
+
+
 STRANGERS: tuple[tuple[str, ...], ...] = (
     ("unshare", "--net"),
     ("unshare", "--mount"),
@@ -259,6 +324,7 @@ STRANGERS: tuple[tuple[str, ...], ...] = (
     ("setpriv", "--no-new-privs"),
     ("setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time"),
     ("setpriv", "--groups=1234"),
+    ("prlimit", "--nofile=500:1000"),
 )
 
 
@@ -341,6 +407,39 @@ def test_those_who_wait_end_with_it(planner: Planner) -> None:
     while planner.processes() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not planner.processes()
+
+
+def test_it_is_nobodys(pyrun: Pyrun) -> None:
+    """A first caller on the idle side, in a cgroup of its own: neither decides for those who come later."""
+    command = [
+        "nice",
+        "-n",
+        "15",
+        "taskset",
+        "-c",
+        "0",
+        str(pyrun.binary),
+        "run",
+        "--rm",
+        "--net=none",
+        "busybox",
+        "true",
+    ]
+    subprocess.run(command, stdin=subprocess.DEVNULL, env=pyrun.env | WARM, check=True)
+    made = Planner(pyrun)
+    for child in made.ready():
+        assert os.getpriority(os.PRIO_PROCESS, child) == 0
+        assert os.sched_getaffinity(child) == set(range(os.cpu_count() or 1))
+    made.end()
+
+
+def test_it_loads_nothing_that_remembers_the_environment() -> None:
+    """`os` reads it once, at its import; a child takes on its caller's later."""
+    script = "import sys; from pyrun.cli import warm, warm_rehearsal; "
+    script += "[__import__(f'pyrun.{name}') for name in warm._MODULES]; print('os' in sys.modules)"
+    package = Path(pyrun_package.__file__).parents[1]
+    words = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(package)!r}); {script}"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_it_keeps_nothing_of_its_caller(pyrun: Pyrun) -> None:

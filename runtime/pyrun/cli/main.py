@@ -156,6 +156,7 @@ def _dispatch(words: list[str]) -> int:
                 "give a directory that begins with /, or unset it",
             )
     verb, rest = options.find_verb(words)
+    caller.only_here(verb not in _STARTING or "--dry-run" in rest)
     if _wants_help(rest):
         return _help([verb])
     parsed, arguments = options.parse(tables.VERBS[verb], rest)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import notice
+from pyrun import caller, notice
 from pyrun.errors import PyrunError, UsageError
 
 from .oci_options import Misused, Options, parse
@@ -109,6 +109,7 @@ def _check(options: Options) -> None:
 
 def _command(options: Options, command: str, words: list[str]) -> int:
     """Parse and run one command."""
+    caller.only_here(command not in ("create", "run", "exec"))
     if command not in COMMANDS:
         return _without(options, command, words)
     table, least, most, stops = COMMANDS[command]

@@ -19,9 +19,14 @@ import select
 import time
 
 from pyrun import caller, linux
+from pyrun.cgroups import layout
 from pyrun.store import paths
 
 from . import warm_request
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MODULES = (
     "linux", "network.attach", "network.guard", "engine.run", "engine.bundle", "engine.exec_", "engine.oci.create",
@@ -31,6 +36,7 @@ _BACKLOG = 128
 _TAKEN = b"+"
 _DEATHS_MAX = 10
 _READY = 2
+_IDLE_MAX_MS = (1 << 31) - 1
 _ALONE_MS = 20
 # What it is, what tells its installation from another, and the lock that only it has.
 Known = tuple[tuple[object, ...], list[str], int]
@@ -53,16 +59,35 @@ def serve() -> None:
     for name in _MODULES:
         __import__(f"pyrun.{name}")
     warm_rehearsal.rehearse(directory)
+    _be_nobodys()
     listening = _listen(path)
     number = posix.stat(path).st_ino
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
-    idle_ms = 1000 * (int(given) if given.isdigit() and len(given) < 8 else 60)
+    idle_ms = min(1000 * int(given), _IDLE_MAX_MS) if given.isdigit() else 60_000
     _keep_ready(listening, (own, files, lock_fd), idle_ms)
     if posix.access(path, posix.F_OK) and posix.stat(path).st_ino == number:
         _remove(path)
         _remove(f"{path}.lock")
     listening.shutdown(_socket.SHUT_RDWR)  # the last child hears of it, unless it was taken meanwhile
     posix._exit(0)
+
+
+def _be_nobodys() -> None:
+    """What was the first caller's has no part in the starts of others: its cgroups, its place among processes, on
+    processors and among those that are ended when memory is short. Where that may not be changed, it stays."""
+    _if_possible(posix.setpriority, posix.PRIO_PROCESS, 0, 0)
+    _if_possible(posix.sched_setaffinity, 0, range(posix.cpu_count() or 1))
+    _if_possible(paths.write, "/proc/self/oom_score_adj", b"0")
+    for names, mount, _ in layout.layout():
+        file = "cgroup.procs" if names == "unified" else "tasks"
+        _if_possible(paths.write, f"{mount}/{file}", b"0")
+
+
+def _if_possible(call: Callable[..., object], *given: object) -> None:
+    try:
+        call(*given)
+    except OSError:
+        return
 
 
 def _inode(kind: str) -> int:
@@ -153,18 +178,28 @@ def _serve_one(listening: _socket.socket, known: Known, taken_fd: int, planner: 
     posix.write(taken_fd, _TAKEN)
     connection = _socket.socket(fileno=fd)
     listening.close()
+    argv = _accept(connection, own, files)
     try:
-        pid = warm_request.peer(connection)
-        if not pid or not warm_request.same_standing(pid, own):
-            raise caller.Unsuited
-        argv = warm_request.adopt(connection, files)
-        caller.serve(connection, pid)
-        connection.send(caller.ACCEPTED)
         main(argv)
     except caller.Unsuited:
         _decline(connection)
     except KeyboardInterrupt:  # the launcher is gone
         posix._exit(1)
+
+
+def _accept(connection: _socket.socket, own: object, files: list[str]) -> list[str]:
+    """What the launcher was called with, and all that is its own taken on; one that is not to be served is told so."""
+    try:
+        pid = warm_request.peer(connection)
+        if not pid or not warm_request.same_standing(connection, pid, own):
+            raise caller.Unsuited
+        connection.send(caller.HELLO)
+        argv = warm_request.adopt(connection, files, pid)
+        caller.serve(connection, pid)
+        connection.send(caller.ACCEPTED)
+    except (caller.Unsuited, OSError, ValueError, KeyboardInterrupt):
+        _decline(connection)
+    return argv
 
 
 def _own_memory() -> None:

@@ -31,10 +31,12 @@ _NAMESPACES = (
 )
 _STATUS = (
     b"Uid", b"Gid", b"Groups", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb", b"NoNewPrivs", b"Seccomp",
+    b"Seccomp_filters",
 )  # fmt: skip
 _REQUEST_SIZE = 1 << 18
 _REQUEST_DESCRIPTORS = 5
-_SO_PEERCRED, _CREDENTIALS_SIZE = 17, 12
+_SO_PEERCRED, _CREDENTIALS_SIZE, _SO_PEERPIDFD = 17, 12, 77
+_MSG_CMSG_CLOEXEC = 0x40000000
 
 
 def peer(connection: _socket.socket) -> int:
@@ -45,7 +47,8 @@ def peer(connection: _socket.socket) -> int:
 
 
 def standing(place: str) -> tuple[object, ...]:
-    """What a process of *place* (/proc/PID) may do, and where: namespaces, root, ids, capabilities, filters, label."""
+    """What a process of *place* (/proc/PID) may do, and where: namespaces, root, ids, capabilities, filters, label and
+    limits. Of filters the kernel tells how many, not which; of Landlock nothing."""
     root = posix.stat(f"{place}/root")
     status = [
         line for line in paths.read(f"{place}/status").split(b"\n") if line.partition(b":")[0] in _STATUS
@@ -55,7 +58,7 @@ def standing(place: str) -> tuple[object, ...]:
     except OSError:  # no security module has one
         label = b""
     spaces = [_link(f"{place}/ns/{name}") for name in _NAMESPACES]
-    return spaces, root.st_dev, root.st_ino, status, label
+    return spaces, root.st_dev, root.st_ino, status, label, paths.read(f"{place}/limits")
 
 
 def _link(path: str) -> str:
@@ -65,10 +68,19 @@ def _link(path: str) -> str:
         return ""
 
 
-def same_standing(pid: int, own: object) -> bool:
-    """Looked at through a descriptor of the process: at the end it is still the same one."""
+def pidfd_of(connection: _socket.socket, pid: int) -> int:
+    """A descriptor of the launcher: since Linux 6.5 of the process that connected, before of who has its pid now."""
     try:
-        pidfd = posix.pidfd_open(pid)
+        answer = connection.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD, 4)
+    except OSError:
+        return posix.pidfd_open(pid)
+    return int.from_bytes(answer, "little")
+
+
+def same_standing(connection: _socket.socket, pid: int, own: object) -> bool:
+    """Whether the launcher is what we are, and is still there after it was looked at."""
+    try:
+        pidfd = pidfd_of(connection, pid)
         theirs = standing(f"/proc/{pid}")
     except OSError:
         return False
@@ -79,33 +91,44 @@ def same_standing(pid: int, own: object) -> bool:
     return theirs == own and not ended
 
 
+def holds_pipe(pid: int, pipe_fd: int) -> bool:
+    """Whether the process has an end of the pipe it sent: so it is the one that asked, whatever became of a pid."""
+    number = posix.fstat(pipe_fd).st_ino
+    names = posix.listdir(f"/proc/{pid}/fd")
+    return any(_link(f"/proc/{pid}/fd/{name}") == f"pipe:[{number}]" for name in names)
+
+
 def files() -> list[str]:
-    """What tells an installation from another: the program's files, as the launcher says its own."""
+    """What tells an installation from another: the program's files."""
     binary = boot.binary().rpartition("/")[0]
-    found = []
-    for path in (f"{binary}/pyrun", f"{binary}/pyrun-oci", sys.argv[0]):
-        try:
-            status = posix.stat(path)
-        except OSError:
-            continue
-        seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
-        found.append(f"{status.st_dev}:{status.st_ino}:{seconds}.{rest:09d}")
-    return found
+    return [identity(path) for path in (f"{binary}/pyrun", f"{binary}/pyrun-oci", sys.argv[0])]
 
 
-def adopt(connection: _socket.socket, known: list[str]) -> list[str]:
+def identity(path: str) -> str:
+    """Of a file, as the launcher says that of its own; "" where there is none."""
+    try:
+        status = posix.stat(path)
+    except OSError:
+        return ""
+    seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
+    return f"{status.st_dev}:{status.st_ino}:{seconds}.{rest:09d}"
+
+
+def adopt(connection: _socket.socket, known: list[str], pid: int) -> list[str]:
     """Take on the launcher's arguments (returned), environment, directory, umask and streams.
 
     known: what `files` said at the beginning. Raises Unsuited for a launcher of another installation.
     """
     size = _socket.CMSG_SPACE(4 * _REQUEST_DESCRIPTORS)
-    text, ancillary, _, _ = connection.recvmsg(_REQUEST_SIZE, size)
+    text, ancillary, _, _ = connection.recvmsg(_REQUEST_SIZE, size, _MSG_CMSG_CLOEXEC)
     rights = ancillary[0][2] if ancillary else b""
     fds = [int.from_bytes(rights[at : at + 4], "little") for at in range(0, len(rights), 4)]
-    identity, mask, count, *words = text.split(b"\0")[:-1]
-    if len(fds) != _REQUEST_DESCRIPTORS or identity.decode() not in known:
+    said, mask, count, *words = text.split(b"\0")[:-1]
+    if len(fds) != _REQUEST_DESCRIPTORS or said.decode() not in known or known != files():
         raise caller.Unsuited
     directory_fd, pipe_fd, *streams = fds
+    if identity(f"/proc/{pid}/exe") != said.decode() or not holds_pipe(pid, pipe_fd):
+        raise caller.Unsuited
     _end_with(pipe_fd)
     posix.fchdir(directory_fd)
     posix.close(directory_fd)
@@ -113,15 +136,23 @@ def adopt(connection: _socket.socket, known: list[str]) -> list[str]:
     for number, fd in enumerate(streams):
         posix.dup2(fd, number)
         posix.close(fd)
-    posix.environ.clear()
-    for item in words[int(count) :]:
-        name, _, value = item.partition(b"=")
-        posix.environ[name] = value
-        posix.putenv(name, value)
+    _take_environment(words[int(count) :])
     launch.timeline[:] = [("warm planner", time.monotonic_ns())]
     argv = [word.decode("utf-8", "surrogateescape") for word in words[: int(count)]]
     sys.argv = argv
     return argv
+
+
+def _take_environment(items: list[bytes]) -> None:
+    """As the interpreter reads its own: the first of a name counts."""
+    for name in list(posix.environ):
+        posix.unsetenv(name)
+    posix.environ.clear()
+    for item in items:
+        name, equals, value = item.partition(b"=")
+        if name and equals and name not in posix.environ:
+            posix.environ[name] = value
+            posix.putenv(name, value)
 
 
 def _end_with(pipe_fd: int) -> None:

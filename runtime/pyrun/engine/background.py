@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import caller
+from pyrun import caller, notice
+
+ALL_WELL = b"1"
 
 
 def fork() -> int:
@@ -30,16 +32,26 @@ def fork() -> int:
     posix._exit(code if code >= 0 else 128 - code)
 
 
+def _print(said: str) -> bytes:
+    """What the launcher that waits is to hear (csrc/hand.c, fork_for): a container that runs is none that failed."""
+    try:
+        posix.write(1, f"{said}\n".encode())
+    except OSError as error:
+        notice.say(f"cannot write to standard output: {error.strerror}")
+        return b"-"
+    return ALL_WELL
+
+
 def report(running_fd: int, said: str = "") -> None:
     """All is well: tell the parent, and let go of the caller's terminal, pipes and directory.
 
     said: what the parent is about to print, which in a warm planner is there for nobody else to do.
     """
+    word = ALL_WELL
     if caller.hand is not None:
-        if said:
-            posix.write(1, f"{said}\n".encode())
+        word = _print(said) if said else word
         caller.in_background()
-    posix.write(running_fd, b"1")
+    posix.write(running_fd, word)
     null_fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     for fd in range(3):
         posix.dup2(null_fd, fd)

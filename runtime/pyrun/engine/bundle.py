@@ -100,6 +100,7 @@ def plan_only(options: Options, arguments: list[str]) -> launch.Launch:
     bundle = values.normal_path(given if given[:1] == "/" else f"{posix.getcwd()}/{given}")
     found, raw = _read_config(bundle)
     config = check.config(found)
+    launch.check_where(config)
     identifier = arguments[0] if arguments else containers.new_id()
     containers.check_id(identifier)
     if arguments and paths.exists(f"{paths.root()}/names/{identifier}"):

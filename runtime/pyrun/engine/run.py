@@ -12,7 +12,7 @@ import posix
 from pyrun import launch, notice
 from pyrun.errors import ImageError, StageFailed, UsageError
 from pyrun.spec import values
-from pyrun.store import containers, images, paths
+from pyrun.store import containers, images
 
 from . import background, explaining, prepare, reconcile, stdio
 
@@ -58,7 +58,7 @@ def _give_back(request: dict[str, object], prepared: launch.Launch | None) -> No
         from pyrun.stages import network
 
         network.release(prepared.network)
-    posix.unlink(f"{paths.root()}/names/{request['name']}")
+    containers.release_name(str(request["name"]), str(request["id"]))
 
 
 def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:

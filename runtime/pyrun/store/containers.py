@@ -104,6 +104,13 @@ def _taken(name: str) -> Conflict:
     return Conflict(f"the name {name!r} is in use by container {holder[:12]}", hint)
 
 
+def release_name(name: str, identifier: str) -> None:
+    """Give the name back, if the container *identifier* still holds it."""
+    path = f"{paths.root()}/names/{name}"
+    if _content(path).partition(b"\n")[0] == identifier.encode():
+        posix.unlink(path)
+
+
 def _take_over(path: str, content: bytes) -> bool:
     """Hold a name whose planner died before its container came to be; False when somebody else holds it.
 

@@ -11,7 +11,7 @@ import _socket
 import posix
 import time
 
-from pyrun import launch
+from pyrun import caller, launch
 from pyrun.errors import Conflict, UsageError
 from pyrun.jsonlite import dumps
 from pyrun.plan import plan as plans
@@ -31,6 +31,7 @@ def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     bundle = bundle_of(options)
     found, raw = config_file.read(f"{bundle}/config.json")
     config = check.config(found, rootless=posix.geteuid() != 0)
+    launch.check_where(config)
     process: Any = config["process"]
     root = bundles.root_of(options)
     run_dir = bundles.directory(root, identifier)
@@ -159,6 +160,7 @@ def preserved(options: Options, process: dict[str, Any]) -> int:
         listening, added = listen_fds(posix.environ)
         count += listening
         process["env"] = [*(process.get("env") or []), *added]
+    caller.only_here(count)
     for number in range(3, 3 + count):
         try:
             posix.fstat(number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from pyrun import boot, launch
+from pyrun import boot, caller, launch
 from pyrun.errors import Conflict, PyrunError
 from pyrun.stages import hooks as stages
 from pyrun.store import bundles
@@ -64,9 +64,7 @@ def _forward(prepared: launch.Launch, *, detached: bool) -> None:
     from . import notify_socket
 
     socket: Any = prepared.job.get("notify_socket")
-    main_pid = (
-        prepared.pid if detached else posix.getpid()
-    )  # in the foreground this process becomes the monitor
+    main_pid = prepared.pid if detached else caller.pid()  # which becomes the monitor
     notify_socket.forward(socket, notify_socket.host_socket(posix.environ), main_pid, prepared.pidfd)
 
 
