@@ -4,6 +4,8 @@
 
 #include "monitor.c"
 
+void give_back_code(void) {} /* waiting.c, which goes by where init lies */
+
 static void run(const char *data, size_t length) {
     char *words = malloc(length + 1), *rest = words, *word, line[192];
     uint64_t value = 0;

@@ -4,6 +4,8 @@
 
 #include "undo.c"
 
+void give_back_code(void) {} /* waiting.c, which goes by where init lies */
+
 /* remove.c believes what the kernel says of directories; a random kernel would teach nothing. */
 int remove_tree(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("rmtree of %.50s", path), 1); }
 int remove_cgroups(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("rmcgroup of %.50s", path), 1); }
