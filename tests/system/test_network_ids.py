@@ -68,7 +68,9 @@ def test_on_a_network_of_the_driver_none_is_nothing_but_the_loopback(pyrun: Pyru
     row = json.loads(pyrun.ok("ps", "--format=json"))
     assert row["Networks"] == "nowhere"
     rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format=json").splitlines()]
-    assert [row["containers"] for row in rows if row["name"] == "nowhere"] == [{"alone": ""}], "without an address"
+    assert [row["containers"] for row in rows if row["name"] == "nowhere"] == [{"alone": ""}], (
+        "without an address"
+    )
     pyrun.ok("network", "create", "front")
     pyrun.ok("network", "connect", "front", "alone")
     assert pyrun.ok("exec", "alone", "ls", "/sys/class/net").split() == ["eth0", "lo"]
