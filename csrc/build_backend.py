@@ -173,9 +173,8 @@ def build_shim(scratch: Path) -> Path:
     ffi.set_source("pyrun._shim", '#include "shim.h"\n#include "ops.h"\n')
     glue, product = scratch / "_shim.c", scratch / "_shim.abi3.so"
     ffi.emit_c_code(str(glue))
-    includes = [f"-I{CSRC}", f"-I{sysconfig.get_paths()['include']}"]
     sources = [str(glue), str(CSRC / "shim.c"), str(CSRC / "birth.c")]
-    flags = ["-shared", "-fPIC", "-O2", "-std=gnu11", *includes]
+    flags = ["-shared", "-fPIC", "-O2", "-std=gnu11", f"-I{CSRC}", f"-I{sysconfig.get_paths()['include']}"]
     _compile([c_compiler(), *flags, *sources, "-s", "-o", str(product)])
     return product
 
