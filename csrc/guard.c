@@ -1,6 +1,7 @@
 /* pyrun-guard RUN: what networks need while containers live, and no single container can give.
  *
- *   starts ──► RUN/networks/guard.sock   "need NETWORK GATEWAY": a port with a resolver behind; "hold CLAIM" + socket
+ *   starts ──► RUN/networks/guard.sock   "need NETWORK GATEWAY": a port with a resolver behind; "hold CLAIM" + socket;
+ *                                        "inside CONTAINER PORT" + its namespace: the same on 127.0.0.11 there
  *              sockets on every gateway  the first question starts the resolver, which gets them (guard_dns.c)
  *              sockets on ports          reserved while their claim exists; [::1]:PORT is relayed (guard_ports.c)
  *              nftables, links           what somebody takes away, `pyrun network reload` puts back (guard_watch.c)
@@ -174,6 +175,8 @@ static void request(char *text, const int *fds, int count, struct answer *answer
         else if (strcmp(verb, "need") == 0) value = dns_need(name, first, second);
         else if (strcmp(verb, "hold") == 0 && used < count)
             value = ports_hold(name, first, fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
+        else if (strcmp(verb, "inside") == 0 && used < count)
+            value = dns_inside(name, first, fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
         put(answer, name, value);
     }
     end_at = now_ms() + END_AFTER_MS; /* its lease may not be seen yet */

@@ -5,14 +5,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { NETWORKS = 1024, NAME_SIZE = 128, ADDRESS_SIZE = 48, DNS_SOCKETS = 4, PASSED_MOST = 250 };
+enum { NETWORKS = 4096, NAME_SIZE = 128, ADDRESS_SIZE = 48, DNS_SOCKETS = 4, PASSED_MOST = 250 };
 
 /* What a descriptor in the epoll set is; the number beside it is an index or the descriptor. */
 enum source { LISTENER, CLIENT, SIGNALS, FILES, TABLES, LINKS, QUESTION, RESOLVER, LOOPBACK };
 
+/* A network, or a container whose names are answered inside its own network namespace, called by its id. */
 struct network {
     char name[NAME_SIZE], gateway[ADDRESS_SIZE], gateway6[ADDRESS_SIZE];
-    int leases;           /* inotify's watch of its leases */
+    int inside;           /* descriptor of that namespace; -1: this one */
+    int leases;           /* inotify's watch of its leases, or of the container's note */
     int fds[DNS_SOCKETS]; /* udp, tcp, udp and tcp of IPv6; -1 */
     int port;
     int told; /* the resolver has these sockets */
@@ -36,6 +38,7 @@ int run_path(char *path, size_t size, const char *below, const char *name);
 
 /* guard_dns.c */
 int dns_need(const char *name, const char *gateway, const char *gateway6); /* the port, or -errno */
+int dns_inside(const char *name, const char *port, int namespace_fd);      /* takes the descriptor; the same */
 void dns_forget(int number);
 void dns_question(void);
 void dns_resolver(void);

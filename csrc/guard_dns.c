@@ -3,8 +3,12 @@
  * They are bound here and not by the resolver, so that nobody pays for one who asks nothing: the first question finds
  * no reader, starts it (launcher.c, "pyrun-resolver"), and waits in the socket until it is there. If it dies, the next
  * question starts another. Port 53 where it is free; where somebody has it, another one for that network's gateway, to
- * which the firewall redirects. The resolver in turn asks for one thing: "mute NETWORK ADDRESS SECONDS" when somebody
- * floods a socket, and a filter keeps that address out of the queue of all others for a while.
+ * which the firewall redirects. The resolver in turn asks: "mute NETWORK ADDRESS SECONDS" when somebody floods a
+ * socket, and a filter keeps that address out of the queue of all others for a while.
+ *
+ * Containers on a card of the host cannot reach an address of ours: a pair listens inside their own namespace, as long
+ * as their note in RUN/resolvers exists. From there goes what is asked of servers of their own, on which the host may
+ * have no way to: "socket CONTAINER udp|tcp 4|6" is answered with the same words and one that was made there.
  *
  * One that hangs is found out by the questions it leaves unread: every 10 s the sockets are looked at, and where some
  * wait it is asked "there?". A busy one says "here" in its next round; one that does not for 5 looks, a second apart,
@@ -17,14 +21,17 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DNS_PORT = 53, TRIES = 20, BACKLOG = 128, QUEUE_BYTES = 4 << 20, MUTED_MOST = 32, MUTE_MOST_S = 60 };
@@ -37,6 +44,8 @@ enum {
     PATIENCE_MOST = 40,
     LEASES = IN_CREATE | IN_DELETE | IN_MOVE | IN_DELETE_SELF | IN_ONLYDIR
 };
+
+#define INSIDE "127.0.0.11" /* as Docker has it: containers look for it */
 
 static struct {
     pid_t pid;
@@ -78,14 +87,32 @@ static socklen_t fill(union address *address, const char *text, int port) {
     return sizeof address->six;
 }
 
+/* A socket is of the namespace it is made in. -1: ours. */
+static int socket_in(int namespace_fd, int family, int type) {
+    if (namespace_fd < 0) {
+        int fd = socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        return fd < 0 ? -errno : fd;
+    }
+    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (own < 0 || setns(namespace_fd, CLONE_NEWNET) < 0) {
+        int error = -errno;
+        if (own >= 0) close(own);
+        return error;
+    }
+    int fd = socket_in(-1, family, type);
+    if (setns(own, CLONE_NEWNET) < 0) _exit(1); /* the spare has another made, which is in the right one */
+    close(own);
+    return fd;
+}
+
 /* The gateway's address may not be there yet, or be away for a moment while its bridge is made again: FREEBIND. */
-static int bound(int type, const char *gateway, int port) {
+static int bound(int namespace_fd, int type, const char *gateway, int port) {
     union address address;
     socklen_t size = fill(&address, gateway, port);
     if (!size) return -EINVAL;
     int six = address.any.sa_family == AF_INET6, one = 1, queue = QUEUE_BYTES;
-    int fd = socket(address.any.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return -errno;
+    int fd = socket_in(namespace_fd, address.any.sa_family, type);
+    if (fd < 0) return fd;
     setsockopt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? 78 /* IPV6_FREEBIND */ : IP_FREEBIND, &one, sizeof one);
     if (six) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
     if (type == SOCK_STREAM) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -117,7 +144,7 @@ static int bind_all(struct network *network, int port) {
     for (int i = 0; i < DNS_SOCKETS; i++) {
         const char *gateway = i < 2 ? network->gateway : network->gateway6;
         if (!*gateway) continue;
-        int fd = bound(i % 2 ? SOCK_STREAM : SOCK_DGRAM, gateway, port);
+        int fd = bound(network->inside, i % 2 ? SOCK_STREAM : SOCK_DGRAM, gateway, port);
         if (fd < 0) {
             close_all(network);
             return fd;
@@ -128,8 +155,8 @@ static int bind_all(struct network *network, int port) {
     return network->port = port;
 }
 
-static int bind_somewhere(struct network *network) {
-    int port = bind_all(network, DNS_PORT);
+static int bind_somewhere(struct network *network, int wanted) {
+    int port = bind_all(network, wanted);
     for (int i = 0; port == -EADDRINUSE && i < TRIES; i++) port = bind_all(network, 0);
     return port;
 }
@@ -154,6 +181,7 @@ void dns_forget(int number) {
     }
     if (network->leases >= 0) inotify_rm_watch(guard.files_fd, network->leases);
     close_all(network);
+    if (network->inside >= 0) close(network->inside);
     *network = guard.networks[--guard.count];
 }
 
@@ -166,13 +194,13 @@ static int tell(struct network *network) {
     int fds[DNS_SOCKETS] = {0}, count = 0;
     for (int i = 0; i < DNS_SOCKETS; i++)
         if (network->fds[i] >= 0) fds[count++] = network->fds[i];
-    int length = snprintf(text, sizeof text, "net\t%s\t%s\t%s\t%d", network->name, network->gateway, network->gateway6,
-                          network->port);
+    int length = snprintf(text, sizeof text, "%s\t%s\t%s\t%s\t%d", network->inside < 0 ? "net" : "inside",
+                          network->name, network->gateway, network->gateway6, network->port);
     struct iovec data = {text, (size_t)length};
     struct msghdr message = {.msg_iov = &data,
                              .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count)};
+                             .msg_control = count ? &control : NULL,
+                             .msg_controllen = count ? CMSG_SPACE(sizeof(int) * (size_t)count) : 0};
     control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * (size_t)count);
@@ -188,17 +216,20 @@ static int tell_all(void) {
     return 1;
 }
 
-static int add(const char *name, const char *gateway, const char *gateway6) {
+/* Takes inside, unless it fails. */
+static int add(const char *name, const char *gateway, const char *gateway6, int inside, int wanted) {
     char path[4200];
     if (guard.count == NETWORKS) return -ENOSPC;
     struct network *network = &guard.networks[guard.count];
-    if (snprintf(path, sizeof path, "%s/networks/%s/leases", guard.run, name) >= (int)sizeof path) return -ENAMETOOLONG;
-    *network = (struct network){.fds = {-1, -1, -1, -1}};
+    const char *noted = inside < 0 ? "%s/networks/%s/leases" : "%s/resolvers/%s";
+    if (snprintf(path, sizeof path, noted, guard.run, name) >= (int)sizeof path) return -ENAMETOOLONG;
+    *network = (struct network){.fds = {-1, -1, -1, -1}, .inside = inside};
     strcpy(network->name, name); /* the lengths were looked at */
     strcpy(network->gateway, gateway);
     strcpy(network->gateway6, gateway6);
-    if ((network->leases = inotify_add_watch(guard.files_fd, path, LEASES)) < 0) return -errno;
-    int port = bind_somewhere(network);
+    network->leases = inotify_add_watch(guard.files_fd, path, inside < 0 ? LEASES : IN_DELETE_SELF);
+    if (network->leases < 0) return -errno;
+    int port = bind_somewhere(network, wanted);
     if (port < 0) {
         inotify_rm_watch(guard.files_fd, network->leases);
         return port;
@@ -209,17 +240,45 @@ static int add(const char *name, const char *gateway, const char *gateway6) {
     return port;
 }
 
+static int known(const char *name) {
+    for (int i = 0; i < guard.count; i++)
+        if (strcmp(guard.networks[i].name, name) == 0) return i;
+    return -1;
+}
+
+/* Without a gateway it is on a card of the host: nobody asks us there, but others may ask for who is on it. */
 int dns_need(const char *name, const char *gateway, const char *gateway6) {
-    if (strlen(gateway) >= ADDRESS_SIZE || strlen(gateway6) >= ADDRESS_SIZE || (!*gateway && !*gateway6))
-        return -EINVAL;
-    for (int i = 0; i < guard.count; i++) {
-        const struct network *known = &guard.networks[i];
-        if (strcmp(known->name, name) != 0) continue;
-        if (strcmp(known->gateway, gateway) == 0 && strcmp(known->gateway6, gateway6) == 0) return known->port;
-        dns_forget(i);
-        break;
+    if (strlen(gateway) >= ADDRESS_SIZE || strlen(gateway6) >= ADDRESS_SIZE) return -EINVAL;
+    int number = known(name);
+    if (number >= 0) {
+        const struct network *network = &guard.networks[number];
+        if (strcmp(network->gateway, gateway) == 0 && strcmp(network->gateway6, gateway6) == 0) return network->port;
+        dns_forget(number);
     }
-    return add(name, gateway, gateway6);
+    return add(name, gateway, gateway6, -1, DNS_PORT);
+}
+
+static int is_same(int fd, int other) {
+    struct stat one, two;
+    return fstat(fd, &one) == 0 && fstat(other, &two) == 0 && one.st_ino == two.st_ino && one.st_dev == two.st_dev;
+}
+
+int dns_inside(const char *name, const char *port, int namespace_fd) {
+    int64_t wanted;
+    int number = known(name), value = -EINVAL;
+    if (namespace_fd >= 0 && parse_number(port, &wanted) == 0 && wanted > 0 && wanted < 65536) {
+        if (number >= 0 && guard.networks[number].inside >= 0) {
+            if (is_same(guard.networks[number].inside, namespace_fd)) {
+                close(namespace_fd);
+                return guard.networks[number].port;
+            }
+            dns_forget(number);
+            number = -1;
+        }
+        if (number < 0) value = add(name, INSIDE, "", namespace_fd, (int)wanted);
+    }
+    if (value < 0 && namespace_fd >= 0) close(namespace_fd);
+    return value;
 }
 
 /* ── the resolver ───────────────────────────────────────────────────────────────────────────────── */
@@ -319,7 +378,7 @@ static void set_filter(int fd) {
     unsigned short at = 0;
     for (int i = 0; i < MUTED_MOST; i++) {
         if (!muted[i].until || muted[i].socket != fd) continue;
-        int words = muted[i].family == AF_INET6 ? 4 : 1;
+        int words = muted[i].family == AF_INET6 ? 4 : muted[i].family == AF_INET ? 1 : 0;
         for (int word = 0; word < words; word++) {
             uint32_t value, where = (uint32_t)(words == 4 ? SOURCE6 : SOURCE4) + (uint32_t)word * 4;
             memcpy(&value, muted[i].address + word * 4, 4);
@@ -346,16 +405,39 @@ static void mute(const char *name, const char *source, int seconds) {
         if (!muted[i].until) free_place = i;
     if (!network || free_place < 0 || network->fds[six ? 2 : 0] < 0) return;
     muted[free_place].socket = network->fds[six ? 2 : 0];
-    muted[free_place].family = address.any.sa_family;
+    muted[free_place].family = network->inside < 0 ? address.any.sa_family : AF_UNSPEC; /* only one is there to ask */
     muted[free_place].until = now_ms() + seconds * 1000LL;
     if (six) memcpy(muted[free_place].address, &address.six.sin6_addr, 16);
     else memcpy(muted[free_place].address, &address.four.sin_addr, 4);
     set_filter(muted[free_place].socket);
 }
 
+/* Without one its words alone: it was not to be had. */
+static void give_socket(const char *words, const char *name, const char *kind, const char *family) {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec data = {(void *)(uintptr_t)words, strlen(words)};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    int number = known(name), fd = -1;
+    if (number >= 0 && guard.networks[number].inside >= 0)
+        fd = socket_in(guard.networks[number].inside, *family == '6' ? AF_INET6 : AF_INET,
+                       strcmp(kind, "tcp") == 0 ? SOCK_STREAM : SOCK_DGRAM);
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        control.header =
+            (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    }
+    sendmsg(resolver.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); /* or it gives up waiting */
+    if (fd >= 0) close(fd);
+}
+
 /* A word of the resolver's, or its end (which dns_ended is told of as well). */
 void dns_resolver(void) {
-    char text[NAME_SIZE + ADDRESS_SIZE + 16];
+    char text[NAME_SIZE + ADDRESS_SIZE + 16], words[sizeof text];
     ssize_t got = recv(resolver.fd, text, sizeof text - 1, MSG_DONTWAIT);
     if (got <= 0) {
         if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -371,10 +453,13 @@ void dns_resolver(void) {
         resolver.look = now_ms() + LOOK_MS;
         return;
     }
+    memcpy(words, text, sizeof text);
     char *next = NULL, *verb = strtok_r(text, "\t", &next), *name = strtok_r(NULL, "\t", &next);
-    char *source = strtok_r(NULL, "\t", &next), *seconds = strtok_r(NULL, "\t", &next);
+    char *source = strtok_r(NULL, "\t", &next), *last = strtok_r(NULL, "\t", &next);
     int64_t value;
-    if (!seconds || strcmp(verb, "mute") != 0 || parse_number(seconds, &value) < 0 || value > MUTE_MOST_S) return;
+    if (!last) return;
+    if (strcmp(verb, "socket") == 0) give_socket(words, name, source, last);
+    if (strcmp(verb, "mute") != 0 || parse_number(last, &value) < 0 || value > MUTE_MOST_S) return;
     mute(name, source, (int)value);
 }
 

@@ -58,9 +58,6 @@ HOT_ALLOWED = set(
 # These packages' modules do not know one another: each is one kernel idea.
 STRANGERS = ("stages",)
 
-# Modules of network/ that their package's map has no word of; every other one is named.
-UNTOLD = {"attach_rules", "leasing", "words"}
-
 FILE_LINES, FUNCTION_LINES, C_FILE_LINES = 300, 40, 500
 
 
@@ -256,7 +253,7 @@ def unnamed(path: Path) -> list[str]:
     words = set(re.findall(r"\w+/?", ast.get_docstring(ast.parse(path.read_bytes())) or ""))
     modules = {each.stem for each in path.parent.glob("*.py") if not each.stem.startswith("__")}
     packages = {f"{each.parent.name}/" for each in path.parent.glob("*/__init__.py")}
-    return sorted((modules | packages) - words - UNTOLD)
+    return sorted((modules | packages) - words)
 
 
 def test_a_module_that_no_map_names_is_found(tmp_path: Path) -> None:

@@ -231,6 +231,43 @@ def test_a_network_that_is_forgotten(ask: Asker) -> None:
     assert ask("db") == -1 and ask("web") == ["10.1.0.2"]
 
 
+def on_a_card(networks: Networks, ask: Asker, *lines: str) -> None:
+    """OTHER is on a card's network besides, and asks inside its own namespace."""
+    (networks.run / "networks/lan/leases").mkdir(parents=True)
+    (networks.run / "networks/lan/network.json").write_text('{"subnets4": [{"subnet": "192.0.2.0/24"}]}')
+    networks.lease("lan", "192.0.2.8", OTHER, "name other", "dns 192.0.2.53", *lines)
+    networks.lease("lan", "192.0.2.9", CLIENT, "name client", "internal")
+    ask.known.add("lan", ["", ""])
+    ask.known.add_container(OTHER)
+
+
+def test_a_container_is_answered_inside(networks: Networks, ask: Asker) -> None:
+    on_a_card(networks, ask)
+    inside = {"source": OTHER, "network": OTHER}
+    assert ask.known.alone(OTHER) == OTHER and ask.known.alone("lan") == ""
+    assert ask("client", **inside) == ["10.2.0.9"], "of the first network that knows it"
+    assert ask("client.lan", **inside) == ["192.0.2.9"]
+    view = ask.view(OTHER, OTHER)
+    assert view is not None and view.inside == OTHER and view.dns == ("192.0.2.53",)
+    ask.known.forget(OTHER)
+    assert ask.view(OTHER, OTHER) is None
+
+
+def test_a_segment_is_somebody_elses(networks: Networks, ask: Asker) -> None:
+    """Its addresses may have names outside, and its gateway is no address of this host's."""
+    on_a_card(networks, ask)
+    assert ask("7.2.0.192.in-addr.arpa", 12) == -1
+    assert "192.0.2.1" not in ask.known.gateways
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_an_internal_network_on_a_card(networks: Networks, ask: Asker, confined: bool) -> None:
+    on_a_card(networks, ask, *(["internal"] if confined else []))
+    ask.known.forget("back")
+    view = ask.view(OTHER, OTHER)
+    assert view is not None and view.internal is confined
+
+
 def test_hostile_leases_harm_nobody(networks: Networks, ask: Asker) -> None:
     directory = networks.run / "networks" / "front" / "leases"
     (directory / "10.1.0.70").write_bytes(b"\xff\xfe\0\n\nname \n alias\nname\n" + b"x" * 70000)

@@ -12,7 +12,18 @@ import pytest
 
 from pyrun.errors import Conflict, NotFound, UsageError
 from pyrun.network import attach, claims, explain_drivers, leases, shaping, stations, strangers
-from pyrun.network.drivers import answering, cni, cni_config, ipvlan, joined, l2, leasing, links, macvlan
+from pyrun.network.drivers import (
+    answering,
+    cni,
+    cni_config,
+    ipvlan,
+    joined,
+    l2,
+    leasing,
+    links,
+    macvlan,
+    naming,
+)
 from pyrun.plan.operations import Operation
 
 # ── --net-rate, --net-fault ────────────────────────────────────────────────────────────────────────
@@ -468,7 +479,7 @@ def test_a_network_is_closed_unless_a_container_is_on_it(
 
 def test_every_operation_has_its_words() -> None:
     kinds = {*links.PERFORM, *macvlan.PERFORM, *ipvlan.PERFORM, *l2.PERFORM, *cni.PERFORM, *shaping.PERFORM}
-    kinds |= {*answering.PERFORM}
+    kinds |= {*answering.PERFORM, *naming.PERFORM}
     assert kinds == set(explain_drivers.EXPLAIN)
     sentence, shell, see = explain_drivers.EXPLAIN["FAULT"](
         Operation("FAULT", "pyvx", "delay=1000,jitter=5,loss=1")

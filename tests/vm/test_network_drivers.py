@@ -32,6 +32,7 @@ def test_ipvlan_l2_shares_the_cards_mac(card: None, pyrun: Pyrun) -> None:
         pyrun.ok("exec", "web", "cat", "/sys/class/net/eth0/address"),
     ]
     assert macs[0].strip() == macs[1].strip()
+    assert ADDRESS in pyrun.ok("exec", "web", "nslookup", "-type=a", "web"), "answered inside its namespace"
     pyrun.ok("rm", "-f", "web")
     pyrun.ok("run", "--rm", f"--network=ipvlan:{CARD}:ip={ADDRESS}", "busybox", "true")
 

@@ -126,9 +126,28 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
         staying = [wire for wire in wires if wire["network"] != network]
         _take_off(container, leaving[0])
         default_route.turn_of(connected.pid_of(container), wires, staying)
+        if any(wire.get("driver") for wire in staying):
+            _keep_names(container, staying)
         later_changes.change_record(identifier, lambda record: connected.change(record, staying))
         name_files.follow(identifier)
     return identifier
+
+
+def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> None:
+    """Who is on cards alone from now on asks for names inside."""
+    from pyrun.network import drivers
+    from pyrun.network.drivers import naming
+
+    identifier = str(container["id"])
+    if not naming.needed(staying) or naming.is_answered(identifier, staying):
+        return
+    drivers.register()
+    link = connected.attached(container, {}, None)
+    try:
+        later_changes.append(identifier, naming.undo(identifier, staying))
+        endpoint.perform(link, naming.operations(identifier, str(container["name"]), staying))
+    finally:
+        link.close()
 
 
 def _wanted(network: str, options: Options) -> endpoint.Wanted:

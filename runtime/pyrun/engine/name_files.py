@@ -64,6 +64,11 @@ def servers(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of resolv.conf: the resolver of the interface with the default route, else of the first that has one,
     else the host's; with --dns, --dns-search and --dns-option of the start."""
     bridged = [wire for wire in wires if not wire.get("driver")]
+    if wires and not bridged:
+        from pyrun.network.drivers import naming
+
+        if naming.is_answered(str(record["id"]), wires):
+            return resolver.at(naming.INSIDE, record)
     if not bridged:
         return resolver.chosen(record, resolver.reachable(fall_back=False))
     first = endpoint.first_for(bridged, "gateway") or endpoint.first_for(bridged, "gateway6") or bridged[0]

@@ -5,7 +5,8 @@ One container, at its start (all hot):
     requests.py     what --network and its companions ask for: endpoints, in order
     claims.py       who holds an address, a published port or a name; leases.py  the next free address of a network
     endpoint.py     one interface: addresses, operations, undo; wiring.py  all of a container's
-    attach.py       how each operation is performed; messages.py  templates which pyroute2 encoded once, filled in
+    attach.py       how each operation is performed, attach_rules.py  those of the firewall
+    messages.py     templates which pyroute2 encoded once, filled in
     elements.py     elements of the firewall's sets and maps: what a link may send, published ports
     netns.py        names in /run/netns; resolver.py  resolv.conf
     announcing.py   tells neighbours of an address that was asked for

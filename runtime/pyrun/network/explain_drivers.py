@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ipaddress import ip_interface
 
 from pyrun.plan.operations import Operation
+from pyrun.store import paths
 
 Explanation = tuple[str, str, str]
 _INSIDE = "ip netns exec {name}"
@@ -139,6 +140,30 @@ def _answers(operation: Operation) -> Explanation:
     )
 
 
+def _names_of(operation: Operation) -> Explanation:
+    (network,) = _words(operation)
+    return (
+        f"let the containers on {network} be known by name: the resolver reads their leases",
+        "# one resolver for all networks, started by the first question",
+        f"ls {paths.run()}/networks/{network}/leases",
+    )
+
+
+def _names_inside(operation: Operation) -> Explanation:
+    _, _, port = _words(operation)
+    rules = [
+        f"ip daddr 127.0.0.11 {each} dport 53 {each} dport set {port}; "
+        f"ip saddr 127.0.0.11 {each} sport {port} {each} sport set 53"
+        for each in ("udp", "tcp")
+    ]
+    return (
+        f"answer it at 127.0.0.11, inside, on port {port}: no address of this host can be reached from there",
+        f"{_INSIDE} nft 'table ip pyrun-names {{ chain output {{ type filter hook output priority raw; "
+        f"{'; '.join(rules)}; }}; }}'",
+        f"{_INSIDE} nft list table ip pyrun-names; {_INSIDE} ss -lun",
+    )
+
+
 def _cni(operation: Operation) -> Explanation:
     name, file, namespace, _, text = _words(operation)
     job = json.loads(text)
@@ -198,6 +223,8 @@ EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
     "CARD_ROUTE": _card_route,
     "CARD_READY": _card_ready,
     "ANSWERS": _answers,
+    "NAMES_OF": _names_of,
+    "NAMES_INSIDE": _names_inside,
     "CNI": _cni,
     "RATE": _rate,
     "FAULT": _fault,

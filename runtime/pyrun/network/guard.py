@@ -3,6 +3,7 @@
 The guard (csrc/guard.c) is one small process for all networks of a run directory, asked through a socket there:
 
     need     networks that containers are on now -> the port of their resolver, 53 unless somebody had it
+    inside   containers that reach none of these: answered in their own namespace (drivers/naming.py)
     hold     sockets bound to published ports: kept until the claim of the port goes
 
 One datagram there, one back: 0.1 ms. Where nobody answers, it is started, and told what stands (guard_start.py, cold).
@@ -27,7 +28,7 @@ _ANSWER_BYTES = 65536
 _PATIENCE_S = 10
 _ATTEMPTS = 20
 
-# (network, gateway or "", IPv6 gateway or "")
+# (network, gateway or "", IPv6 gateway or ""); without both, a network on a card of the host
 Gateway = tuple[str, str, str]
 # (name of the claim in run/ports, descriptor of a bound socket, where to relay [::1] to: "ADDRESS PORT", or "")
 Hold = tuple[str, int, str]
@@ -68,6 +69,13 @@ def answered(with_guard: socket) -> dict[str, int]:
         return _hear(with_guard) or {}
     finally:
         with_guard.close()
+
+
+def inside(containers: list[tuple[str, int, int]]) -> dict[str, int]:
+    """Have the names of containers answered at 127.0.0.11 of their own network namespaces. (id, port, descriptor of
+    the namespace) -> id: the port it became, or a negative errno. Raises NetworkError."""
+    lines = [f"{identifier}\t{port}" for identifier, port, _ in containers]
+    return _asked("inside", lines, [fd for _, _, fd in containers])
 
 
 def hold(claim_name: str, fd: int, target: str = "") -> None:

@@ -98,7 +98,8 @@ def _spawn() -> None:
 def _tell() -> None:
     """What the guard before knew: the networks with containers on them, and the ports of these."""
     gateways, holds = standing(), reserved()
-    if not gateways and not holds:
+    inside = _names_in(f"{paths.run()}/resolvers")
+    if not (gateways or holds or inside):
         return
     told = guard.connected()
     try:
@@ -109,6 +110,10 @@ def _tell() -> None:
             some = holds[at : at + guard.MOST]
             lines = [f"{claim}\t{target}" for claim, _, target in some]
             guard.exchanged(told, "hold", lines, [sock.fileno() for _, sock, _ in some])
+        if inside:
+            from pyrun.network.drivers import naming
+
+            naming.resume(told)
     finally:
         told.close()
         for _, sock, _ in holds:
@@ -120,10 +125,15 @@ def standing() -> list[guard.Gateway]:
     directory = f"{paths.run()}/networks"
     found = []
     for name in sorted(posix.listdir(directory)):
+        leased = [each for each in _names_in(f"{directory}/{name}/leases") if "." in each or ":" in each]
+        if not leased:
+            continue
         template = messages.load(name)
-        if template and _names_in(f"{directory}/{name}/leases"):
+        if template:
             found.append((name, template.get("gateway", ""), template.get("gateway6", "")))
-    return [each for each in found if each[1] or each[2]]
+        elif not paths.exists(f"{directory}/{name}/network.json"):  # on a card of the host
+            found.append((name, "", ""))
+    return found
 
 
 def resume() -> None:

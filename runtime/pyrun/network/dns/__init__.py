@@ -10,7 +10,7 @@
     server.py      the loop: the guard's messages, questions by UDP, whose turn it is
     streams.py     questions by TCP, and their deadlines
     names.py       leases -> names, read again when a directory changed
-    local.py       answers from names
+    local.py       answers from names; inside.py  sockets of a container's own namespace, for servers of its own
     forward.py     questions under way outside; upstream.py  the servers, which of them answer
     egress_view.py what an egress policy has to say
     cache.py       answers of outside for a few seconds; budget.py  who may ask how much

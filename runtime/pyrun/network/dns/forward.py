@@ -59,6 +59,7 @@ class Pending:
         "attempts",
         "end_s",
         "failed",
+        "inside",
         "key",
         "last",
         "message",
@@ -68,8 +69,11 @@ class Pending:
         "waiters",
     )
 
-    def __init__(self, key: cache.Key, servers: tuple[str, ...], stream: bool, now_s: float) -> None:
+    def __init__(
+        self, key: cache.Key, servers: tuple[str, ...], inside: str, stream: bool, now_s: float
+    ) -> None:
         self.key, self.servers, self.stream, self.message = key, servers, stream, key[1]
+        self.inside = inside  # the container from whose namespace they are asked, "" for the host's
         self.end_s, self.next_s = now_s + TOGETHER_S, now_s
         self.at = 0
         self.attempts: dict[int, Attempt] = {}
@@ -79,7 +83,7 @@ class Pending:
 
 
 class Forwarder:
-    """All questions under way. *loop*: add(fd, mask, ready), change(fd, mask), remove(fd), now_s."""
+    """All questions under way. *loop*: add(fd, mask, ready), change(fd, mask), remove(fd), now_s, inside."""
 
     def __init__(self, loop: Any, run: str, servers: upstream.Servers) -> None:
         self._loop = loop
@@ -103,7 +107,7 @@ class Forwarder:
             reply(asked.raw[:2] + wire.empty(asked, wire.REFUSED))
             return
         waiter = Waiter(asked, reply, source, policy, stream)
-        key = (view.dns, wire.forwarded(asked))
+        key = ((*view.dns, view.inside) if view.dns and view.inside else view.dns, wire.forwarded(asked))
         known = self._cache.get(key, now_s)
         if known is not None:
             self._tell(waiter, known[0], known[1])
@@ -122,7 +126,8 @@ class Forwarder:
         if not servers or crowded or pending is not None:
             waiter.reply(waiter.asked.raw[:2] + wire.empty(waiter.asked, wire.SERVFAIL))
             return
-        pending = self.pending[(key, stream)] = Pending(key, servers, stream, now_s)
+        inside = view.inside if view.dns else ""  # the host's servers are the host's to ask
+        pending = self.pending[(key, stream)] = Pending(key, servers, inside, stream, now_s)
         pending.waiters.append(waiter)
         self._of[source] = self._of.get(source, 0) + 1
         self._next(pending)
@@ -145,12 +150,32 @@ class Forwarder:
             self._finish(pending, pending.last)
 
     def _ask(self, pending: Pending, server: str) -> bool:
-        message = posix.urandom(2) + pending.message
+        if pending.inside:
+
+            def given(sock: socket | None) -> None:
+                self._given(pending, server, sock)
+
+            return bool(
+                self._loop.inside.ask(pending.inside, stream=pending.stream, six=":" in server, given=given)
+            )
         kind = SOCK_STREAM if pending.stream else SOCK_DGRAM
         try:
             sock = socket(upstream.family(server), kind | SOCK_NONBLOCK | SOCK_CLOEXEC)
         except OSError:
             return False
+        return self._send(pending, server, sock)
+
+    def _given(self, pending: Pending, server: str, sock: socket | None) -> None:
+        """A socket of the container's namespace, None: there is none to be had."""
+        if self.pending.get((pending.key, pending.stream)) is not pending:  # too late
+            if sock is not None:
+                sock.close()
+        elif sock is None or not self._send(pending, server, sock):
+            pending.failed.add(server)
+            self._next(pending)
+
+    def _send(self, pending: Pending, server: str, sock: socket) -> bool:
+        message = posix.urandom(2) + pending.message
         try:
             sock.connect((server, _PORT))
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """Who is called what: the leases of all networks, read again when a directory of them changed.
 
 A lease is a file named by its address; its first word is its container, its lines tell the names (network/claims.py).
+On a card of the host nothing but its leases is known of a network: no address of this host asks or is asked there.
 It never changes, it comes and goes; so a directory's time says whether anything did. That time may be as coarse as
 a tick of the kernel's clock: while it is young, what was listed within the same tick may not be all.
 """
@@ -21,12 +22,14 @@ _ALL_BETWEEN_NS = 5_000_000
 _TEMPLATE_BYTES = 2048
 _NETWORK_BYTES = 1 << 18
 _SHORT_ID = 12
+# Where a container is answered inside its own namespace.
+INSIDE = "127.0.0.11"
 
 
 class Lease:
     """One address of a container: owner is the container's id, called its names there, dns its own servers."""
 
-    __slots__ = ("address", "called", "dns", "inode", "name", "owner")
+    __slots__ = ("address", "called", "dns", "inode", "internal", "name", "owner")
 
     def __init__(self, address: str, inode: int, lines: list[str]) -> None:
         self.address, self.inode = address, inode
@@ -36,24 +39,25 @@ class Lease:
         names = [value for key, _, value in told if key in ("name", "hostname", "alias")]
         self.called = {name.lower().rstrip(".") for name in [*names, self.owner[:_SHORT_ID]] if name}
         self.dns = tuple(value for key, _, value in told if key == "dns")
+        self.internal = any(key == "internal" for key, _, _ in told)
 
 
 class Network:
     """One network: where its leases are, and what is known of them."""
 
     __slots__ = (
-        "changed_ns", "checked_ns", "directory", "gateways", "internal", "leases", "listed_ns", "name", "owners",
-        "settled", "subnets", "table",
+        "changed_ns", "checked_ns", "directory", "gateways", "internal", "leases", "listed_ns", "name", "on_a_card",
+        "owners", "settled", "subnets", "table",
     )  # fmt: skip
 
-    def __init__(self, run: str, name: str) -> None:
+    def __init__(self, run: str, name: str, *, on_a_card: bool = False) -> None:
         self.name, self.directory = name, f"{run}/networks/{name}/leases"
+        self.on_a_card = on_a_card
         told = _template(f"{run}/networks/{name}/template")
-        self.internal = (
-            told.get("internal") != "False"
-        )  # nor does anything leave a network that tells nothing
+        # nothing leaves a network that tells nothing; of a card's, the leases tell
+        self.internal = not on_a_card and told.get("internal") != "False"
         self.subnets = [_span(told.get(f"gateway{v}", ""), told.get(f"prefix{v}", "")) for v in ("", "6")]
-        further = _subnets(f"{run}/networks/{name}/network.json")
+        further = [] if on_a_card else _subnets(f"{run}/networks/{name}/network.json")
         self.subnets += [_span(*subnet.partition("/")[::2]) for subnet, _ in further]
         self.gateways = [gateway for _, gateway in further]
         self.leases: dict[str, Lease] = {}
@@ -70,6 +74,12 @@ class Network:
             return False
         value = int.from_bytes(packed, "big")
         return any(size == len(packed) and first <= value <= last for size, first, last in self.subnets)
+
+    def confines(self, owner: str) -> bool:
+        """Whether nothing may be asked outside for a container because it is here."""
+        if not self.on_a_card:
+            return self.internal
+        return all(lease.internal for lease in self.leases.values() if lease.owner == owner)
 
     def refresh(self, now_ns: int) -> bool:
         """Look whether leases came or went; True if so. Once for one *now_ns*, of time.monotonic_ns()."""
@@ -113,11 +123,11 @@ class Network:
 class View:
     """What one container sees: its networks, that of the socket it asks first, and answers that were made for it."""
 
-    __slots__ = ("answers", "dns", "internal", "networks", "owner")
+    __slots__ = ("answers", "dns", "inside", "internal", "networks", "owner")
 
-    def __init__(self, owner: str, networks: list[Network], dns: tuple[str, ...]) -> None:
-        self.owner, self.networks, self.dns = owner, networks, dns
-        self.internal = not owner or all(network.internal for network in networks)
+    def __init__(self, owner: str, networks: list[Network], dns: tuple[str, ...], inside: str = "") -> None:
+        self.owner, self.networks, self.dns, self.inside = owner, networks, dns, inside
+        self.internal = not owner or all(network.confines(owner) for network in networks)
         self.answers: dict[bytes, list[bytes]] = {}
 
     def find(self, name: str) -> list[Lease]:
@@ -139,6 +149,7 @@ class Names:
     def __init__(self, run: str) -> None:
         self.run = run
         self.networks: dict[str, Network] = {}
+        self.containers: set[str] = set()  # those answered inside
         self.gateways: dict[str, str] = {}
         self.views: dict[tuple[str, str], View] = {}
         self._looked_ns = 0
@@ -146,13 +157,23 @@ class Names:
     def add(self, name: str, gateways: list[str]) -> None:
         """A network; *gateways* are the host's own addresses there, of the first subnets."""
         self.forget(name)
-        network = self.networks[name] = Network(self.run, name)
+        network = self.networks[name] = Network(self.run, name, on_a_card=not any(gateways))
         self.gateways.update({gateway: name for gateway in [*gateways, *network.gateways] if gateway})
         self._looked_ns = 0
 
+    def add_container(self, identifier: str) -> None:
+        """A container that asks inside its own namespace: what is asked there, it asks."""
+        self.forget(identifier)
+        self.containers.add(identifier)
+
+    def alone(self, asked: str) -> str:
+        """*asked*, where only the container of that id asks, else ""."""
+        return asked if asked in self.containers else ""
+
     def forget(self, name: str) -> None:
-        """The network is gone."""
+        """The network, or the container that was answered inside, is gone."""
         self.networks.pop(name, None)
+        self.containers.discard(name)
         self.gateways = {gateway: each for gateway, each in self.gateways.items() if each != name}
         self.views.clear()
 
@@ -183,6 +204,8 @@ class Names:
         return bool(changed)
 
     def _made(self, source: str, asked: str) -> View | None:
+        if asked in self.containers:
+            return self._made_inside(asked)
         network = self.networks.get(asked)
         if network is None:
             return None
@@ -197,6 +220,15 @@ class Names:
         else:
             return None
         self.views[(source, asked)] = view
+        return view
+
+    def _made_inside(self, owner: str) -> View | None:
+        networks = [each for each in self.networks.values() if owner in each.owners]
+        if not networks:
+            return None
+        own = [lease for each in networks for lease in each.leases.values() if lease.owner == owner]
+        dns = next((lease.dns for lease in own if lease.dns), ())
+        view = self.views[(owner, owner)] = View(owner, networks, dns, inside=owner)
         return view
 
     def alive(self, leases: list[Lease]) -> list[Lease]:

@@ -1,7 +1,8 @@
 """The resolver's loop: what the guard tells, questions by UDP, and everybody's turn.
 
-    guard, descriptor 3   "net NAME GATEWAY GATEWAY6 PORT" with its sockets; "drop NAME"; "there?"; its end is ours
-    to the guard          "mute NAME ADDRESS SECONDS"; "here", the answer that keeps us from being killed
+    guard, descriptor 3   "net NAME GATEWAY GATEWAY6 PORT" with its sockets; "inside CONTAINER" with those in its
+                          namespace, where nobody but that container asks; "drop NAME"; "there?"; its end is ours
+    to the guard          "mute NAME ADDRESS SECONDS"; "here", the answer that keeps us from being killed; inside.py
 
 A round of the loop takes a few questions from every socket that has some, so that a network where somebody floods
 slows the others by that much and no more.
@@ -18,7 +19,7 @@ from _socket import CMSG_SPACE, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, socket
 from _struct import unpack
 from collections.abc import Callable
 
-from pyrun.network.dns import budget, forward, local, names, streams, upstream, wire
+from pyrun.network.dns import budget, forward, inside, local, names, streams, upstream, wire
 
 GUARD_FD = 3
 # Whoever has not been asked for so long gives its memory back: the guard starts another for the next question.
@@ -45,6 +46,7 @@ class Server:
         self.names = names.Names(run)
         self.budget = budget.Budget()
         self.forwarder = forward.Forwarder(self, run, upstream.Servers(host_file))
+        self.inside = inside.Sockets(self._say)
         self.clients: dict[int, streams.Client] = {}
         self.answered = 0
         self.now_ns = time.monotonic_ns()
@@ -83,14 +85,20 @@ class Server:
             return
         fds = [fd for _, _, rights in control for fd in unpack(f"{len(rights) // 4}i", rights)]
         verb, name, *rest = data.decode().split("\t")
+        sockets = [socket(fileno=fd) for fd in fds]
+        if verb == "socket":
+            self.inside.came(rest[-1], sockets)
+            return
         self._drop(name)
-        if verb == "net":
-            self._serve(name, rest[:2], [socket(fileno=fd) for fd in fds])
+        if verb == "inside":
+            self.names.add_container(name)
+        elif verb == "net":
+            self.names.add(name, rest[:2])
+        self._serve(name, sockets)
 
-    def _serve(self, network: str, gateways: list[str], sockets: list[socket]) -> None:
-        self.names.add(network, gateways)
+    def _serve(self, network: str, sockets: list[socket]) -> None:
         self._sockets[network] = sockets
-        self.forwarder.servers.own = set(self.names.gateways)
+        self.forwarder.servers.own = {*self.names.gateways, names.INSIDE}
         for sock in sockets:
             if sock.getsockopt(SOL_SOCKET, SO_TYPE) == SOCK_DGRAM:
                 ready = self._datagrams(sock, network)
@@ -107,26 +115,28 @@ class Server:
         self.names.forget(network)
 
     def _mute(self, network: str, source: str, seconds: int) -> None:
-        self._say(f"mute\t{network}\t{source}\t{seconds}".encode())
+        address = names.INSIDE if source == network else source
+        self._say(f"mute\t{network}\t{address}\t{seconds}".encode())
 
-    def _say(self, words: bytes) -> None:
+    def _say(self, words: bytes) -> bool:
         try:
             self._channel.send(words)
         except OSError:  # gone, or it does not read
-            pass
+            return False
+        return True
 
     # ── questions ──────────────────────────────────────────────────────────────────────────────────
 
     def _datagrams(self, sock: socket, network: str) -> Ready:
         """What to do when questions wait on a UDP socket: the way everything else is measured by."""
         view_of, receive, send = self.names.view, sock.recvfrom, sock.sendto
-        drained = self._drained
+        drained, alone = self._drained, self.names.alone(network)
 
         def ready(mask: int) -> None:
             del mask
             now_ns = self.now_ns
-            for data, peer in drained(receive, network):
-                source = peer[0]
+            for data, peer in drained(receive, network, alone):
+                source = alone or peer[0]
                 view = view_of(source, network, now_ns)
                 if view is None:
                     continue
@@ -143,10 +153,10 @@ class Server:
         return ready
 
     def _drained(
-        self, receive: Callable[[int], tuple[bytes, Peer]], network: str
+        self, receive: Callable[[int], tuple[bytes, Peer]], network: str, alone: str
     ) -> list[tuple[bytes, Peer]]:
         """The datagrams that wait, all of them but those of whoever sends too many: the queue is everybody's, so it
-        is emptied faster than one can fill it."""
+        is emptied faster than one can fill it. alone: the container whose queue it is, "" if it is everybody's."""
         spent, allowance = self.budget.spent, self.budget
         questions: list[tuple[bytes, Peer]] = []
         for _ in range(_AT_ONCE):
@@ -154,13 +164,13 @@ class Server:
                 data, peer = receive(wire.QUESTION_MOST_BYTES + 1)
             except OSError:  # no more; or a word about an answer that did not arrive
                 break
-            source = peer[0]
+            source = alone or peer[0]
             cost = spent[source] = spent.get(source, 0) + 1
             if cost < budget.FLOOD:
                 questions.append((data, peer))
             elif seconds := allowance.mutes(source, self.now_s):
                 self._mute(network, source, seconds)
-        return questions if len(questions) <= _OF_ONE else _fair(questions, spent)
+        return questions if len(questions) <= _OF_ONE or alone else _fair(questions, spent)
 
     def asked_by_stream(self, client: streams.Client, data: bytes) -> None:
         """A question that came by TCP."""

@@ -37,7 +37,7 @@ class Listener:
                 fd, peer = self.sock._accept()  # type: ignore[attr-defined]
             except OSError:
                 return
-            self._taken(socket(fileno=fd), str(peer[0]))
+            self._taken(socket(fileno=fd), self.server.names.alone(self.network) or str(peer[0]))
 
     def _taken(self, sock: socket, source: str) -> None:
         sock.setblocking(False)

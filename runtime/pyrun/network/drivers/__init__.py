@@ -9,6 +9,7 @@
     answering.py  which way answers go when a card has the default route
     asked.py      what `network create -o` asks for
     leasing.py    which addresses and which MAC it gets
+    naming.py     names inside the namespace of a container that is on cards alone
     connecting.py what `network connect` needs
     cni.py        the plugins of a configuration in /etc/cni/net.d; cni_config.py  reading it
 
@@ -32,7 +33,7 @@ from typing import Any
 from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, later, netns, records, requests, resolver, wiring
-from pyrun.network.drivers import answering, asked, leasing, links, nowhere, segment
+from pyrun.network.drivers import answering, asked, leasing, links, naming, nowhere, segment
 from pyrun.plan.operations import Operation
 
 Request = dict[str, Any]
@@ -141,7 +142,7 @@ def register() -> None:
     """Make the operations of the drivers known to what performs them."""
     for name in (*ON_A_CARD, "cni"):
         attach.PERFORM.update(module(name).PERFORM)
-    attach.PERFORM.update(links.PERFORM | answering.PERFORM)
+    attach.PERFORM.update(links.PERFORM | answering.PERFORM | naming.PERFORM)
 
 
 def checked(wanted: dict[str, Any]) -> segment.Card:
@@ -219,6 +220,7 @@ def _together(
     for wire, card in zip(wires, cards, strict=True):
         made += complete(wire, card, [default is wire for default in defaults])
     made += answering.operations(everything)
+    made += naming.operations(str(request["id"]), str(request["name"]), everything)
     also, *rest = planned["undo"]
     undone = [
         line
@@ -231,7 +233,8 @@ def _together(
         "before": planned["before"] + [Operation("LEASE", wire[key], wire["network"])
                                        for wire in wires for key in ("address", "address6") if wire[key]],
         "outside": kept + made,
-        "undo": [also, *undone, *rest],
+        "undo": [also, *naming.undo(str(request["id"]), everything), *undone, *rest],
+        "resolv": resolver.at(naming.INSIDE, request) if naming.needed(everything) else planned["resolv"],
         "wires": everything,
         **{key: first[key] for key in ("address", "address6", "gateway", "prefix", "mac")},
     }  # fmt: skip

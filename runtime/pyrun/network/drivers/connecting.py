@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyrun.network import attach, claims, drivers, endpoint, messages
-from pyrun.network.drivers import answering, leasing, links, nowhere
+from pyrun.network.drivers import answering, leasing, links, naming, nowhere
 from pyrun.plan.operations import Operation
 
 Wire = dict[str, Any]
@@ -40,7 +40,9 @@ def planned(
         raise
     defaults = [endpoint.first_for([*wires, wire], key) is wire for key in ("gateway", "gateway6")]
     todo = [*drivers.complete(wire, card, defaults), *answering.operations([*wires, wire])]
-    return wire, [*drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)], todo
+    todo += naming.operations(str(container["id"]), str(container["name"]), [*wires, wire])
+    undone = naming.undo(str(container["id"]), [*wires, wire])
+    return wire, [*undone, *drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)], todo
 
 
 def removal(wire: Wire) -> list[str]:

@@ -82,6 +82,7 @@ def addressed(
     link = str(wire["link"]) or "-"
     told = (str(request["name"]), str(request.get("hostname") or ""), link, str(wanted["ifname"]))
     lines = endpoint.lines(wanted, *told, [str(server) for server in request.get("dns") or ()])
+    lines += ["internal"] if wanted["internal"] else []
     for six in ("", "6"):
         subnet = wanted["subnets"][six]
         chosen = "" if subnet is None else _one(request, wanted, card, six, owner, lines, taken)

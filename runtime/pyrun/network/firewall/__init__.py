@@ -10,6 +10,7 @@
     openings.py     what others must let through, as data
     legacy.py       the same rules in the tables of iptables-legacy
     firewalld.py    the same by a zone of firewalld
+    words.py        the messages of egress policies, encoded once
 
 The chains are the same whatever runs; networks, links and published ports are elements of sets and maps, so that a
 change is one element and a packet costs the same with one port as with thousands. Each table is made in one

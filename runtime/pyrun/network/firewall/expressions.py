@@ -51,6 +51,16 @@ def set_payload(base: int, offset: int, length: int, register: int = 1) -> Expre
     return expression("payload", ("SREG", register), ("BASE", base), ("OFFSET", offset), ("LEN", length))
 
 
+def set_payload_checked(base: int, offset: int, value: bytes, checksum_at: int) -> list[Expression]:
+    """Write *value* into a header, whose checksum, of the internet's kind, is corrected."""
+    constant = {"attrs": [("NFTA_DATA_VALUE", value)]}
+    place = [("BASE", base), ("OFFSET", offset), ("LEN", len(value))]
+    return [
+        expression("immediate", ("DREG", 1), ("DATA", constant)),
+        expression("payload", ("SREG", 1), *place, ("CSUM_TYPE", 1), ("CSUM_OFFSET", checksum_at)),
+    ]
+
+
 def payload(base: int, offset: int, length: int, register: int = 1) -> Expression:
     """Load bytes of the link (base 0), network (1) or transport (2) header."""
     return expression("payload", ("DREG", register), ("BASE", base), ("OFFSET", offset), ("LEN", length))

@@ -1,0 +1,191 @@
+"""Names for a container that is on cards of the host alone: no address of this host can be reached from there.
+
+So the resolver listens inside, on a loopback address of the container's own namespace, as Docker's does, and port 53
+stays the container's: two rules of a table there lead what it asks to the resolver's port, two more the answers back.
+
+    container ── 127.0.0.11:53 ──► :41503, a socket of the guard's in this namespace ──► the resolver
+                 table ip pyrun-names: ports are rewritten as they are sent, without connection tracking
+
+run/resolvers/ID says "PORT NAME": the container's port, and its name in /run/netns, from where the next guard gets
+there. The guard stops when the file goes, with the container. Source: linux/netfilter/nf_tables.h, NFTA_PAYLOAD_CSUM_*.
+"""
+
+from __future__ import annotations
+
+import posix
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from pyrun import notice
+from pyrun.network import attach, firewall, guard, messages, netns, nft
+from pyrun.network.firewall import expressions
+from pyrun.plan.operations import Operation
+from pyrun.store import paths
+
+INSIDE = "127.0.0.11"
+TABLE = "pyrun-names"
+_DNS_PORT = 53
+# Of the ports from which the kernel chooses: no service has one for its own.
+_FIRST_PORT, _PORTS = 32768, 28000
+_BEFORE_TRACKING = -300  # NF_IP_PRI_RAW
+_NETWORK, _TRANSPORT = 1, 2
+_SOURCE, _DESTINATION = 12, 16  # of the addresses in IPv4's header
+# (protocol, where its checksum is)
+_PROTOCOLS = ((17, 6), (6, 16))
+
+Wire = dict[str, Any]
+
+
+class _Reached:
+    """A namespace of a name in /run/netns, as attach.inside_of wants it."""
+
+    __slots__ = ("namespace_fd",)
+
+    def __init__(self, name: str) -> None:
+        self.namespace_fd = posix.open(netns.path(name), posix.O_RDONLY | posix.O_CLOEXEC)
+
+
+def note_path(identifier: str) -> str:
+    """The file that says where a container is answered inside."""
+    return f"{paths.run()}/resolvers/{identifier}"
+
+
+def needed(wires: list[Wire]) -> bool:
+    """Whether all its interfaces are on cards, and one has an address by which it can have a name."""
+    return all(wire.get("driver") for wire in wires) and any(map(_is_leased, wires))
+
+
+def is_answered(identifier: str, wires: list[Wire]) -> bool:
+    """Whether a container that has *wires* is answered inside."""
+    return needed(wires) and paths.exists(note_path(identifier))
+
+
+def operations(identifier: str, name: str, wires: list[Wire]) -> list[Operation]:
+    """What makes the containers on these cards, this one among them, known by name."""
+    todo = [
+        Operation("NAMES_OF", str(wire["network"]))
+        for wire in wires
+        if wire.get("driver") and _is_leased(wire)
+    ]
+    if needed(wires) and not is_answered(identifier, wires):
+        todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier)))
+    return todo
+
+
+def undo(identifier: str, wires: list[Wire]) -> list[str]:
+    """The undo line that goes with `operations`."""
+    return [f"unlink\t{note_path(identifier)}"] if needed(wires) else []
+
+
+def _is_leased(wire: Wire) -> bool:
+    return bool(wire["address"] or wire["address6"])
+
+
+def _port(identifier: str) -> int:
+    return _FIRST_PORT + int(identifier[:8], 16) % _PORTS
+
+
+# ── carried out ────────────────────────────────────────────────────────────────────────────────────
+
+
+def known(link: attach.Attachment, network: str) -> None:
+    """Have the resolver look at the leases of a network on a card."""
+    del link
+    guard.need([(network, "", "")])
+
+
+def answer_inside(link: attach.Attachment, identifier: str, name: str, port: int) -> None:
+    """Have the container answered at 127.0.0.11; where this kernel cannot rewrite ports, at port 53 itself."""
+    try:
+        _lead(link, port)
+    except OSError:
+        port = _DNS_PORT
+    paths.make(f"{paths.run()}/resolvers")
+    paths.replace(note_path(identifier), f"{port} {name}\n".encode())
+    answered = guard.inside([(identifier, port, link.namespace_fd)])[identifier]
+    if answered < 0:
+        notice.say(f"{name} is not answered by name: {posix.strerror(-answered)}")
+
+
+def resume(with_guard: Any) -> None:
+    """Tell a new guard of every container that is answered inside."""
+    found = list(_noted())
+    try:
+        for at in range(0, len(found), guard.MOST):
+            some = found[at : at + guard.MOST]
+            lines = [f"{identifier}\t{port}" for identifier, port, _ in some]
+            fds = [reached.namespace_fd for _, _, reached in some]
+            answers = guard.exchanged(with_guard, "inside", lines, fds) or {}
+            for identifier, port, reached in some:
+                # somebody inside has taken the port meanwhile
+                if answers.get(identifier, port) not in (port, -1):
+                    _lead_elsewhere(identifier, reached, answers[identifier])
+    finally:
+        for _, _, reached in found:
+            posix.close(reached.namespace_fd)
+
+
+def _noted() -> Iterator[tuple[str, int, _Reached]]:
+    for identifier in sorted(posix.listdir(f"{paths.run()}/resolvers")):
+        try:
+            port, name = paths.read(note_path(identifier)).decode().split()
+            yield identifier, int(port), _Reached(name)
+        except (OSError, ValueError):  # it is just ending
+            continue
+
+
+def _lead_elsewhere(identifier: str, reached: _Reached, port: int) -> None:
+    if port <= 0:
+        return
+    try:
+        _lead(reached, port)
+        name = paths.read(note_path(identifier)).decode().split()[1]
+        paths.write(note_path(identifier), f"{port} {name}\n".encode())
+    except OSError as error:
+        notice.say(f"container {identifier[:12]} is not answered by name: {error.strerror}")
+
+
+def _lead(link: attach.Attachment | _Reached, port: int) -> None:
+    """Make the table in the container's namespace, or anew. Raises OSError."""
+    table = (TABLE, nft.IPV4)
+    with attach.inside_of(link):  # type: ignore[arg-type]
+        sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        firewall.commit(
+            sock,
+            [
+                nft.table(nft.NEW_TABLE, *table),
+                nft.table(nft.DELETE_TABLE, *table),
+                nft.table(nft.NEW_TABLE, *table),
+                nft.chain(TABLE, "output", nft.OUTPUT, _BEFORE_TRACKING, family=nft.IPV4),
+                *[
+                    _rewriting(protocol, checksum, *way)
+                    for way in ((_DESTINATION, 2, _DNS_PORT, port), (_SOURCE, 0, port, _DNS_PORT))
+                    for protocol, checksum in _PROTOCOLS
+                ],
+            ],
+        )
+    finally:
+        sock.close()
+
+
+def _rewriting(protocol: int, checksum: int, address_at: int, port_at: int, port: int, instead: int) -> bytes:
+    """The rule: what has INSIDE at *address_at* and *port* at *port_at* gets *instead* there."""
+    return nft.rule(
+        TABLE,
+        "output",
+        expressions.payload(_NETWORK, address_at, 4),
+        expressions.compare(bytes(map(int, INSIDE.split(".")))),
+        expressions.protocol(protocol),
+        expressions.payload(_TRANSPORT, port_at, 2),
+        expressions.compare(struct.pack("!H", port)),
+        expressions.set_payload_checked(_TRANSPORT, port_at, struct.pack("!H", instead), checksum),
+        family=nft.IPV4,
+    )
+
+
+PERFORM = {
+    "NAMES_OF": (known, "let containers on a card be known by name"),
+    "NAMES_INSIDE": (answer_inside, "let the container ask for names"),
+}
