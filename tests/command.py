@@ -91,9 +91,9 @@ class Pyrun:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream:
                     stream.close()
-        names = self("ps", "-a", "-q").stdout.split()
-        if names:
-            self("rm", "-f", *names)
+        kept = {path.name for base in (self.root, self.runroot) for path in (base / "containers").glob("*")}
+        if kept:
+            self("rm", "-f", *sorted(kept))
         self("system", "reconcile", "-q")
         if (self.runroot / "networks").is_dir() or Path("/sys/class/net/pyrun0").exists():
             self("network", "prune", "-f")

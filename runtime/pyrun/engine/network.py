@@ -98,7 +98,9 @@ def reload() -> list[str]:
 
 def forget_strays() -> list[str]:
     """Remove egress policies of containers that are gone; a line each. Raises OSError."""
-    if not paths.exists(f"{paths.run()}/networks/policies"):
+    from pyrun.network.egress import elements
+
+    if not elements.in_use():
         return []
     from pyrun.network import rebuilding
 

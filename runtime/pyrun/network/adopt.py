@@ -30,7 +30,7 @@ from pyrun.store import containers, paths
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 _UNIVERSE, _MAIN = 0, 254

@@ -39,7 +39,7 @@ from pyrun.store import paths
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 from pyrun.network import nft, templates  # noqa: E402

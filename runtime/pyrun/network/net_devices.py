@@ -15,7 +15,7 @@ from pyrun.errors import NetworkError
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 _PERMANENT = 0x80  # IFA_F_PERMANENT

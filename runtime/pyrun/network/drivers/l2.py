@@ -19,7 +19,7 @@ from pyrun.plan.operations import Operation
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 
 
 def settings(options: dict[str, Any], told: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pyrun.plan.operations import Operation
 
 boot.site_packages()
 
-from pyroute2 import IPRoute as IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute as IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError as NetlinkError  # noqa: E402
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 

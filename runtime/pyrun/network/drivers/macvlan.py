@@ -23,7 +23,7 @@ from pyrun.plan.operations import Operation
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 
 MODES = ("bridge", "private", "vepa", "passthru")
 _ON, _OFF = ("on", "true", "1", "yes"), ("off", "false", "0", "no", "")

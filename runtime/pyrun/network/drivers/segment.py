@@ -14,7 +14,7 @@ from pyrun.errors import NotFound, UsageError
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 
 _UP = 1  # IFF_UP
 _LOOPBACK = 8  # IFF_LOOPBACK

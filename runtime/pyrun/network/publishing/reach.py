@@ -20,7 +20,7 @@ from pyrun import boot
 
 boot.site_packages()
 
-from pyroute2 import IPRoute  # noqa: E402
+from pyroute2.iproute import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 from pyrun.network import attach, endpoint, messages, records  # noqa: E402
