@@ -202,3 +202,29 @@ def test_the_new_owner_of_an_address_answers_at_once(pyrun: Pyrun) -> None:
         pyrun.ok("rm", "-f", "server")
     assert len(addresses) == 1
     assert max(took) < LIMIT_S, took
+
+
+def test_starts_and_connections_at_once_never_have_one_mac(pyrun: Pyrun) -> None:
+    """A MAC that was chosen is one container's; it is free with its end, or when it is disconnected."""
+    mac = "02:00:00:00:00:77"
+    pyrun.ok("network", "create", "lan")
+    for number in range(3):
+        pyrun.ok("run", "-d", "--name", f"c{number}", "--network=none", "busybox", "sleep", "100")
+
+    def connect(number: int) -> subprocess.CompletedProcess[str]:
+        if number < 3:
+            return pyrun("network", "connect", f"--mac-address={mac}", "lan", f"c{number}")
+        return pyrun(
+            "run", "-d", "--name", f"c{number}", f"--network=lan:mac={mac}", "busybox", "sleep", "100"
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(connect, range(6)))
+    (owner,) = [number for number, each in enumerate(done) if each.returncode == 0]
+    told = f"the MAC address {mac} is that of container c{owner} on "
+    assert [told in each.stderr for each in done].count(True) == 5, [each.stderr for each in done]
+    assert [path.name for path in pyrun.runroot.glob("macs/*")] == [f"network lan-{mac}"]
+    pyrun.ok("network", "disconnect", "lan", f"c{owner}")
+    assert not list(pyrun.runroot.glob("macs/*"))
+    pyrun.ok("run", "--rm", f"--network=lan:mac={mac}", "busybox", "true")
+    assert not list(pyrun.runroot.glob("macs/*"))

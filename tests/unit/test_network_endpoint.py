@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import claims, endpoint, leases, messages, records, requests
+from pyrun.network import claims, endpoint, leases, messages, records, requests, stations
 from pyrun.network.publishing import publication
 
 IDENTIFIER = "ab" * 32
@@ -68,7 +68,8 @@ def claim(asked: dict[str, Any], template: messages.Template, number: int = 0) -
         wire = endpoint.claim(asked, template, IDENTIFIER, number, f"eth{number}", record, taken)
     finally:
         claims.forget(record)
-    assert taken == [leases.path(asked["network"], wire[key]) for key in ("address", "address6") if wire[key]]
+    claimed = [leases.path(asked["network"], wire[key]) for key in ("address", "address6") if wire[key]]
+    assert taken == [*claimed, *([stations.path_in(asked["network"], asked["mac"])] if asked["mac"] else [])]
     assert all(Path(path).exists() for path in taken)
     return wire
 

@@ -11,7 +11,7 @@ One container, at its start (all hot):
     netns.py        names in /run/netns; resolver.py  resolv.conf
     announcing.py   tells neighbours of an address that was asked for
     health.py       does a network still stand as it was made?
-    stations.py     whose is a MAC address already that somebody chose? (the one that is not hot)
+    stations.py     whose is a MAC address that somebody chose? (the one that is not hot)
     publishing/     published ports, with a map of its own
 
 While it runs:

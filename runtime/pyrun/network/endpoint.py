@@ -53,7 +53,8 @@ def claim(
 ) -> Wire:
     """Lease its addresses for the owner of *record*; each claim made is added to *taken*.
 
-    Raises: Conflict (a static address is held), NetworkError (none is left), FileNotFoundError (the network is gone).
+    Raises: Conflict (a static address or MAC is held), NetworkError (none is left), FileNotFoundError (the network is
+    gone).
     """
     wire = _wire(wanted, template, identifier, number, inside)
     network, address, address6 = str(wanted["network"]), str(wanted["ip"]), str(wanted["ip6"])
@@ -70,6 +71,10 @@ def claim(
             beside = address and leases.take_beside(address, *_pool(wanted, template, "6"), record)
             address6 = beside or _next(wanted, template, "6", record)
         taken.append(leases.path(network, address6))
+    if wanted["mac"]:
+        from pyrun.network import stations
+
+        taken.append(stations.take_in(network, str(wanted["mac"]), record))
     return _addressed(wire, wanted, address, address6)
 
 
@@ -159,6 +164,7 @@ def _wire(wanted: Wanted, template: messages.Template, identifier: str, number: 
         "internal": template["internal"] == "True",
         "gw_priority": wanted["gw_priority"],
         "asked_for": bool(wanted["ip"] or wanted["ip6"] or wanted["mac"]),
+        "mac_asked_for": bool(wanted["mac"]),
     }
 
 
@@ -226,7 +232,14 @@ def undo(wire: Wire, template: messages.Template, owner: str) -> list[str]:
         f"netlink\t{messages.NETLINK_ROUTE}\t{down.hex()}",
         f"netlink\t{messages.NETLINK_NETFILTER}\t{batch.hex()}",
         *[f"unlink-if\t{leases.path(network, address)}\t{owner}" for address in addresses],
+        *(_mac_given_up(wire, owner) if wire.get("mac_asked_for") else []),
     ]
+
+
+def _mac_given_up(wire: Wire, owner: str) -> list[str]:
+    from pyrun.network import stations
+
+    return [f"unlink-if\t{stations.path_in(str(wire['network']), str(wire['mac']))}\t{owner}"]
 
 
 def forget_flows(wire: Wire, template: messages.Template, owner: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Who on a network has which MAC address: two of one address on a bridge get each other's frames.
 
-Derived ones cannot meet, since no two leases are of one address; asked only for one that a user chose. Behind a card,
-which several networks may share, every one is claimed: run/macs/<card or bridge>-<MAC>.
+Derived ones cannot meet, since no two leases are of one address; asked only for one that a user chose, which is claimed
+as well. Behind a card, which several networks may share, every one is: run/macs/<card, bridge or network>-<MAC>.
 """
 
 from __future__ import annotations
@@ -42,6 +42,20 @@ def take(segment: str, mac: str, record: str, told: str) -> str:
             "choose another, or leave the choice to pyrun",
         )
     return file
+
+
+def take_in(network: str, mac: str, record: str) -> str:
+    """The same of a network of ours."""
+    return take(_of_network(network), mac, record, f"--network {network}")
+
+
+def path_in(network: str, mac: str) -> str:
+    """The claim of a MAC that was chosen, on a network of ours."""
+    return path(_of_network(network), mac)
+
+
+def _of_network(network: str) -> str:
+    return f"network {network}"  # no interface is called so
 
 
 def path(segment: str, mac: str) -> str:
