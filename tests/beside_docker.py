@@ -3,9 +3,9 @@
     make test ARGS="-p beside_docker tests/system/test_networks.py tests/system/test_run.py"
 
 One container of Docker's, published, is asked for after each module: from this host, from the LAN, from the internet,
-and it asks for the outside. Not for the tests of tests/peers, which start daemons of their own. `make test` runs
-without it: that both sides work is shown there by tests/peers, this shows that no other test is in Docker's way. Nor is
-it for tests that themselves flush the host's rules or switch forwarding off (a reboot, the tutorial by hand, faults).
+and it asks for the outside. So no test is in Docker's way, nor Docker in any test's; continuous integration runs
+tests/system with it. Not for the tests of tests/peers, which start daemons of their own, and what is marked `alone` is
+left out: tests that themselves flush the host's rules or switch forwarding off (a reboot, the tutorial by hand).
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from peers.engines import RUN, output
 from peers.test_network_beside_docker import Side, docker_side
 
 PORT = 18081  # which no test publishes
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked alone."""
+    left_out = [item for item in items if item.get_closest_marker("alone")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", autouse=True)

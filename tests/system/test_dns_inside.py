@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import pytest
 from command import Pyrun
 from name_server import NXDOMAIN, REFUSED, SERVFAIL, TYPE_A, TYPE_PTR, Answer, Inside, question, until
 from pyrun.network import guard
-from segments import CARD, FAR, GATEWAY, segment
+from segments import CARD, FAR, GATEWAY, pings, segment
 
 RESOLVER = "127.0.0.11"
 NETWORK = ("network", "create", "-d", "macvlan", "-o", f"parent={CARD}")
@@ -97,30 +98,44 @@ def test_an_internal_network_asks_nobody_outside(card: None, pyrun: Pyrun, inter
     assert asked("one", internet.name).rcode == REFUSED
 
 
-class Server(threading.Thread):
+class Server:
     """A name server of the segment's: whatever the name, the answer is the address of whoever asked."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.udp, self.tcp = (
-            Inside(FAR).socket(kind=kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
-        )
+        kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        self.udp, self.tcp = (Inside(FAR).socket(kind=kind) for kind in kinds)
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for sock in (self.udp, self.tcp):
             sock.bind((GATEWAY, 53))
             sock.settimeout(None)
         self.tcp.listen()
-        self.start()
-        threading.Thread(target=self.streams, daemon=True).start()
+        self.threads = [threading.Thread(target=each) for each in (self.datagrams, self.streams)]
 
-    def run(self) -> None:
-        while True:
-            data, peer = self.udp.recvfrom(2048)
-            self.udp.sendto(told(data, peer[0]), peer)
+    def __enter__(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        for thread, sock in zip(self.threads, (self.udp, self.tcp), strict=True):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)  # wakes who waits in it
+            except OSError:  # UDP says that it is not connected, and does it
+                pass
+            thread.join(5)
+            sock.close()
+
+    def datagrams(self) -> None:
+        while data := self.udp.recvfrom(2048):
+            if not data[1]:
+                return
+            self.udp.sendto(told(data[0], data[1][0]), data[1])
 
     def streams(self) -> None:
         while True:
-            client, peer = self.tcp.accept()
+            try:
+                client, peer = self.tcp.accept()
+            except OSError:
+                return
             with client:
                 answer = told(client.recv(2048)[2:], peer[0])
                 client.sendall(len(answer).to_bytes(2, "big") + answer)
@@ -134,14 +149,15 @@ def told(data: bytes, address: str) -> bytes:
 
 def test_servers_of_its_own_are_asked_from_inside(card: None, pyrun: Pyrun) -> None:
     """They may be on a segment where the host has no address; here, they tell who asked."""
-    Server()
-    pyrun.ok(*NETWORK, *RANGE, "lan")
-    assert started(pyrun, f"--dns={GATEWAY}", name="one").splitlines()[0] == f"nameserver {RESOLVER}"
-    started(pyrun, f"--dns={GATEWAY}", name="two")
-    assert asked("one", "two").values == [SECOND]
-    assert asked("one", "who.test").values == [FIRST]
-    assert asked("two", "who.test").values == [SECOND], "what another was answered is not its answer"
-    assert Inside("one").ask_stream(RESOLVER, "again.test").values == [FIRST]
+    with Server():
+        pyrun.ok(*NETWORK, *RANGE, "lan")
+        assert started(pyrun, f"--dns={GATEWAY}", name="one").splitlines()[0] == f"nameserver {RESOLVER}"
+        started(pyrun, f"--dns={GATEWAY}", name="two")
+        assert asked("one", "two").values == [SECOND]
+        assert asked("one", "who.test").values == [FIRST]
+        assert asked("two", "who.test").values == [SECOND], "what another was answered is not its answer"
+        assert Inside("one").ask_stream(RESOLVER, "again.test").values == [FIRST]
+    assert threading.active_count() == 1
 
 
 def test_servers_that_cannot_be_reached(card: None, pyrun: Pyrun) -> None:
@@ -152,6 +168,18 @@ def test_servers_that_cannot_be_reached(card: None, pyrun: Pyrun) -> None:
         sock.settimeout(8)
         sock.sendto(question("who.test"), (RESOLVER, 53))
         assert Answer(sock.recv(4096)).rcode == SERVFAIL, "before the client gives up"
+
+
+def test_no_question_keeps_a_namespace_alive(card: None, pyrun: Pyrun) -> None:
+    """It would keep an interface that answers for an address which is somebody else's by now."""
+    pyrun.ok(*NETWORK, *RANGE, "lan")
+    started(pyrun, "--dns=192.168.50.200", name="one")
+    assert pings(FIRST, at=FAR)
+    with Inside("one").socket() as sock:
+        sock.sendto(question("who.test"), (RESOLVER, 53))
+        time.sleep(0.3)  # it is on its way to a server that is not there, for 4.5 s
+    pyrun.ok("rm", "-f", "one")
+    until(lambda: not pings(FIRST, at=FAR), 2.0)
 
 
 def test_a_bare_card(card: None, pyrun: Pyrun) -> None:

@@ -139,7 +139,7 @@ def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> N
     from pyrun.network.drivers import naming
 
     identifier = str(container["id"])
-    if not naming.needed(staying) or naming.is_answered(identifier, staying):
+    if not naming.needed(staying):
         return
     drivers.register()
     link = connected.attached(container, {}, None)

@@ -280,6 +280,12 @@ class Forwarder:
                 self._of.pop(waiter.source, None)
             self._tell(waiter, data[2:] or wire.empty(waiter.asked, wire.SERVFAIL), addresses)
 
+    def forget(self, container: str) -> None:
+        """Nothing more is asked from inside a container that has ended: a socket would keep its namespace alive, and
+        with it an interface that answers for an address which is somebody else's by now."""
+        for pending in [each for each in self.pending.values() if each.inside == container]:
+            self._finish(pending, b"")
+
     def _tell(self, waiter: Waiter, answer: bytes, addresses: list[cache.Address]) -> None:
         """The firewall first: whoever gets an address may use it at once."""
         if waiter.policy is not None:

@@ -113,6 +113,7 @@ class Server:
         for client in [each for each in self.clients.values() if each.network == network]:
             client.close()
         self.names.forget(network)
+        self.forwarder.forget(network)
 
     def _mute(self, network: str, source: str, seconds: int) -> None:
         address = names.INSIDE if source == network else source

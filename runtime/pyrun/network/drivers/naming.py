@@ -68,14 +68,18 @@ def operations(identifier: str, name: str, wires: list[Wire]) -> list[Operation]
         for wire in wires
         if wire.get("driver") and _is_leased(wire)
     ]
-    if needed(wires) and not is_answered(identifier, wires):
+    if needed(wires):
         todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier)))
     return todo
 
 
 def undo(identifier: str, wires: list[Wire]) -> list[str]:
-    """The undo line that goes with `operations`."""
-    return [f"unlink\t{note_path(identifier)}"] if needed(wires) else []
+    """The undo line that goes with `operations`; none for who is answered already, and has it."""
+    return (
+        [f"unlink\t{note_path(identifier)}"]
+        if needed(wires) and not paths.exists(note_path(identifier))
+        else []
+    )
 
 
 def _is_leased(wire: Wire) -> bool:
@@ -96,16 +100,27 @@ def known(link: attach.Attachment, network: str) -> None:
 
 
 def answer_inside(link: attach.Attachment, identifier: str, name: str, port: int) -> None:
-    """Have the container answered at 127.0.0.11; where this kernel cannot rewrite ports, at port 53 itself."""
+    """Have the container answered at 127.0.0.11; where this kernel cannot rewrite ports, at port 53 itself.
+
+    May be repeated. The note is written in its place: the guard watches the file itself.
+    """
+    port = _noted_port(identifier) or port
     try:
         _lead(link, port)
     except OSError:
         port = _DNS_PORT
     paths.make(f"{paths.run()}/resolvers")
-    paths.replace(note_path(identifier), f"{port} {name}\n".encode())
+    paths.write(note_path(identifier), f"{port} {name}\n".encode())
     answered = guard.inside([(identifier, port, link.namespace_fd)])[identifier]
     if answered < 0:
         notice.say(f"{name} is not answered by name: {posix.strerror(-answered)}")
+
+
+def _noted_port(identifier: str) -> int:
+    try:
+        return int(paths.read(note_path(identifier)).split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def resume(with_guard: Any) -> None:
