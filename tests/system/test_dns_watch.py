@@ -22,6 +22,8 @@ import leftovers
 from name_server import Networks, processes, until
 from pyrun.network import guard
 
+pytestmark = pytest.mark.alone
+
 STAND_IN = """
 import os, subprocess, sys, time
 run = os.environ["PYRUN_RUNROOT"]

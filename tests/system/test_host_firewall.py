@@ -19,6 +19,8 @@ from command import Pyrun
 from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
 
+pytestmark = pytest.mark.alone
+
 TOLD = "is open to this host and its containers only: "
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import leftovers
 
+pytestmark = pytest.mark.alone
+
 ENTER = Path(__file__).resolve().parents[1] / "lab" / "enter"
 
 

@@ -201,6 +201,7 @@ def test_a_second_container_and_the_host(ubuntu: Pyrun) -> None:
     shell.leave(0)
 
 
+@pytest.mark.alone
 def test_afterwards_the_host_is_as_before(
     ubuntu: Pyrun, before: dict[str, set[str]], internet: SimpleNamespace
 ) -> None:

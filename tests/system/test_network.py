@@ -103,6 +103,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(pyrun: Pyrun, options: list[st
     assert not list(pyrun.runroot.glob("networks/*/leases/*"))
 
 
+@pytest.mark.alone
 def test_prune_says_what_it_restores(pyrun: Pyrun) -> None:
     done = pyrun("run", "--rm", "busybox", "true")
     assert "net.ipv4.ip_forward is now 1" in done.stderr

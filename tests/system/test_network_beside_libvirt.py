@@ -22,7 +22,7 @@ from places import NEIGHBOUR, address_of, command, listening, page, setting, tel
 from segments import shell
 from yard import SERVE, SLEEP, soon
 
-pytestmark = pytest.mark.needs("libvirtd")
+pytestmark = [pytest.mark.needs("libvirtd"), pytest.mark.alone]
 
 ASK = ("timeout", "3", "wget", "-q", "-O-")
 MACHINE, SUBNET, BRIDGE = "machine", "192.168.122.0/24", "virbr0"

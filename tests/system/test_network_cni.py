@@ -13,7 +13,7 @@ import pytest
 
 from command import Pyrun
 
-pytestmark = pytest.mark.needs("cni_plugins")
+pytestmark = [pytest.mark.needs("cni_plugins"), pytest.mark.alone]
 
 SERVE = ["sh", "-c", "mkdir -p /www; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"]
 NETWORK = {

@@ -20,6 +20,8 @@ import ruleset
 from command import Pyrun
 from yard import SERVE, page, run, soon
 
+pytestmark = pytest.mark.alone
+
 HEALED_S = 4.0
 # Asks as often as it can, and tells when it was answered: one line an answer, "lost" for a question without.
 CLIENT = """

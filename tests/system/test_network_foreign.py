@@ -15,6 +15,8 @@ from command import Pyrun
 from places import NEIGHBOUR, address_of, gateway_of, listening, page, pings
 from yard import SERVE, SLEEP, run
 
+pytestmark = pytest.mark.alone
+
 MARK = "pyrun: containers"
 ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
 LOOPBACK = "-i lo -j ACCEPT"

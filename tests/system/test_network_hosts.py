@@ -22,6 +22,8 @@ from deprived import deprived
 from places import setting
 from yard import SERVE, page, run, soon
 
+pytestmark = pytest.mark.alone
+
 ASK = ("timeout", "3", "wget", "-q", "-O-")
 
 

@@ -270,6 +270,7 @@ def test_reconcile_finds_what_nobody_holds(pyrun: Pyrun, internet: SimpleNamespa
     assert (page("box", internet.gateway), page("box", internet.far)) == (f"you are {internet.host}", REFUSED)
 
 
+@pytest.mark.alone
 def test_it_comes_back_after_a_flush(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     start(pyrun, "box", f"{internet.gateway}")
     run("nft", "flush", "ruleset")
@@ -278,6 +279,7 @@ def test_it_comes_back_after_a_flush(pyrun: Pyrun, internet: SimpleNamespace) ->
     assert page("box", internet.far) == REFUSED
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("words", ["delete table inet pyrun", "flush ruleset"])
 def test_changed_while_somebody_flushes(pyrun: Pyrun, internet: SimpleNamespace, words: str) -> None:
     start(pyrun, "box", "dns")

@@ -157,6 +157,7 @@ def test_a_policy_is_not_escaped_beside_a_card(card: None, pyrun: Pyrun) -> None
 # ── disconnected ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone
 def test_disconnected_and_another_has_the_address(two: Pyrun, internet: SimpleNamespace) -> None:
     n2 = f"n2:ip={TAKEN},ip6={TAKEN6}"
     policy = "internet.test,*.internet.test:80/tcp,[fd00:9::]:80,deny:203.0.113.9"

@@ -166,6 +166,7 @@ DAMAGE = (
 )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_flushed_rules_come_back(pyrun: Pyrun, internet: SimpleNamespace, damage: str) -> None:
     start(pyrun, "web", "bridge", "-p", "8080:80", words=SERVE)

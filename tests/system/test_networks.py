@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import leftovers
 from command import Pyrun
 from kill_points import make_bundle
@@ -117,6 +119,7 @@ def test_static_addresses_on_the_default_network(pyrun: Pyrun) -> None:
     assert error.startswith("pyrun: the address 10.77.9.9 of network bridge is held by container web")
 
 
+@pytest.mark.alone
 def test_a_definition_outlives_a_reboot(pyrun: Pyrun) -> None:
     """An empty run directory, no links, no rules: as the machine comes up."""
     pyrun.ok("network", "create", *FRONT)

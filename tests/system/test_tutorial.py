@@ -19,6 +19,8 @@ import pytest
 
 from command import Pyrun
 
+pytestmark = pytest.mark.alone
+
 NAME = "netns666"
 
 

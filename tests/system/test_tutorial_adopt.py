@@ -17,6 +17,8 @@ import pytest
 from command import Pyrun
 from segments import pings, shell
 
+pytestmark = pytest.mark.alone
+
 NAME, BRIDGE, ADDRESS = "netns666", "br666", "10.0.0.2"
 SERVE = ["sh", "-c", "mkdir -p /www; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"]
 
