@@ -1,7 +1,7 @@
 /* pyrun-guard RUN: what networks need while containers live, and no single container can give.
  *
  *   starts ──► RUN/networks/guard.sock   "need NETWORK GATEWAY": a port with a resolver behind; "hold CLAIM" + socket;
- *                                        "inside CONTAINER PORT" + its namespace: the same on 127.0.0.11 there
+ *                                        "inside CONTAINER PORT ASKS" + its namespace: the same on 127.0.0.11
  *              sockets on every gateway  the first question starts the resolver, which gets them (guard_dns.c)
  *              sockets on ports          reserved while their claim exists; [::1]:PORT is relayed (guard_ports.c)
  *              nftables, links           what somebody takes away, `pyrun network reload` puts back (guard_watch.c)
@@ -165,7 +165,8 @@ static void request(char *text, const int *fds, int count, struct answer *answer
         put(answer, "resolver", dns_pid());
         put(answer, "spare", spare_pid());
         put(answer, "ports", ports_count());
-        for (int i = 0; i < guard.count; i++) put(answer, guard.networks[i].name, guard.networks[i].port);
+        for (int i = 0; i < guard.count; i++)
+            if (guard.networks[i].inside < 0) put(answer, guard.networks[i].name, guard.networks[i].port);
         return;
     }
     while (verb && (line = strtok_r(NULL, "\n", &next))) {
@@ -176,7 +177,7 @@ static void request(char *text, const int *fds, int count, struct answer *answer
         else if (strcmp(verb, "hold") == 0 && used < count)
             value = ports_hold(name, first, fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
         else if (strcmp(verb, "inside") == 0 && used < count)
-            value = dns_inside(name, first, fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
+            value = dns_inside(name, first, *second == '1', fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
         put(answer, name, value);
     }
     end_at = now_ms() + END_AFTER_MS; /* its lease may not be seen yet */
@@ -285,7 +286,9 @@ static void happened(const struct epoll_event *event) {
         watch_links();
         break;
     case QUESTION:
-        dns_question();
+        /* somebody who rules its namespace has shut it */
+        if (event->events & EPOLLHUP) unwatch(number);
+        else dns_question();
         break;
     case RESOLVER:
         dns_resolver();

@@ -14,6 +14,7 @@ enum source { LISTENER, CLIENT, SIGNALS, FILES, TABLES, LINKS, QUESTION, RESOLVE
 struct network {
     char name[NAME_SIZE], gateway[ADDRESS_SIZE], gateway6[ADDRESS_SIZE];
     int inside;           /* descriptor of that namespace; -1: this one */
+    int asks;             /* it has servers of its own, which are asked from there */
     int leases;           /* inotify's watch of its leases, or of the container's note */
     int fds[DNS_SOCKETS]; /* udp, tcp, udp and tcp of IPv6; -1 */
     int port;
@@ -37,8 +38,8 @@ pid_t start_program(const char *const *argv, int fd, const char *errors); /* fd 
 int run_path(char *path, size_t size, const char *below, const char *name);
 
 /* guard_dns.c */
-int dns_need(const char *name, const char *gateway, const char *gateway6); /* the port, or -errno */
-int dns_inside(const char *name, const char *port, int namespace_fd);      /* takes the descriptor; the same */
+int dns_need(const char *name, const char *gateway, const char *gateway6);      /* the port, or -errno */
+int dns_inside(const char *name, const char *port, int asks, int namespace_fd); /* takes the descriptor; the same */
 void dns_forget(int number);
 void dns_question(void);
 void dns_resolver(void);

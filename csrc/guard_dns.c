@@ -165,7 +165,7 @@ static void listen_for_questions(struct network *network, int wanted) {
     for (int i = 0; i < DNS_SOCKETS; i++) {
         if (network->fds[i] < 0) continue;
         unwatch(network->fds[i]);
-        if (wanted) watch(network->fds[i], QUESTION, 0);
+        if (wanted) watch(network->fds[i], QUESTION, network->fds[i]);
     }
 }
 
@@ -209,26 +209,34 @@ static int tell(struct network *network) {
     return 0;
 }
 
-/* What did not fit waits for the next tick. */
+/* What did not fit waits for the next tick. The networks first: a container is nobody without them. */
 static int tell_all(void) {
-    for (int i = 0; i < guard.count; i++)
-        if (!guard.networks[i].told && tell(&guard.networks[i]) < 0) return 0;
+    for (int inside = 0; inside < 2; inside++)
+        for (int i = 0; i < guard.count; i++) {
+            struct network *network = &guard.networks[i];
+            if ((network->inside >= 0) == inside && !network->told && tell(network) < 0) return 0;
+        }
     return 1;
+}
+
+/* inotify's watch of what goes with it; the same number for the same file. */
+static int watch_of(const char *name, int inside) {
+    char path[4200];
+    const char *noted = inside < 0 ? "%s/networks/%s/leases" : "%s/resolvers/%s";
+    if (snprintf(path, sizeof path, noted, guard.run, name) >= (int)sizeof path) return -ENAMETOOLONG;
+    int number = inotify_add_watch(guard.files_fd, path, inside < 0 ? LEASES : IN_DELETE_SELF);
+    return number < 0 ? -errno : number;
 }
 
 /* Takes inside, unless it fails. */
 static int add(const char *name, const char *gateway, const char *gateway6, int inside, int wanted) {
-    char path[4200];
     if (guard.count == NETWORKS) return -ENOSPC;
     struct network *network = &guard.networks[guard.count];
-    const char *noted = inside < 0 ? "%s/networks/%s/leases" : "%s/resolvers/%s";
-    if (snprintf(path, sizeof path, noted, guard.run, name) >= (int)sizeof path) return -ENAMETOOLONG;
     *network = (struct network){.fds = {-1, -1, -1, -1}, .inside = inside};
     strcpy(network->name, name); /* the lengths were looked at */
     strcpy(network->gateway, gateway);
     strcpy(network->gateway6, gateway6);
-    network->leases = inotify_add_watch(guard.files_fd, path, inside < 0 ? LEASES : IN_DELETE_SELF);
-    if (network->leases < 0) return -errno;
+    if ((network->leases = watch_of(name, inside)) < 0) return network->leases;
     int port = bind_somewhere(network, wanted);
     if (port < 0) {
         inotify_rm_watch(guard.files_fd, network->leases);
@@ -252,7 +260,9 @@ int dns_need(const char *name, const char *gateway, const char *gateway6) {
     int number = known(name);
     if (number >= 0) {
         const struct network *network = &guard.networks[number];
-        if (strcmp(network->gateway, gateway) == 0 && strcmp(network->gateway6, gateway6) == 0) return network->port;
+        if (strcmp(network->gateway, gateway) == 0 && strcmp(network->gateway6, gateway6) == 0 &&
+            watch_of(name, -1) == network->leases)
+            return network->port;
         dns_forget(number);
     }
     return add(name, gateway, gateway6, -1, DNS_PORT);
@@ -263,19 +273,21 @@ static int is_same(int fd, int other) {
     return fstat(fd, &one) == 0 && fstat(other, &two) == 0 && one.st_ino == two.st_ino && one.st_dev == two.st_dev;
 }
 
-int dns_inside(const char *name, const char *port, int namespace_fd) {
+int dns_inside(const char *name, const char *port, int asks, int namespace_fd) {
     int64_t wanted;
     int number = known(name), value = -EINVAL;
     if (namespace_fd >= 0 && parse_number(port, &wanted) == 0 && wanted > 0 && wanted < 65536) {
         if (number >= 0 && guard.networks[number].inside >= 0) {
-            if (is_same(guard.networks[number].inside, namespace_fd)) {
+            struct network *network = &guard.networks[number];
+            if (is_same(network->inside, namespace_fd) && watch_of(name, namespace_fd) == network->leases) {
                 close(namespace_fd);
-                return guard.networks[number].port;
+                return network->port;
             }
             dns_forget(number);
             number = -1;
         }
-        if (number < 0) value = add(name, INSIDE, "", namespace_fd, (int)wanted);
+        if (number < 0 && (value = add(name, INSIDE, "", namespace_fd, (int)wanted)) >= 0)
+            guard.networks[guard.count - 1].asks = asks;
     }
     if (value < 0 && namespace_fd >= 0) close(namespace_fd);
     return value;
@@ -421,7 +433,7 @@ static void give_socket(const char *words, const char *name, const char *kind, c
     struct iovec data = {(void *)(uintptr_t)words, strlen(words)};
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     int number = known(name), fd = -1;
-    if (number >= 0 && guard.networks[number].inside >= 0)
+    if (number >= 0 && guard.networks[number].inside >= 0 && guard.networks[number].asks)
         fd = socket_in(guard.networks[number].inside, *family == '6' ? AF_INET6 : AF_INET,
                        strcmp(kind, "tcp") == 0 ? SOCK_STREAM : SOCK_DGRAM);
     if (fd >= 0) {

@@ -34,7 +34,7 @@ FEATURES: dict[str, tuple[Row, ...]] = {
     "Names": (
         ("names and aliases on networks one makes", "--network-alias, network connect --alias", YES, YES),
         ("on the default network too", "always", NO, NO),
-        ("on macvlan and ipvlan", "always", YES, NO),
+        ("on macvlan and ipvlan", "always, with an address that pyrun knows", YES, NO),
         ("reverse lookups, several addresses rotate", "always", YES, YES),
         ("servers, search domains, options", "--dns, --dns-search, --dns-option", YES, YES),
         ("nothing is asked outside for an internal network", "always", YES, YES),

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,11 +20,13 @@ import pytest
 from command import Pyrun
 from name_server import NXDOMAIN, REFUSED, SERVFAIL, TYPE_A, TYPE_PTR, Answer, Inside, question, until
 from pyrun.network import guard
+from pyrun.network.drivers import naming
 from segments import CARD, FAR, GATEWAY, pings, segment
 
 RESOLVER = "127.0.0.11"
 NETWORK = ("network", "create", "-d", "macvlan", "-o", f"parent={CARD}")
 RANGE = ("--subnet=192.168.50.0/24", "--ip-range=192.168.50.64/28")
+WIRE = [{"driver": "macvlan", "network": "lan", "address": "192.168.50.64", "address6": ""}]
 FIRST, SECOND = "192.168.50.64", "192.168.50.65"
 
 
@@ -217,6 +221,57 @@ def test_connected_later(card: None, pyrun: Pyrun) -> None:
     assert RESOLVER not in pyrun.ok("exec", "late", "cat", "/etc/resolv.conf")
     pyrun.ok("rm", "-f", "late")
     assert len(list(pyrun.runroot.glob("resolvers/*"))) == 1
+
+
+def test_its_own_servers_are_asked_of_a_card_that_is_connected_later(card: None, pyrun: Pyrun) -> None:
+    pyrun.ok(*NETWORK, *RANGE, "lan")
+    started(pyrun, f"--dns={GATEWAY}", name="late", network="--network=none")
+    with Server():
+        pyrun.ok("network", "connect", "lan", "late")
+        assert asked("late", "who.test").values == [FIRST]
+
+
+def test_a_port_that_somebody_inside_has(card: None, pyrun: Pyrun) -> None:
+    pyrun.ok(*NETWORK, *RANGE, "lan")
+    started(pyrun, name="late", network="--network=none")
+    identifier = str(pyrun.state("late")["id"])
+    with taken_inside("late", naming.operations(identifier, "late", WIRE, None)[-1].args[2]):  # type: ignore[arg-type]
+        pyrun.ok("network", "connect", "lan", "late")
+        assert asked("late", "late").values == [FIRST]
+
+
+def test_a_container_that_shuts_the_socket_harms_itself_alone(
+    card: None, pyrun: Pyrun, its_guard: None
+) -> None:
+    """Who rules its network can: by TCP nobody answers there any more, and nobody is kept busy by that."""
+    pyrun.ok(*NETWORK, *RANGE, "lan")
+    started(pyrun, name="one")
+    assert asked("one", "one").values == [FIRST]
+    subprocess.run(
+        ["ip", "netns", "exec", "one", "ss", "-K", "-tl", "src", RESOLVER], check=True, capture_output=True
+    )
+    with pytest.raises(ConnectionRefusedError):
+        Inside("one").ask_stream(RESOLVER, "one")
+    spent = [busy_ticks(guard.status()["resolver"]), busy_ticks(guard.status()["pid"])]
+    time.sleep(1)
+    now = [busy_ticks(guard.status()["resolver"]), busy_ticks(guard.status()["pid"])]
+    assert max(after - before for before, after in zip(spent, now, strict=True)) < 20, "of 100"
+    assert asked("one", "one").values == [FIRST]
+
+
+def busy_ticks(pid: int) -> int:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]))
+
+
+def test_a_note_of_a_container_that_is_gone(card: None, pyrun: Pyrun) -> None:
+    """It would keep a namespace, with an address that is free."""
+    pyrun.ok(*NETWORK, *RANGE, "lan")
+    started(pyrun, name="one")
+    left = pyrun.runroot / "resolvers" / ("ab" * 32)
+    left.write_text("40000 one 0\n")
+    assert "resolver of container abababababab: freed" in pyrun.ok("system", "reconcile")
+    assert not left.exists()
+    assert asked("one", "one").values == [FIRST]
 
 
 def killed() -> None:

@@ -335,6 +335,7 @@ def test_two_starts_at_once_never_have_one_mac(card: None, pyrun: Pyrun) -> None
 # ── l2 ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone
 def test_l2_puts_the_container_on_the_cards_segment(bridged: None, pyrun: Pyrun) -> None:
     script = f"ip -4 -o addr show eth0; ping -c1 -W1 {GATEWAY} && ping -c1 -W1 {HOST} && echo all reached"
     seen = pyrun.ok("run", "--rm", f"--network=l2:{CARD}:ip={ADDRESS}", "busybox", "sh", "-c", script)
@@ -344,6 +345,7 @@ def test_l2_puts_the_container_on_the_cards_segment(bridged: None, pyrun: Pyrun)
     assert [link["ifname"] for link in links if "UP" in link["flags"]] == [CARD]
 
 
+@pytest.mark.alone
 def test_l2_below_a_firewall_that_drops_what_is_forwarded(bridged: None, pyrun: Pyrun) -> None:
     """As Docker sets it up. The bridge is not pyrun's: it says which rule is missing, and that rule is enough."""
     switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -366,6 +368,7 @@ def test_l2_below_a_firewall_that_drops_what_is_forwarded(bridged: None, pyrun: 
         switch.write_text(before)
 
 
+@pytest.mark.alone
 def test_l2_leaves_the_address_to_dhcp(bridged: None, pyrun: Pyrun, tmp_path: Path) -> None:
     """A DHCP server of the segment's own, and a client in the container."""
     server = tmp_path / "udhcpd.conf"
@@ -420,6 +423,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert leases(pyrun) == []
 
 
+@pytest.mark.alone
 def test_the_commands_of_the_hint_make_the_bridge(card: None, pyrun: Pyrun) -> None:
     error = pyrun.fails(125, "run", "--rm", f"--network=l2:{CARD}", "busybox", "true")
     shell(error.rpartition(f"not by way of {CARD}: ")[2])

@@ -584,3 +584,27 @@ def test_the_guard_takes_a_network_away(place: Place) -> None:
     place.go(0.1)
     assert place.ask(question("web"), seconds=0.2) is None
     assert values(place.ask(question("hidden"), "127.53.1.9", "inner")) == ["127.53.1.9"]
+
+
+# ── inside a container's namespace ─────────────────────────────────────────────────────────────────
+
+
+def test_the_hosts_own_server_may_have_the_address_we_have_inside(place: Place) -> None:
+    """As in a container of Docker's, where all there is is 127.0.0.11."""
+    place.server.names.add_container("e" * 64)
+    place.server._serve("e" * 64, [])
+    assert "127.0.0.11" not in place.server.forwarder.servers.own
+
+
+def test_one_that_floods_its_own_queue_pays_for_it(place: Place) -> None:
+    """Nobody shares the queue; the resolver's time is everybody's."""
+    waiting = [(b"question", ("127.0.0.1", 1))] * 1000
+
+    def receive(size: int) -> tuple[bytes, tuple[str, int]]:
+        if not waiting:
+            raise BlockingIOError
+        return waiting.pop()
+
+    taken = place.server._drained(receive, "e" * 64, "e" * 64)
+    assert len(taken) < 300
+    assert place.server.budget.spent["e" * 64] > 10_000

@@ -145,9 +145,12 @@ def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> N
     link = connected.attached(container, {}, None)
     try:
         later_changes.append(identifier, naming.undo(identifier, staying))
-        endpoint.perform(link, naming.operations(identifier, str(container["name"]), staying))
+        told = naming.operations(identifier, str(container["name"]), staying, container.get("dns"))
+        endpoint.perform(link, told)
     finally:
         link.close()
+    if not state.process_alive(container):  # its undo list may have been executed before our line was in it
+        naming.forget(identifier)
 
 
 def _wanted(network: str, options: Options) -> endpoint.Wanted:

@@ -62,7 +62,7 @@ def _before(record: Record) -> dict[str, list[str]]:
 
 def servers(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of resolv.conf: the resolver of the interface with the default route, else of the first that has one,
-    else the host's; with --dns, --dns-search and --dns-option of the start."""
+    else the one inside, else the host's; with --dns, --dns-search and --dns-option of the start."""
     bridged = [wire for wire in wires if not wire.get("driver")]
     if wires and not bridged:
         from pyrun.network.drivers import naming

@@ -156,6 +156,10 @@ def sweep() -> list[str]:
     freed += [f"port {port}" for port in claims.sweep(f"{paths.run()}/ports")]
     freed += [f"MAC address {each}" for each in claims.sweep(f"{paths.run()}/macs")]
     freed += [f"network namespace name {name}" for name in netns.sweep()]
+    if paths.exists(f"{paths.run()}/resolvers"):
+        from pyrun.network.drivers import naming
+
+        freed += [f"resolver of container {identifier[:12]}" for identifier in naming.sweep()]
     claims.sweep_records()
     return freed
 

@@ -150,7 +150,7 @@ def _names_of(operation: Operation) -> Explanation:
 
 
 def _names_inside(operation: Operation) -> Explanation:
-    _, _, port = _words(operation)
+    _, _, port, _ = _words(operation)
     rules = [
         f"ip daddr 127.0.0.11 {each} dport 53 {each} dport set {port}; "
         f"ip saddr 127.0.0.11 {each} sport {port} {each} sport set 53"

@@ -42,8 +42,7 @@ def need(networks: list[Gateway]) -> dict[str, int]:
     for name, port in ports.items():
         if port < 0:
             raise NetworkError(
-                f"network {name!r}: no socket for its resolver: {posix.strerror(-port)}",
-                "`pyrun network reload` makes the gateway's address again",
+                f"network {name!r}: no socket for its resolver: {posix.strerror(-port)}", _outdated(port)
             )
     return ports
 
@@ -71,11 +70,21 @@ def answered(with_guard: socket) -> dict[str, int]:
         with_guard.close()
 
 
-def inside(containers: list[tuple[str, int, int]]) -> dict[str, int]:
-    """Have the names of containers answered at 127.0.0.11 of their own network namespaces. (id, port, descriptor of
-    the namespace) -> id: the port it became, or a negative errno. Raises NetworkError."""
-    lines = [f"{identifier}\t{port}" for identifier, port, _ in containers]
-    return _asked("inside", lines, [fd for _, _, fd in containers])
+def inside(identifier: str, port: int, asks: bool, namespace_fd: int) -> int:
+    """Have names answered at 127.0.0.11 of a container's own network namespace; the port it became. asks: it has
+    servers of its own, which are asked from there. Raises NetworkError."""
+    answer = _asked("inside", [f"{identifier}\t{port}\t{int(asks)}"], [namespace_fd])
+    became = answer.get(identifier, -22)  # EINVAL
+    if became < 0:
+        raise NetworkError(f"no socket for its resolver inside: {posix.strerror(-became)}", _outdated(became))
+    return became
+
+
+def _outdated(error: int) -> str:
+    """What to do about an answer of the guard's: one of an older version does not know the question."""
+    if error == -22:  # EINVAL
+        return f"pyrun-guard is of another version: kill {status().get('pid', 'it')}, it is made again"
+    return "`pyrun network reload` makes the gateway's address again"
 
 
 def hold(claim_name: str, fd: int, target: str = "") -> None:

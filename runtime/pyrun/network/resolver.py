@@ -1,6 +1,7 @@
 """resolv.conf of a container: the resolver at its network's gateway (network/dns/), with the host's search domains.
 
-Without a bridge it is the host's own file, without servers the container could not reach.
+On cards alone the resolver is inside (drivers/naming.py); without any network, and where pyrun knows no address, it is
+the host's own file, without servers the container could not reach.
 
 A loopback address means the host's own resolver; inside the container it would mean the container. IPv6
 servers are left out of a network without IPv6. What is left when nothing is left: Google's public servers,

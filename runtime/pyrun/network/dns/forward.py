@@ -55,19 +55,9 @@ class Pending:
     """One question and all its attempts."""
 
     __slots__ = (
-        "at",
-        "attempts",
-        "end_s",
-        "failed",
-        "inside",
-        "key",
-        "last",
-        "message",
-        "next_s",
-        "servers",
-        "stream",
+        "at", "attempts", "end_s", "failed", "inside", "key", "last", "message", "next_s", "servers", "stream",
         "waiters",
-    )
+    )  # fmt: skip
 
     def __init__(
         self, key: cache.Key, servers: tuple[str, ...], inside: str, stream: bool, now_s: float
@@ -122,6 +112,8 @@ class Forwarder:
             self._of[source] = self._of.get(source, 0) + 1
             return
         servers = self.servers.of(view.dns, now_s)
+        if view.inside and view.dns:  # there, that is ourselves
+            servers = tuple([server for server in servers if server != names.INSIDE])
         crowded = self._of.get(source, 0) >= MOST_OF_ONE or len(self.pending) >= MOST_PENDING
         if not servers or crowded or pending is not None:
             waiter.reply(waiter.asked.raw[:2] + wire.empty(waiter.asked, wire.SERVFAIL))

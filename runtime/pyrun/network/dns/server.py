@@ -98,7 +98,7 @@ class Server:
 
     def _serve(self, network: str, sockets: list[socket]) -> None:
         self._sockets[network] = sockets
-        self.forwarder.servers.own = {*self.names.gateways, names.INSIDE}
+        self.forwarder.servers.own = set(self.names.gateways)
         for sock in sockets:
             if sock.getsockopt(SOL_SOCKET, SO_TYPE) == SOCK_DGRAM:
                 ready = self._datagrams(sock, network)
@@ -171,7 +171,12 @@ class Server:
                 questions.append((data, peer))
             elif seconds := allowance.mutes(source, self.now_s):
                 self._mute(network, source, seconds)
-        return questions if len(questions) <= _OF_ONE or alone else _fair(questions, spent)
+        if len(questions) <= _OF_ONE:
+            return questions
+        if alone:
+            spent[alone] += (len(questions) - _OF_ONE) * budget.EXCESS_COST
+            return questions[:_OF_ONE]
+        return _fair(questions, spent)
 
     def asked_by_stream(self, client: streams.Client, data: bytes) -> None:
         """A question that came by TCP."""

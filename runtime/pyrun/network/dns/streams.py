@@ -30,8 +30,10 @@ class Listener:
         self.server, self.sock, self.network = server, sock, network
 
     def ready(self, mask: int) -> None:
-        """Take new connections."""
-        del mask
+        """Take new connections. Inside a container, whoever rules its network can shut the socket: it is left then."""
+        if mask & (EPOLLERR | EPOLLHUP):
+            self.server.remove(self.sock.fileno())
+            return
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 fd, peer = self.sock._accept()  # type: ignore[attr-defined]

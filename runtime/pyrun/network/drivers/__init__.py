@@ -220,7 +220,7 @@ def _together(
     for wire, card in zip(wires, cards, strict=True):
         made += complete(wire, card, [default is wire for default in defaults])
     made += answering.operations(everything)
-    made += naming.operations(str(request["id"]), str(request["name"]), everything)
+    made += naming.operations(str(request["id"]), str(request["name"]), everything, request.get("dns"))
     also, *rest = planned["undo"]
     undone = [
         line

@@ -25,6 +25,7 @@ def planned(
     wanted["ifname"] = inside
     card = drivers.checked(wanted)
     request = {key: container[key] for key in ("id", "name", "hostname")} | {"dry_run": False}
+    request["dns"] = container.get("dns")
     owner = claims.owner(str(container["id"]))
     used = {str(wire["link"]) for wire in wires}
     number = next(
@@ -40,7 +41,8 @@ def planned(
         raise
     defaults = [endpoint.first_for([*wires, wire], key) is wire for key in ("gateway", "gateway6")]
     todo = [*drivers.complete(wire, card, defaults), *answering.operations([*wires, wire])]
-    todo += naming.operations(str(container["id"]), str(container["name"]), [*wires, wire])
+    named = str(container["id"]), str(container["name"])
+    todo += naming.operations(*named, [*wires, wire], container.get("dns"))
     undone = naming.undo(str(container["id"]), [*wires, wire])
     return wire, [*undone, *drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)], todo
 

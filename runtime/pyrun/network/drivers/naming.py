@@ -6,18 +6,19 @@ stays the container's: two rules of a table there lead what it asks to the resol
     container ── 127.0.0.11:53 ──► :41503, a socket of the guard's in this namespace ──► the resolver
                  table ip pyrun-names: ports are rewritten as they are sent, without connection tracking
 
-run/resolvers/ID says "PORT NAME": the container's port, and its name in /run/netns, from where the next guard gets
-there. The guard stops when the file goes, with the container. Source: linux/netfilter/nf_tables.h, NFTA_PAYLOAD_CSUM_*.
+run/resolvers/ID says "PORT NAME ASKS": the container's port, its name in /run/netns, from where the next guard gets
+there, and whether it has servers of its own (--dns), which are asked from there. The guard stops when the file goes,
+with the container. Source: linux/netfilter/nf_tables.h, NFTA_PAYLOAD_CSUM_*.
 """
 
 from __future__ import annotations
 
 import posix
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from pyrun import notice
+from pyrun.errors import NetworkError
 from pyrun.network import attach, firewall, guard, messages, netns, nft
 from pyrun.network.firewall import expressions
 from pyrun.plan.operations import Operation
@@ -61,15 +62,15 @@ def is_answered(identifier: str, wires: list[Wire]) -> bool:
     return needed(wires) and paths.exists(note_path(identifier))
 
 
-def operations(identifier: str, name: str, wires: list[Wire]) -> list[Operation]:
-    """What makes the containers on these cards, this one among them, known by name."""
+def operations(identifier: str, name: str, wires: list[Wire], dns: Any) -> list[Operation]:
+    """What makes the containers on these cards, this one among them, known by name. dns: its own servers, if any."""
     todo = [
         Operation("NAMES_OF", str(wire["network"]))
         for wire in wires
         if wire.get("driver") and _is_leased(wire)
     ]
     if needed(wires):
-        todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier)))
+        todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier), int(bool(dns))))
     return todo
 
 
@@ -99,21 +100,30 @@ def known(link: attach.Attachment, network: str) -> None:
     guard.need([(network, "", "")])
 
 
-def answer_inside(link: attach.Attachment, identifier: str, name: str, port: int) -> None:
+def answer_inside(link: attach.Attachment, identifier: str, name: str, port: int, asks: int) -> None:
     """Have the container answered at 127.0.0.11; where this kernel cannot rewrite ports, at port 53 itself.
 
-    May be repeated. The note is written in its place: the guard watches the file itself.
+    May be repeated. Raises NetworkError.
     """
     port = _noted_port(identifier) or port
     try:
         _lead(link, port)
-    except OSError:
+    except (OSError, NetworkError):
         port = _DNS_PORT
     paths.make(f"{paths.run()}/resolvers")
-    paths.write(note_path(identifier), f"{port} {name}\n".encode())
-    answered = guard.inside([(identifier, port, link.namespace_fd)])[identifier]
-    if answered < 0:
-        notice.say(f"{name} is not answered by name: {posix.strerror(-answered)}")
+    _note(identifier, port, name, asks)
+    became = guard.inside(identifier, port, bool(asks), link.namespace_fd)
+    if became != port:  # somebody inside has it
+        _lead_elsewhere(identifier, link, became, name, asks)
+
+
+def _note(identifier: str, port: int, name: str, asks: int) -> None:
+    """Over the old one, which is as long: the guard watches the file itself, and nobody finds half of it."""
+    fd = posix.open(note_path(identifier), posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+    try:
+        posix.pwrite(fd, f"{port:5d} {name} {asks}\n".encode(), 0)
+    finally:
+        posix.close(fd)
 
 
 def _noted_port(identifier: str) -> int:
@@ -125,40 +135,50 @@ def _noted_port(identifier: str) -> int:
 
 def resume(with_guard: Any) -> None:
     """Tell a new guard of every container that is answered inside."""
-    found = list(_noted())
-    try:
-        for at in range(0, len(found), guard.MOST):
-            some = found[at : at + guard.MOST]
-            lines = [f"{identifier}\t{port}" for identifier, port, _ in some]
-            fds = [reached.namespace_fd for _, _, reached in some]
-            answers = guard.exchanged(with_guard, "inside", lines, fds) or {}
-            for identifier, port, reached in some:
-                # somebody inside has taken the port meanwhile
-                if answers.get(identifier, port) not in (port, -1):
-                    _lead_elsewhere(identifier, reached, answers[identifier])
-    finally:
-        for _, _, reached in found:
+    for identifier in sorted(posix.listdir(f"{paths.run()}/resolvers")):
+        try:
+            port, name, asks = paths.read(note_path(identifier)).decode().split()
+            reached = _Reached(name)
+        except (OSError, ValueError):  # it is just ending
+            continue
+        try:
+            line = f"{identifier}\t{int(port)}\t{asks}"
+            answer = guard.exchanged(with_guard, "inside", [line], [reached.namespace_fd]) or {}
+            became = answer.get(identifier, 0)
+            if became > 0 and became != int(port):  # somebody inside has taken the port meanwhile
+                _lead_elsewhere(identifier, reached, became, name, int(asks))
+        finally:
             posix.close(reached.namespace_fd)
 
 
-def _noted() -> Iterator[tuple[str, int, _Reached]]:
-    for identifier in sorted(posix.listdir(f"{paths.run()}/resolvers")):
-        try:
-            port, name = paths.read(note_path(identifier)).decode().split()
-            yield identifier, int(port), _Reached(name)
-        except (OSError, ValueError):  # it is just ending
-            continue
-
-
-def _lead_elsewhere(identifier: str, reached: _Reached, port: int) -> None:
-    if port <= 0:
-        return
+def sweep() -> list[str]:
+    """Remove the notes of containers that are gone, which would keep their namespaces; their ids."""
     try:
-        _lead(reached, port)
-        name = paths.read(note_path(identifier)).decode().split()[1]
-        paths.write(note_path(identifier), f"{port} {name}\n".encode())
-    except OSError as error:
-        notice.say(f"container {identifier[:12]} is not answered by name: {error.strerror}")
+        noted = posix.listdir(f"{paths.run()}/resolvers")
+    except OSError:
+        return []
+    gone = [each for each in noted if not paths.exists(f"{paths.run()}/containers/{each}")]
+    for identifier in gone:
+        forget(identifier)
+    return gone
+
+
+def forget(identifier: str) -> None:
+    """Answer a container inside no more."""
+    try:
+        posix.unlink(note_path(identifier))
+    except FileNotFoundError:
+        pass
+
+
+def _lead_elsewhere(
+    identifier: str, link: attach.Attachment | _Reached, port: int, name: str, asks: int
+) -> None:
+    try:
+        _lead(link, port)
+        _note(identifier, port, name, asks)
+    except (OSError, NetworkError) as error:
+        notice.say(f"container {name} is not answered by name: {error}")
 
 
 def _lead(link: attach.Attachment | _Reached, port: int) -> None:
