@@ -123,6 +123,7 @@ def bridged(lab: None) -> Iterator[None]:
         yield
 
 
+@pytest.mark.alone
 def test_beside_a_card(bridged: None, pyrun: Pyrun) -> None:
     wanted = (
         "--net-rate=in=1mbit,out=1mbit",

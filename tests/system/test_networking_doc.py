@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 import networking_doc
 from command import Pyrun
 from pyrun.network import netns
@@ -11,6 +13,7 @@ from pyrun.network import netns
 MOUNT = "restored: mount /run/netns\n"
 
 
+@pytest.mark.alone
 def test_the_page_is_what_a_run_writes(pyrun: Pyrun) -> None:
     """Another version of nft may word a rule in another way: then chains, elements and reasons are compared."""
     found = networking_doc.PAGE.read_text()

@@ -100,6 +100,7 @@ def test_the_files_decide_who_gets_an_address(pyrun: Pyrun) -> None:
 # ── the first start ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone
 def test_thirty_first_starts_make_one_bridge(pyrun: Pyrun) -> None:
     starts = [
         pyrun.start("run", "--rm", "-i", "busybox", "sh", "-c", f"{OWN_ADDRESS}; read end") for _ in range(30)

@@ -61,6 +61,7 @@ def run(commands: list[str], environment: dict[str, str]) -> list[tuple[str, int
     return list(zip(pieces[::2], map(int, pieces[1::2]), strict=False))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(320)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_sessions_are_true(document: Path, pyrun: Pyrun) -> None:

@@ -232,6 +232,7 @@ def test_defaults_of_the_file_system(tess: UserPyrun) -> None:
     assert printed[5:] == ["1:3", "5:0", "refused", f"0\t{COUNT}", "0"]
 
 
+@pytest.mark.alone
 def test_host_network_shows_the_hosts_sys_read_only(tess: UserPyrun) -> None:
     script = """ls /sys/class/net; find /sys -maxdepth 4 -name cgroup.procs | wc -l
         touch /sys/x /sys/fs/cgroup/x; grep -c ' /sys.* rw' /proc/mounts"""
