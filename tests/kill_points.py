@@ -12,9 +12,6 @@ import killing
 import leftovers
 from command import Pyrun
 
-# busybox's timeout watches from a process that stays until its time is over: so do the questions of beside_docker.py.
-_WATCHERS = ("busybox timeout ", "timeout ")
-
 # ── what there is ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -29,7 +26,7 @@ def everything(pyrun: Pyrun) -> leftovers.Picture:
     found["process"] = {
         f"{path.parent.name} {words}"
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if (words := _command(path)) and not words.startswith(_WATCHERS)
+        if (words := _command(path))
     }
     return found
 
