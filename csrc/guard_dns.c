@@ -410,9 +410,8 @@ static void mute(const char *name, const char *source, int seconds) {
     union address address;
     if (!fill(&address, source, 0)) return;
     int six = address.any.sa_family == AF_INET6, free_place = -1;
-    const struct network *network = NULL;
-    for (int i = 0; i < guard.count; i++)
-        if (strcmp(guard.networks[i].name, name) == 0) network = &guard.networks[i];
+    int number = known(name);
+    const struct network *network = number < 0 ? NULL : &guard.networks[number];
     for (int i = 0; i < MUTED_MOST; i++)
         if (!muted[i].until) free_place = i;
     if (!network || free_place < 0 || network->fds[six ? 2 : 0] < 0) return;

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -29,6 +30,11 @@ BUNDLE_MOUNTS = (
         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666"],
     },
     {"destination": "/sys", "type": "sysfs", "options": ["ro", "nosuid", "noexec", "nodev"]},
+)
+
+# A process's own streams (this floor's files, a pipe, a terminal), and the directory `ls` itself is reading.
+ALLOWED = re.compile(
+    r"pipe:\[\d+\]|/dev/null|/dev/pts/\d+|/dev/console|/proc/\d+/fd|.*/\d+\.(in|out|err)|.*/hook\.log"
 )
 
 

@@ -22,12 +22,8 @@ from oci.box import Box
 
 VERBS = ("run", "create", "exec")
 LIST = "ls -l /proc/self/fd 2>/dev/null | sed -n 's/.* -> //p'"
-# A process's own streams (this floor's files, a pipe, a terminal), and the directory `ls` itself is reading.
-ALLOWED = re.compile(
-    r"pipe:\[\d+\]|/dev/null|/dev/pts/\d+|/dev/console|/proc/\d+/fd|.*/\d+\.(in|out|err)|.*/hook\.log"
-)
 # What a hook gets beside: its state, and where its output goes.
-FOR_HOOKS = re.compile(ALLOWED.pattern + r"|/memfd:hook-(state|output)( \(deleted\))?")
+FOR_HOOKS = re.compile(hostile.ALLOWED.pattern + r"|/memfd:hook-(state|output)( \(deleted\))?")
 
 # What is taken out of the weakened builds.
 CALLERS_STAY_OPEN = (
@@ -77,7 +73,7 @@ def foreign(arena: Any, verb: str, fds: list[int]) -> list[str]:
     """Targets of /proc/self/fd that are nobody's business inside."""
     found = do(arena, verb, arena.box(), LIST, fds).splitlines()
     assert len(found) >= 3, found
-    return [each for each in found if not ALLOWED.fullmatch(each)]
+    return [each for each in found if not hostile.ALLOWED.fullmatch(each)]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -94,14 +90,16 @@ def test_they_come_along_where_nobody_sees_to_it(
 
 def test_no_descriptor_comes_along_with_a_terminal(arena: Any) -> None:
     shown = arena.on_a_terminal(arena.box(), "sh", "-c", LIST).splitlines()
-    assert len(shown) >= 3 and all(ALLOWED.fullmatch(each) for each in shown), shown
+    assert len(shown) >= 3 and all(hostile.ALLOWED.fullmatch(each) for each in shown), shown
 
 
 def test_init_waiting_for_start_holds_nothing_of_the_host(arena: Any, leaked: list[int]) -> None:
     box = arena.box()
     box.create("true", pass_fds=leaked)
     targets = [os.readlink(path) for path in Path(f"/proc/{box.pid}/fd").iterdir()]
-    waiting = re.compile(ALLOWED.pattern + r"|socket:\[\d+\]|/memfd:pyrun-plan.*|/|/(proc|sys)/[a-z_]+")
+    waiting = re.compile(
+        hostile.ALLOWED.pattern + r"|socket:\[\d+\]|/memfd:pyrun-plan.*|/|/(proc|sys)/[a-z_]+"
+    )
     assert all(waiting.fullmatch(each) for each in targets), targets
     host = os.stat("/")
     for path in Path(f"/proc/{box.pid}/fd").iterdir():  # "/" may be its own procfs, never the host's root
@@ -123,7 +121,7 @@ def test_only_preserved_descriptors_come_along(arena: Any, leaked: list[int], la
     done = box.call(
         "run", "--preserve-fds", "1", "--bundle", str(box.bundle), box.id, prefix=opened, pass_fds=leaked
     )
-    others = [each for each in done.out.splitlines() if not ALLOWED.fullmatch(each)]
+    others = [each for each in done.out.splitlines() if not hostile.ALLOWED.fullmatch(each)]
     assert len(others) == 1 and others[0].endswith("/secret"), done
 
 

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VERBS = ("run", "create", "exec")
-LIST = "ls -l /proc/self/fd 2>/dev/null | sed -n 's/.* -> //p'"
-# A process's own streams (this floor's files, a pipe, a terminal), and the directory `ls` itself is reading.
-ALLOWED = re.compile(
-    r"pipe:\[\d+\]|/dev/null|/dev/pts/\d+|/dev/console|/proc/\d+/fd|.*/\d+\.(in|out|err)|.*/hook\.log"
-)
-# What a hook gets beside: its state, and where its output goes.
-FOR_HOOKS = re.compile(ALLOWED.pattern + r"|/memfd:hook-(state|output)( \(deleted\))?")
+import hostile
 
 # What is taken out of the weakened builds.
 BINARY_NOT_SEALED = (
@@ -71,7 +63,7 @@ def foreign_places(lines: list[str]) -> list[str]:
     host = os.stat("/")
     root = f"{host.st_dev}:{host.st_ino}"
     foreign = [words for words in found if words[3] not in own or words[2] == root]
-    return [" ".join(words) for words in foreign if not ALLOWED.fullmatch(words[3])]
+    return [" ".join(words) for words in foreign if not hostile.ALLOWED.fullmatch(words[3])]
 
 
 def test_a_hostile_container_sees_nothing_of_those_who_enter(arena: Any, attacker: Path) -> None:

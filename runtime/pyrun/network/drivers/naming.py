@@ -20,11 +20,11 @@ from typing import Any
 from pyrun import notice
 from pyrun.errors import NetworkError
 from pyrun.network import attach, firewall, guard, messages, netns, nft
+from pyrun.network.dns.names import INSIDE as INSIDE
 from pyrun.network.firewall import expressions
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
-INSIDE = "127.0.0.11"
 TABLE = "pyrun-names"
 _DNS_PORT = 53
 # Of the ports from which the kernel chooses: no service has one for its own.
