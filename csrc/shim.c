@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -133,6 +134,26 @@ long shim_prctl(int option, unsigned long a, unsigned long b, unsigned long c, u
 
 long shim_bpf(int command, void *attributes, unsigned int size) {
     return result(syscall(SYS_bpf, command, attributes, size));
+}
+
+long shim_packet_pair(int *fds) { return result(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds)); }
+
+long shim_receive(int fd, char *buffer, size_t size, int *passed_fd) {
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec vector = {buffer, size};
+    /* room for one descriptor, not for the padding: a second one would fit into that */
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int))};
+    ssize_t length = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *header = length < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    *passed_fd = -1;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len >= CMSG_LEN(sizeof(int)))
+        memcpy(passed_fd, CMSG_DATA(header), sizeof *passed_fd);
+    return result(length);
 }
 
 long shim_name_to_mount(int dir_fd, const char *path, uint64_t *mount_id) {

@@ -38,6 +38,10 @@ long shim_memfd_create(const char *name, unsigned int flags);
 long shim_execveat(int fd, char *const argv[], char *const envp[]);
 long shim_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 long shim_bpf(int command, void *attributes, unsigned int size);
+/* Both ends of a connection that keeps packets apart. */
+long shim_packet_pair(int *fds);
+/* One packet; passed_fd: receives the descriptor that came with it, or -1. */
+long shim_receive(int fd, char *buffer, size_t size, int *passed_fd);
 long shim_name_to_mount(int dir_fd, const char *path, uint64_t *mount_id);
 /* cdef-end */
 

@@ -134,11 +134,10 @@ def _started(
     in_r, in_w = os.pipe()
     out_r, out_w = os.pipe()
     passed = descriptors.open_all(job) if job.get("descriptors") else []
-    keep = [*passed, (in_r, 0), (out_w, 1), (out_w, 2), (plan_fd, 3), (theirs.fileno(), 4)]
+    keep = [*passed, (in_r, 0), (out_w, 1), (out_w, 2), (plan_fd, 3), (theirs, 4)]
     pid, _ = linux.clone_exec(flags, -1, binary_fd, "pyrun-init", keep)
-    for fd in (in_r, out_w, plan_fd, *[fd for fd, _ in passed]):
+    for fd in (in_r, out_w, plan_fd, theirs, *[fd for fd, _ in passed]):
         os.close(fd)
-    theirs.close()
     if flags & linux.CLONE_NEWUSER:
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{pid}/{name}").write_text("0 100000 65536\n")

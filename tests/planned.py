@@ -79,14 +79,13 @@ def run(
     os.write(plan_fd, encode(plan))
     ours, theirs = handshake.pair()
     reading_fd, writing_fd = os.pipe()
-    streams = [(writing_fd, 1), (writing_fd, 2), (plan_fd, 3), (theirs.fileno(), 4)]
+    streams = [(writing_fd, 1), (writing_fd, 2), (plan_fd, 3), (theirs, 4)]
     pid, pidfd = linux.clone_exec(flags, -1, binary_fd, "pyrun-init", [*(keep or []), *streams])
-    for fd in (writing_fd, plan_fd, binary_fd):
+    for fd in (writing_fd, plan_fd, binary_fd, theirs):
         os.close(fd)
-    theirs.close()
     outcome = handshake.Outcome()
     if listener:
-        outcome.listener = lambda socket, number: listener(socket, number, (pid, pidfd))
+        outcome.listener = lambda sync_fd, number: listener(sync_fd, number, (pid, pidfd))
     handshake.go(ours, pid)
     try:
         handshake.wait(ours, outcome)

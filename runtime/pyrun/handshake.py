@@ -21,10 +21,10 @@ MESSAGE_*).
 
 from __future__ import annotations
 
-import _socket
 import posix
 from errno import EPROTO
 
+from . import linux
 from .errors import PyrunError
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
@@ -36,7 +36,7 @@ _PACKET_SIZE = 1024
 _NO_OPERATION = 1 << 20
 
 
-def _nobody(_: _socket.socket, __: int) -> None:
+def _nobody(_: int, __: int) -> None:
     """A filter with a listener, started by a command that has no agent for it."""
     raise PyrunError("linux.seccomp: SCMP_ACT_NOTIFY is not supported here", "use pyrun-oci for this bundle")
 
@@ -51,59 +51,57 @@ class Outcome:
         self.created = self.ready = False
         self.failed: tuple[int, int, str] | None = None
         self.tty_fd = -1
-        self.listener: Callable[[_socket.socket, int], None] = _nobody
+        self.listener: Callable[[int, int], None] = _nobody
 
 
-def pair() -> tuple[_socket.socket, _socket.socket]:
-    """(the planner's end, init's end)."""
-    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+def pair() -> tuple[int, int]:
+    """Descriptors of (the planner's end, init's end)."""
+    return linux.packet_pair()
 
 
-def go(socket: _socket.socket, pid: int) -> None:
+def go(sync_fd: int, pid: int) -> None:
     """Let init go on. An init that is gone shows in `wait`."""
     try:
-        socket.send(GO + str(pid).encode())
+        posix.write(sync_fd, GO + str(pid).encode())
     except BrokenPipeError:
         return
 
 
-def wait(socket: _socket.socket, outcome: Outcome | None = None) -> Outcome:
+def wait(sync_fd: int, outcome: Outcome | None = None) -> Outcome:
     """Read until init's end closes: execve worked, it is created, or it is dead."""
     outcome = outcome or Outcome()
-    while _receive(socket, outcome):
+    while _receive(sync_fd, outcome):
         pass
     return outcome
 
 
-def wait_for(socket: _socket.socket, outcome: Outcome, kind: bytes) -> bool:
+def wait_for(sync_fd: int, outcome: Outcome, kind: bytes) -> bool:
     """Read until a message of *kind*; False if init's end closed before."""
-    while packet := _receive(socket, outcome):
+    while packet := _receive(sync_fd, outcome):
         if packet == kind:
             return True
     return False
 
 
-def _receive(socket: _socket.socket, outcome: Outcome) -> bytes:
+def _receive(sync_fd: int, outcome: Outcome) -> bytes:
     """Note one packet in *outcome*; returns its first letter, nothing at the end."""
     while True:
         try:
-            packet, ancillary, _, _ = socket.recvmsg(_PACKET_SIZE, _socket.CMSG_LEN(4))
+            packet, passed_fd = linux.receive(sync_fd, _PACKET_SIZE)
             break
         except ConnectionResetError:
             continue  # init ended with our GO unread; the error comes once, what it sent before is still there
-    for level, kind, data in ancillary:
-        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS and len(data) >= 4:
-            if outcome.tty_fd >= 0:
-                posix.close(outcome.tty_fd)
-            outcome.tty_fd = int.from_bytes(data[:4], "little")
-            posix.set_inheritable(outcome.tty_fd, False)
+    if passed_fd >= 0:
+        if outcome.tty_fd >= 0:
+            posix.close(outcome.tty_fd)
+        outcome.tty_fd = passed_fd
     letter = packet[:1]
     if letter == READY:
         outcome.ready = True
     elif letter == CREATED:
         outcome.created = True
     elif letter == LISTENER and packet[1:].isdigit() and len(packet) < 8:
-        outcome.listener(socket, int(packet[1:]))
+        outcome.listener(sync_fd, int(packet[1:]))
     elif letter == FAILED:
         outcome.failed = _failure(packet[1:].decode("utf-8", "replace"))
     return letter

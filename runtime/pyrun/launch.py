@@ -15,7 +15,6 @@ layers or root, hierarchies, cgroups, seccomp, window, reaper, loopback, rm, des
 from __future__ import annotations
 
 import posix
-import select
 import time
 
 from . import STARTED_NS, caller, handshake, linux, notice, undo, verdict
@@ -29,7 +28,6 @@ from .store import containers, paths
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 FD_PLAN, FD_SYNC = 3, 4
 CHILD_FD_SECCOMP, CHILD_FD_START = 5, 7
@@ -78,7 +76,7 @@ class Launch:
         self.state: dict[str, object] = {}
         self.watched = True
         self.pid = self.pidfd = -1
-        self.sync: Any = None
+        self.sync = -1
         self.outcome = handshake.Outcome()
 
 
@@ -167,6 +165,8 @@ def _wire(launch: Launch) -> None:
     try:
         network.outside(launch.network, launch.pid)  # type: ignore[arg-type]
     except (OSError, PyrunError) as error:
+        import select
+
         poll = select.poll()
         poll.register(launch.pidfd, select.POLLIN)
         # its namespaces go a moment before it counts as ended: a long one, on a busy machine
@@ -208,13 +208,12 @@ def _clone(launch: Launch, binary_fd: int) -> None:
     plan_fd = plan_file(launch.operations)
     group_fd = cgroup_fd(launch.job)
     passed = opened(launch.job)
-    keep = [*launch.keep_fds, *passed, (plan_fd, FD_PLAN), (theirs.fileno(), FD_SYNC)]
+    keep = [*launch.keep_fds, *passed, (plan_fd, FD_PLAN), (theirs, FD_SYNC)]
     mark("planned")
     launch.pid, launch.pidfd = _born(launch, group_fd, binary_fd, keep)
     caller.heed()
     mark("cloned")
-    theirs.close()
-    for fd in (plan_fd, group_fd, *[fd for fd, _ in passed]):
+    for fd in (theirs, plan_fd, group_fd, *[fd for fd, _ in passed]):
         if fd >= 0:
             posix.close(fd)
     launch.sync = ours

@@ -36,7 +36,8 @@ def packet(chance: random.Random) -> bytes:
 
 def deliver(packets: list[bytes], passed: int) -> str:
     """Let the planner read *packets*, each with *passed* descriptors; returns its error, or nothing."""
-    ours, inits = handshake.pair()
+    ours, inits_fd = handshake.pair()
+    inits = socket.socket(fileno=inits_fd)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     for each in packets:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * passed))] if passed else []
@@ -49,7 +50,7 @@ def deliver(packets: list[bytes], passed: int) -> str:
     except PyrunError as error:
         return text.visible(f"{error.message} {error.hint}")  # as cli/ prints it
     finally:
-        ours.close()
+        os.close(ours)
         if outcome.tty_fd >= 0:
             assert not os.get_inheritable(outcome.tty_fd)
             os.close(outcome.tty_fd)

@@ -25,11 +25,10 @@ def execute(binary: str, plan: bytes, flags: int = 0) -> Report:
     os.write(plan_fd, plan)
     ours, theirs = handshake.pair()
     reading_fd, writing_fd = os.pipe()
-    keep = [(writing_fd, 1), (plan_fd, 3), (theirs.fileno(), 4)]
+    keep = [(writing_fd, 1), (plan_fd, 3), (theirs, 4)]
     pid, pidfd = linux.clone_exec(flags, -1, binary_fd, "pyrun-init", keep)
-    for fd in (writing_fd, plan_fd, binary_fd, pidfd):
+    for fd in (writing_fd, plan_fd, binary_fd, pidfd, theirs):
         os.close(fd)
-    theirs.close()
     handshake.go(ours, pid)
     outcome = handshake.wait(ours)
     with os.fdopen(reading_fd, "rb") as stream:
@@ -242,7 +241,7 @@ def abandoned(binary: str) -> int:
     plan_fd = linux.memfd_create("plan")
     os.write(plan_fd, encode([Operation("WAIT_GO"), Operation("EXECUTE", "/bin/true")]))
     ours, theirs = handshake.pair()
-    pid, _ = linux.clone_exec(0, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs.fileno(), 4)])
-    theirs.close()
-    ours.close()
+    pid, _ = linux.clone_exec(0, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs, 4)])
+    os.close(theirs)
+    os.close(ours)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -428,7 +428,7 @@ def look_into(binary: str, root: Path, guarded: bool) -> str:
     plan_fd = linux.memfd_create("plan")
     os.write(plan_fd, encode([*plan, Operation("WAIT_GO"), Operation("EXECUTE", "/bin/true")]))
     ours, theirs = handshake.pair()
-    linux.clone_exec(linux.CLONE_NEWNS, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs.fileno(), 4)])
+    linux.clone_exec(linux.CLONE_NEWNS, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs, 4)])
     handshake.go(ours, 1)
     for _ in range(2):
         handshake.wait_for(ours, handshake.Outcome(), handshake.WAITING)

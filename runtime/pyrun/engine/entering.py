@@ -20,7 +20,6 @@ from pyrun.store import paths
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Callable
 
 CHILD_FD_CONTAINER = 6
@@ -46,7 +45,7 @@ def enter(
     binary_fd: int,
     container_fd: int,
     keep: list[tuple[int, int]],
-    listener: Callable[[socket, int, Entered], None] | None = None,
+    listener: Callable[[int, int, Entered], None] | None = None,
 ) -> Entered:
     """Start config["process"] in the container of the pidfd *container_fd*; returns once it is executing.
 
@@ -87,20 +86,19 @@ def _enter(
     binary_fd: int,
     container_fd: int,
     keep: list[tuple[int, int]],
-    listener: Callable[[socket, int, Entered], None] | None,
+    listener: Callable[[int, int, Entered], None] | None,
 ) -> Entered:
     caller.only_here(process.narrows(config))
     operations, passed = _planned(config, job)
     ours, theirs = handshake.pair()
-    standing = [*keep, (container_fd, CHILD_FD_CONTAINER), (theirs.fileno(), launch.FD_SYNC)]
+    standing = [*keep, (container_fd, CHILD_FD_CONTAINER), (theirs, launch.FD_SYNC)]
     preserved = job.get("preserved")
     standing += preserved if isinstance(preserved, list) else []
     processors = process.narrow(config)
     pid, pidfd = _born(job, binary_fd, container_fd, standing + passed)
     process.widen(processors)
-    for fd, _ in passed:
+    for fd in (theirs, *[fd for fd, _ in passed]):
         posix.close(fd)
-    theirs.close()
     entered = Entered(pid, pidfd, operations)
     caller.heed()
     if listener:

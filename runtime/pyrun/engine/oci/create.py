@@ -12,10 +12,6 @@ from pyrun.stages import hooks as stages
 
 from . import delivery, hooks, prepare, quick
 
-TYPE_CHECKING = False  # as typing has it, without its 8 ms
-if TYPE_CHECKING:
-    from _socket import socket
-
 Options = dict[str, object]
 
 
@@ -62,7 +58,7 @@ def _deliver(options: Options, done: launch.Launch) -> None:
     delivery.deliver(options, done.pid, done.pidfd, done.outcome.tty_fd)
 
 
-def _listener(prepared: launch.Launch, sync: socket, number: int) -> None:
+def _listener(prepared: launch.Launch, sync: int, number: int) -> None:
     """SCMP_ACT_NOTIFY, in `run`; with `create` it is `start` that hears of it."""
     from . import seccomp_agent
 

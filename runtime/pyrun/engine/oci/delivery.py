@@ -6,8 +6,6 @@ the pid, complete or not at all. Source: runc docs/terminals.md (behaviour), man
 
 from __future__ import annotations
 
-import _socket
-import _struct
 import posix
 
 from pyrun.errors import PyrunError, UsageError
@@ -65,6 +63,9 @@ def deliver(options: Options, pid: int, pidfd: int, tty_fd: int) -> None:
 
 def _send(path: str, fd: int, option: str, word: bytes) -> None:
     """One descriptor to whoever listens on the socket at *path*."""
+    import _socket
+    import _struct
+
     directory, _, name = path.rpartition("/")
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     socket.settimeout(_PATIENCE_S)  # somebody may listen and never accept

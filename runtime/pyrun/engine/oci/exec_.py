@@ -19,7 +19,6 @@ from . import delivery, prepare
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
-    from _socket import socket
     from typing import Any
 
 Options = dict[str, object]
@@ -79,7 +78,7 @@ def _opened(options: Options, container: dict[str, object]) -> int:
     return pidfd
 
 
-def _listener(container: dict[str, Any], sync: socket, number: int, entered: entering.Entered) -> None:
+def _listener(container: dict[str, Any], sync: int, number: int, entered: entering.Entered) -> None:
     """SCMP_ACT_NOTIFY: its agent gets one more listener."""
     from . import seccomp_agent
 

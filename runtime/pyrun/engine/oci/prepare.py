@@ -7,7 +7,6 @@ caller's descriptors go in. Source: runtime-spec bundle.md, config.md; runc(8).
 
 from __future__ import annotations
 
-import _socket
 import posix
 import time
 
@@ -223,6 +222,8 @@ def _make(run_dir: str, raw: bytes, prepared: launch.Launch) -> None:
         return
     rest = [[each.kind, *each.args[:8]] for each in prepared.operations]
     paths.write(f"{run_dir}/plan.json", dumps(rest).encode("utf-8", "surrogateescape"))
+    import _socket
+
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     directory_fd = posix.open(run_dir, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     mask = posix.umask(0o177)

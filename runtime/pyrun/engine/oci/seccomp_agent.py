@@ -21,7 +21,6 @@ Source: runtime-spec config-linux.md#containerprocessstate; man 2 seccomp_unotif
 
 from __future__ import annotations
 
-import _socket
 import errno
 import json
 import os
@@ -39,7 +38,7 @@ _AGENT_TIMEOUT_S = 10.0  # to accept the connection and to read a kilobyte
 
 
 def forward(
-    socket: _socket.socket,
+    sync_fd: int,
     number: int,
     process: tuple[int, int],
     config: Mapping[str, object],
@@ -47,17 +46,17 @@ def forward(
 ) -> None:
     """What Outcome.listener is to do: fetch, let init go on, tell the agent.
 
-    socket: to init; number: of the message N; process: its (pid, pidfd); config: the container's; state: the
+    sync_fd: to init; number: of the message N; process: its (pid, pidfd); config: the container's; state: the
     container's, as the runtime-spec has it. Raises PyrunError: then the process must not live.
     """
     pid, pidfd = process
     section = config.get("linux")
     profile = section.get("seccomp") or {} if isinstance(section, dict) else {}
-    listener_fd = _fetch(socket, number, pidfd)
+    listener_fd = _fetch(sync_fd, number, pidfd)
     if listener_fd < 0:
         return  # init has failed, and says so itself
     try:
-        socket.send(handshake.LISTENER)
+        os.write(sync_fd, handshake.LISTENER)
         _send(str(profile.get("listenerPath")), _message(pid, profile, state), listener_fd)
     except BrokenPipeError:
         return
@@ -65,11 +64,11 @@ def forward(
         os.close(listener_fd)
 
 
-def _fetch(socket: _socket.socket, number: int, pidfd: int) -> int:
+def _fetch(sync_fd: int, number: int, pidfd: int) -> int:
     """A copy of init's descriptor *number* once it exists; -1 if init speaks or ends instead."""
     last = time.monotonic() + _FETCH_TIMEOUT_S
     poll = select.poll()
-    poll.register(socket, select.POLLIN)
+    poll.register(sync_fd, select.POLLIN)
     while time.monotonic() < last:
         try:
             return linux.pidfd_getfd(pidfd, number)

@@ -78,11 +78,11 @@ def _go(container: dict[str, object], directory: str, pid: int) -> handshake.Out
         raise Conflict(f"cannot start the container: its init does not listen: {error.strerror}") from None
     outcome = handshake.Outcome()
     outcome.listener = lambda sync, number: _listener(container, sync, number)
-    handshake.go(socket, pid)
-    return handshake.wait(socket, outcome)
+    handshake.go(socket.fileno(), pid)
+    return handshake.wait(socket.fileno(), outcome)
 
 
-def _listener(container: dict[str, object], sync: _socket.socket, number: int) -> None:
+def _listener(container: dict[str, object], sync: int, number: int) -> None:
     """SCMP_ACT_NOTIFY: the filter was loaded just now. Without its agent the container must not live."""
     from . import kill, seccomp_agent
 
