@@ -10,7 +10,7 @@ Most of a module is for what goes wrong or is rare. So only the functions named 
 that list is recorded from commands that are to be quick (tests/bench/hot_functions.py). In the place of every other
 function at module level stands a Cold object: called, it executes the rest of its module, which lies in one file for
 all modules, and hands the call on. A list that is out of date costs time; what has to work when no file can be opened
-is never cold.
+is never cold. What is hot has no line numbers: `--debug` does without the bundle.
 
 A package's `__path__` is the real directory beside the bundle, so a cold module (`pyrun.registry.client`) is loaded
 from its own file as ever. Which modules are hot: those named in WAYS and whatever they import at module level;
@@ -180,7 +180,8 @@ def _entry(package: Path, name: str, path: Path, hot: dict[str, set[str]], rest:
     tree = ast.parse(path.read_bytes(), shown)
     called = hot.get(name, set()) | bundle_code.ALWAYS_HOT.get(name, set())
     cold = bundle_code.cold_part(tree, called if hot else None)
-    code, frozen = bundle_code.compiled(tree, shown), bundle_code.compiled(cold, shown)
+    code = bundle_code.without_lines(bundle_code.compiled(tree, shown))
+    frozen = bundle_code.compiled(cold, shown)
     names = tuple(each.name for each in cold.body if isinstance(each, ast.FunctionDef))
     offset = len(rest)
     if names:

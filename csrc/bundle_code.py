@@ -61,6 +61,13 @@ def compiled(tree: ast.Module, shown: str) -> CodeType:
     return code
 
 
+def without_lines(code: CodeType) -> CodeType:
+    """The code without its line numbers, which are a quarter of it: a start would read them for nothing. With --debug
+    the launcher takes the modules from their own files, and a traceback has them."""
+    constants = tuple(without_lines(each) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_linetable=b"", co_consts=constants)
+
+
 def cold_part(tree: ast.Module, hot: set[str] | None) -> ast.Module:
     """Take the functions that are not *hot* out of *tree*, into a module of their own, which it returns.
 

@@ -56,8 +56,9 @@ static int own_directory(char *directory) {
 static int is_there(const char *path) { return access(path, R_OK) == 0; }
 
 /* The program text in <environment>/lib/python3.X/site-packages/pyrun: the bundle made at installation, or boot_cold.py
- * where the interpreter is another version than the one pyrun was built with. The resolver has its own. */
-static int find_planner(const char *environment, char *planner, int resolver) {
+ * where the interpreter is another version than the one pyrun was built with, and for --debug, since the bundle has no
+ * line numbers. The resolver has its own. */
+static int find_planner(const char *environment, char *planner, int resolver, int debug) {
     char library[PATH_SIZE];
     snprintf(library, sizeof library, "%.3900s/lib", environment);
     DIR *directory = opendir(library);
@@ -71,7 +72,7 @@ static int find_planner(const char *environment, char *planner, int resolver) {
         else
             snprintf(planner, PATH_SIZE, "%.3900s/%.20s/site-packages/pyrun/hot.cpython-3%.8s.pyc", library,
                      entry->d_name, entry->d_name + 8);
-        if (!(found = is_there(planner)) && !resolver) {
+        if (!(found = !debug && is_there(planner)) && !resolver) {
             snprintf(planner, PATH_SIZE, "%.3900s/%.20s/site-packages/pyrun/boot_cold.py", library, entry->d_name);
             found = is_there(planner);
         }
@@ -166,7 +167,7 @@ int launcher_main(int argc, char **argv) {
     *strrchr(environment, '/') = '\0';
     int resolver = strcmp(command, "pyrun-resolver") == 0;
     if (resolver && lock_files() < 0) return fail("cannot lock files of", command);
-    if (!find_planner(environment, planner, resolver)) {
+    if (!find_planner(environment, planner, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0)) {
         dprintf(2, "pyrun: no installation of pyrun below %s/lib; install it with `make install` or pip\n",
                 environment);
         return FAILED;

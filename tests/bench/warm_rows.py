@@ -22,7 +22,7 @@ from rows import Figure, Row
 
 WARMED = (
     "bridge", "none", "publish", "bundle", "bundle-seccomp", "exec", "parallel", "oci-run", "oci-run-seccomp",
-    "oci-run-crun", "oci-lifecycle", "oci-exec", "oci-podman", "oci-together",
+    "oci-run-crun", "oci-run-crun-seccomp", "oci-lifecycle", "oci-exec", "oci-podman", "oci-together",
 )  # fmt: skip
 IDLE_S = 30
 

@@ -98,7 +98,7 @@ def settled(name: str, lines: list[str]) -> list[str]:
         # /etc masked in part and then read-only as a whole: pyrun copies the mask, runc masks after it
         return sorted(set(result))
     if name == "cgroup":  # without linux.cgroupsPath everybody has a place of his own
-        return [line.replace(":/pyrun/", ":/") for line in lines]
+        return [line.replace(":/pyrun-", ":/") for line in lines]
     if (
         name == "status"
     ):  # runc hands down which signals its caller ignores, pyrun does not (tests/system/test_signals.py)

@@ -88,7 +88,7 @@ def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) ->
     done = subprocess.run([*hidden, str(pyrun.binary), *start], capture_output=True, text=True, env=pyrun.env,
                           check=False, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), "then make hot"
-    rare = subprocess.run([*hidden, str(pyrun.binary), "--debug", "ps", "--filter", "x"], capture_output=True,
+    rare = subprocess.run([*hidden, str(pyrun.binary), "ps", "--filter", "x"], capture_output=True,
                           text=True, env=pyrun.env, check=False, timeout=60)  # fmt: skip
     assert "EOFError" in rare.stderr, "a command that is not quick does call one"
 

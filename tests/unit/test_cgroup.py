@@ -86,7 +86,7 @@ def test_our_own_place_may_lie_outside_the_namespace() -> None:
         ("a/b", "/sys/fs/cgroup/cpu,cpuacct/user/a/b"),
         ("/../../a", "/sys/fs/cgroup/cpu,cpuacct/a"),
         ("../a/./b//", "/sys/fs/cgroup/cpu,cpuacct/user/a/b"),
-        ("", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci/c1"),
+        ("", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci-c1"),
     ],
 )
 def test_paths_of_v1(path: str, expected: str) -> None:
@@ -343,12 +343,12 @@ def test_limits_go_to_their_controllers_hierarchy() -> None:
     found = cgroup.before(config, job_of(hybrid(), config))
     assert (
         Operation(
-            "cgroup-write", "/sys/fs/cgroup/memory/pyrun-oci/c1/memory.limit_in_bytes", "9", "memory.limit"
+            "cgroup-write", "/sys/fs/cgroup/memory/pyrun-oci-c1/memory.limit_in_bytes", "9", "memory.limit"
         )
         in found
     )
     assert (
-        Operation("cgroup-write", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci/c1/cpu.shares", "7", "cpu.shares")
+        Operation("cgroup-write", "/sys/fs/cgroup/cpu,cpuacct/pyrun-oci-c1/cpu.shares", "7", "cpu.shares")
         in found
     )
 
@@ -397,10 +397,9 @@ def test_parents_that_have_to_be_made_are_taken_away_the_deepest_first(tmp_path:
     ]  # fmt: skip
 
 
-def test_the_parent_of_all_goes_with_the_last(tmp_path: Any) -> None:
-    (tmp_path / "pyrun-oci/other").mkdir(parents=True)
+def test_without_a_path_there_is_no_parent_to_make(tmp_path: Any) -> None:
     job = job_of([("unified", str(tmp_path), "/")], {})
-    assert cgroup.undo(job["cgroups"], job)[-1] == f"rmdir-empty\t{tmp_path}/pyrun-oci"
+    assert cgroup.undo(job["cgroups"], job)[-1] == f"rmcgroup\t{tmp_path}/pyrun-oci-{job['id']}"
 
 
 # ── owners ─────────────────────────────────────────────────────────────────────────────────────────
@@ -448,7 +447,7 @@ def test_v2_gives_the_cgroup_to_the_containers_root() -> None:
         "linux": {"namespaces": [{"type": "cgroup"}, {"type": "user"}], "uidMappings": MAPPED},
     }
     job = job_of(v2(), config, user_namespace=True)
-    assert cgroup.before(config, job)[-1] == Operation("cgroup-owner", "/sys/fs/cgroup/pyrun-oci/c1", 100000)
+    assert cgroup.before(config, job)[-1] == Operation("cgroup-owner", "/sys/fs/cgroup/pyrun-oci-c1", 100000)
     assert "cgroup-owner" not in [each.kind for each in cgroup.before(config, job_of(hybrid(), config))]
 
 

@@ -139,7 +139,7 @@ def _prepare(
     own_network = "network" in namespaces.made(config)
     asked = _network(options, own_network)
     if not section.get("cgroupsPath") and boot.rootless_uid() < 0:
-        section["cgroupsPath"] = f"/pyrun/{identifier}"
+        section["cgroupsPath"] = f"/pyrun-{identifier}"
     run_dir = f"{paths.run()}/containers/{identifier}"
     job = oci.job_of(options, config, identifier, bundle) | {
         "run_dir": run_dir,

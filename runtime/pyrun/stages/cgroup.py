@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-DEFAULT_PARENT = "/pyrun-oci"
 _ALL_USERS = [b"0", b"4294967295"]  # of uid_map: what root of the host sees
 
 __all__ = [
@@ -62,7 +61,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
 
         job["hierarchies"] = hierarchies if is_v2(hierarchies) else []
         return rootless.none(config)
-    path = str(section.get("cgroupsPath") or f"{DEFAULT_PARENT}/{job['id']}")
+    path = str(section.get("cgroupsPath") or f"/pyrun-oci-{job['id']}")
     clean = values.normal_path("/" + path)  # nothing leads out of the hierarchy
     found = directories(hierarchies, clean if path[:1] == "/" else clean[1:])
     if job["unprivileged"]:
@@ -70,10 +69,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
 
         found = rootless.usable(config, job, found)
     refuse_taken(found)
-    if not section.get("cgroupsPath"):
-        # shared by all that have no path: whoever is the last removes it
-        job["parents"] = [directory.rpartition("/")[0] for _, directory in found]
-    elif found and "/" in clean[1:]:
+    if found and "/" in clean[1:]:
         job["parents"] = _parents(found, job["hierarchies"])
     return found
 

@@ -98,9 +98,7 @@ def _wait_for_lock(lock_fd: int, identifier: str) -> None:
 def _written_again(container: dict[str, object]) -> int:
     """An undo list in memory, for a container that has lost its own or whose own is torn: from its state."""
     groups = [(str(names), str(where)) for names, where in container.get("cgroups") or []]  # type: ignore[attr-defined]
-    above = [where.rpartition("/")[0] for _, where in groups]
-    lines = cgroup.undo(groups, {"parents": [each for each in above if each.endswith(cgroup.DEFAULT_PARENT)]})
-    lines.append(f"rmtree\t{container['directory']}")
+    lines = [*cgroup.undo(groups, {}), f"rmtree\t{container['directory']}"]
     fd = posix.memfd_create("pyrun-undo")
     posix.write(fd, "".join([line + "\n" for line in lines]).encode("utf-8", "surrogateescape"))
     return fd
