@@ -17,7 +17,7 @@ from pyrun.store import paths, state
 # A monitor needs some ms for its undo list; a cgroup that will not empty holds it up for 2 s a line.
 _UNDO_LIMIT_S = 20.0
 # So many are looked at by one start.
-_PART = 128
+_PART = 32
 
 
 def reconcile_quietly() -> int:

@@ -7,8 +7,8 @@ drops what it forwards, or what comes in for the resolver. The questions are par
 
 from __future__ import annotations
 
-from _socket import socket
-from _struct import unpack_from
+from _socket import AF_INET, AF_INET6, socket
+from _struct import pack, unpack_from
 
 from pyrun.network import messages
 from pyrun.store import paths
@@ -22,6 +22,12 @@ LEGACY_TABLES6 = "/proc/net/ip6_tables_names"
 
 _CHAIN_POLICY, _CHAIN_USE = 5, 6
 _DROP = 0
+
+# Of linux/netconf.h: what is set for all interfaces together, and whether that is to forward.
+_RTM_GETNETCONF, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 82, 1, 2
+_NLM_F_REQUEST = 1
+_NETCONFA_IFINDEX_ALL = -1
+_NETCONF_HEADER_BYTES = 4
 
 
 def ailments(template: messages.Template, sock: socket) -> list[str]:
@@ -37,14 +43,30 @@ def ailments(template: messages.Template, sock: socket) -> list[str]:
         found.append("bridge")
     if not standing_table(template, sock):
         found.append("table")
-    switches = ["/proc/sys/net/ipv4/ip_forward"]
-    if template.get("gateway6"):
-        switches.append("/proc/sys/net/ipv6/conf/all/forwarding")
-    if not all(paths.read(switch)[:1] == b"1" for switch in switches):
+    if not _forwards((AF_INET, AF_INET6) if template.get("gateway6") else (AF_INET,)):
         found.append("forwarding")
     if not standing_forward(template, sock):
         found.append("policy")
     return found
+
+
+def _forwards(families: tuple[int, ...]) -> bool:
+    """Whether ip_forward, and what IPv6 has for it, are on. Source: man 7 rtnetlink.
+
+    Not read from /proc/sys/net: finding a file there takes the longer the more network namespaces there are.
+    """
+    sock = messages.opened(messages.NETLINK_ROUTE)
+    try:
+        for family in families:
+            all_ = pack("=HHi", 8, _NETCONFA_IFINDEX, _NETCONFA_IFINDEX_ALL)
+            question = pack("=IHHIIB3x", 28, _RTM_GETNETCONF, _NLM_F_REQUEST, 0, 0, family) + all_
+            number, answer = messages.ask(sock, question)
+            value = attributes(answer, _NETCONF_HEADER_BYTES).get(_NETCONFA_FORWARDING, b"")
+            if number or int.from_bytes(value, "little") != 1:
+                return False
+        return True
+    finally:
+        sock.close()
 
 
 def standing_table(template: messages.Template, sock: socket) -> bool:

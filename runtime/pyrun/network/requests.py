@@ -12,8 +12,6 @@ Source: docs.docker.com/reference/cli/docker/container/run (--network, advanced 
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-
 from pyrun import boot
 from pyrun.errors import UsageError
 
@@ -219,6 +217,8 @@ def _check_interface(name: str, told: str) -> None:
 
 def address(text: str, told: str, *, six: bool) -> str:
     """An address in its one spelling. Raises UsageError."""
+    from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
     family, kind = (AF_INET6, "IPv6") if six else (AF_INET, "IPv4")
     try:
         return inet_ntop(family, inet_pton(family, text))

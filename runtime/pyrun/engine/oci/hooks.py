@@ -10,7 +10,6 @@ Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle.
 from __future__ import annotations
 
 import posix
-import select
 import time
 
 from pyrun import launch, linux, notice
@@ -117,6 +116,8 @@ def _spawn(hook: Hook, input_fd: int, output_fd: int) -> int:
 
 def _wait(pid: int, timeout: object, output_fd: int, init_fd: int) -> tuple[str, bytes]:
     """(what became of it, the beginning of its output). Whoever keeps the output open after it is not waited for."""
+    import select
+
     pidfd = posix.pidfd_open(pid)
     poll = select.poll()
     for fd in (pidfd, output_fd, *((init_fd,) if init_fd >= 0 else ())):
