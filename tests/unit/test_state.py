@@ -189,7 +189,7 @@ def test_a_start_looks_at_a_part_of_very_many(store: Store, monkeypatch: pytest.
     monkeypatch.setattr(reconcile, "_claim", lambda name, _: (looked.append(name), -1)[1])
     reconcile.reconcile_quietly()
     assert len(looked) == len(set(looked)) == reconcile._PART < 300
-    for _ in range(100):
+    for _ in range(300):
         reconcile.reconcile_quietly()
     assert set(looked) == names
     looked.clear()
