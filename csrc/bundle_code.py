@@ -15,6 +15,8 @@ from types import CodeType
 # What is called when files cannot be opened any more: it must be there already, however rare.
 ALWAYS_HOT = {"pyrun.launch": {"abandon"}, "pyrun.linux": {"pidfd_send_signal"}}
 
+_NO_PLACE, _ENTRY_UNITS = 0x80 | 15 << 3, 8
+
 
 def module_level(tree: ast.AST) -> list[ast.AST]:
     """The nodes that run when the module is imported: not the bodies of functions, nor what only a checker reads."""
@@ -63,9 +65,14 @@ def compiled(tree: ast.Module, shown: str) -> CodeType:
 
 def without_lines(code: CodeType) -> CodeType:
     """The code without its line numbers, which are a quarter of it: a start would read them for nothing. With --debug
-    the launcher takes the modules from their own files, and a traceback has them."""
+    the launcher takes the modules from their own files, and a traceback has them.
+
+    Entries for "no place", one for eight units of two bytes each: traceback takes no code without a table. Source:
+    Objects/locations.md of CPython."""
     constants = tuple(without_lines(each) if isinstance(each, CodeType) else each for each in code.co_consts)
-    return code.replace(co_linetable=b"", co_consts=constants)
+    whole, rest = divmod(len(code.co_code) // 2, _ENTRY_UNITS)
+    table = bytes([_NO_PLACE | _ENTRY_UNITS - 1]) * whole + (bytes([_NO_PLACE | rest - 1]) if rest else b"")
+    return code.replace(co_linetable=table, co_consts=constants)
 
 
 def cold_part(tree: ast.Module, hot: set[str] | None) -> ast.Module:

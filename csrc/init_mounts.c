@@ -325,14 +325,17 @@ int op_mount_label(struct plan *plan) {
 
 /* ── what hides and what protects ───────────────────────────────────────────────────────────────────── */
 
-/* A detached mount of the host's /dev/null, made sure of: the container's may be anything (CVE-2025-31133). */
+/* A detached mount of the host's /dev/null, made sure of: the container's may be anything (CVE-2025-31133). Read-only,
+ * so that nobody inside changes its mode or owner, which are those of the host's; it can be written to all the same. */
 static int host_null(void) {
-    struct stat status;
-    int fd = clone_tree(AT_FDCWD, "/dev/null", 0);
+    struct stat kind;
+    int fd = clone_tree(AT_FDCWD, "/dev/null", 0), status = fd;
     if (fd < 0) return fd;
-    if (fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)) return fd;
+    if (fstat(fd, &kind) < 0 || !S_ISCHR(kind.st_mode) || kind.st_rdev != makedev(1, 3)) status = -ENODEV;
+    else status = set_attributes(fd, ATTRIBUTE_RDONLY, 0, 0, 0);
+    if (status >= 0) return fd;
     close(fd);
-    return -ENODEV;
+    return status;
 }
 
 /* An empty, read-only directory: one for all masks of the plan, shown wherever it is needed. */

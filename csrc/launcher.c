@@ -124,11 +124,14 @@ static void note_start(void) {
     setenv("PYRUN_LAUNCHED_NS", text, 1);
 }
 
-/* `pyrun ... >&-`: the next file anybody opens would become standard output. Docker, as any Go program, does so too. */
+/* `pyrun ... >&-`: the next file anybody opens would become standard output. Docker, as any Go program, does so too.
+ * `pyrun ... </etc`: Python does not start with a directory as standard input, from which nobody can read anyway. */
 static void fill_standard_streams(void) {
+    struct stat status;
     int fd;
     do fd = open("/dev/null", O_RDWR);
     while (fd >= 0 && fd <= 2);
+    if (fstat(0, &status) == 0 && S_ISDIR(status.st_mode)) dup2(fd, 0);
     if (fd > 2) close(fd);
 }
 

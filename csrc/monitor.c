@@ -25,16 +25,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80 /* of linux/sched.h */
+#endif
 
 #define IDLE_MS 200 /* after the end of the container a process outside may hold its pipes */
 #define REST_MS 100 /* how often to look at a terminal which no process has open */
@@ -220,6 +226,29 @@ static int status_by_pidfd(void) {
     return -1;
 }
 
+/* Whoever entered a container for `exec` has its children born inside. One of ours would be seen there, could be
+ * killed, and by whoever may trace it the host be entered. So back to our own namespace first. -1: that is not
+ * possible. */
+static int bear_children_here(void) {
+    static const struct {
+        const char *own, *future;
+        int kind;
+    } SPACES[] = {{"/proc/self/ns/pid", "/proc/self/ns/pid_for_children", CLONE_NEWPID},
+                  {"/proc/self/ns/time", "/proc/self/ns/time_for_children", CLONE_NEWTIME}};
+    for (size_t i = 0; i < sizeof SPACES / sizeof *SPACES; i++) {
+        struct stat own, future;
+        int fd = open(SPACES[i].own, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 && errno == ENOENT) continue; /* a kernel without time namespaces */
+        if (fd < 0) return -1;
+        int known = fstat(fd, &own) == 0 && stat(SPACES[i].future, &future) == 0;
+        int same = known && own.st_ino == future.st_ino && own.st_dev == future.st_dev;
+        int failed = !same && setns(fd, SPACES[i].kind) < 0;
+        close(fd);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
 /* As docker: "write /dev/stdout: broken pipe", status 1, and the container runs on. The caller waits for this very
  * process, so it has to go; a child of it keeps the undo list's lock, the log and the pipes. The container itself
  * passes to the next reaper, hence the pidfd. Without a pidfd or a child: stay, and drop the output. */
@@ -229,7 +258,7 @@ static void leave(const struct output *output, int error) {
     now.caller_failed = 1;
     if (now.child_gone) return;
     if (config.pidfd < 0) config.pidfd = syscall(SYS_pidfd_open, (pid_t)config.pid, 0);
-    pid_t pid = config.pidfd < 0 ? -1 : fork();
+    pid_t pid = config.pidfd < 0 || bear_children_here() < 0 ? -1 : fork();
     if (pid < 0) return;
     if (pid > 0) {
         tty_restore();

@@ -44,6 +44,16 @@ def test_masked_and_read_only_paths(arena: Any, verb: str) -> None:
     assert not unmasked(arena, verb)
 
 
+def test_masks_are_nobodys_to_change(arena: Any) -> None:
+    """A masked file shows the host's /dev/null, whose owner is root: its mode, owner and times are not the container's.
+    Everything is set to what it is, so that nothing happens to the host should it work."""
+    box = arena.box()
+    each = "for c in 'chmod 666' 'chown 0:0' 'touch -r /proc/keys'; do $c /proc/keys && echo changed; done"
+    script = f"(ls /proc/keys && {each}) 2>&1; echo x >/proc/keys && echo end"
+    shown = arena.shown(box, "run", "sh", "-c", script)
+    assert "changed" not in shown and "Read-only" in shown and "end" in shown, shown
+
+
 def test_paths_that_are_not_masked(weak: Callable[..., Any]) -> None:
     assert any(line.startswith("seen") for line in unmasked(weak(NOTHING_IS_MASKED), "run"))
 

@@ -256,6 +256,13 @@ def test_env(running: Box, flag: str) -> None:
     assert running.exec("/bin/sh", "-c", "echo $A $B", options=(flag, "A=a=b", flag, "B=c")) == "a=b c"
 
 
+@shows("exec --env", "exec --env: of a name given twice, once")
+def test_env_of_a_name_given_twice(running: Box) -> None:
+    """No shell in between, which would put it right."""
+    seen = running.exec("/bin/env", options=("-e", "TWICE=1", "-e", "TWICE=2")).split("\n")
+    assert [line for line in seen if line.startswith("TWICE")] == ["TWICE=2"]
+
+
 @shows("exec --env", "exec --env: the last one counts")
 def test_env_replaces(box: Box) -> None:
     box.process["env"] = [PATH, "A=old"]

@@ -195,6 +195,29 @@ def test_home_in_a_container_of_a_bundle(pyrun: Pyrun, static_binary: Path, tmp_
     pyrun.ok("rm", "-f", "box")
 
 
+def test_in_a_container_of_a_bundle_that_names_no_cgroup(
+    pyrun: Pyrun, static_binary: Path, tmp_path: Path
+) -> None:
+    oci = Oci(static_binary.with_name("pyrun-oci"), tmp_path)
+    oci.config["linux"].pop("cgroupsPath", None)
+    oci.write()
+    pyrun.ok("run", "-d", "--name", "box", "--bundle", str(oci.bundle))
+    pyrun.ok("exec", "-d", "box", "sleep", "500")
+    there = [path.read_text().split() for path in Path("/sys/fs/cgroup").glob("**/pyrun-box/cgroup.procs")]
+    assert there and all(len(each) == 2 for each in there), there
+    pyrun.ok("rm", "-f", "box")
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "| head -1"])
+def test_who_writes_for_a_caller_who_is_gone_is_not_inside(pyrun: Pyrun, box: str, output: str) -> None:
+    """The monitor goes on as a child of itself; it has the host's rights and must not be born in the container."""
+    words = f"{pyrun.binary} exec box sh -c 'while :; do echo y; sleep 0.02; done'"
+    shell = f"{words} >{output}" if output[0] == "/" else f"{words} {output}"
+    subprocess.run(["sh", "-c", shell], env=pyrun.env, capture_output=True, timeout=30, check=False)
+    assert "while :" in inside(pyrun, "ps -o args"), "the command runs on"
+    assert "pyrun" not in inside(pyrun, "ps -o args")
+
+
 def test_a_container_without_proc(pyrun: Pyrun) -> None:
     pyrun.ok(*SPAWN, "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "busybox", "sh", "-c",
              "umount -l /proc; echo ready; exec sleep 600")  # fmt: skip

@@ -110,6 +110,18 @@ def test_a_wrong_command_line_ends_as_runcs(oci: Oci, line: str) -> None:
 
 
 @pytest.mark.needs("runc")
+@pytest.mark.parametrize("words", [["state", "nosuch"], ["exec", "nosuch", "id"]], ids=" ".join)
+def test_the_log_with_debug_behind_other_options(oci: Oci, tmp_path: Path, words: list[str]) -> None:
+    """The error is told and logged, whatever else is."""
+    oci.root.mkdir(exist_ok=True)
+    log = tmp_path / "log"
+    done, theirs = oci("--log", str(log), "--debug", *words), oci.runc("--debug", *words)
+    assert (done.returncode, "container does not exist" in done.stderr) == (theirs.returncode, True)
+    assert "Traceback" not in done.stderr
+    assert 'container does not exist"' in log.read_text().splitlines()[-1]
+
+
+@pytest.mark.needs("runc")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_log_is_runcs(oci: Oci, tmp_path: Path, form: str) -> None:
     """One line in the file, and the bare words on standard error."""

@@ -155,6 +155,21 @@ def test_volume_over_etc_hosts_wins(pyrun: Pyrun, shared: Path) -> None:
     assert inside(pyrun, "cat /etc/hosts", "-v", f"{shared}/file:/etc/hosts") == "from outside"
 
 
+def test_volumes_are_mounted_by_depth(pyrun: Pyrun, shared: Path, tmp_path: Path) -> None:
+    """As Docker: in whatever order they are given, none hides another."""
+    options = ["-v", f"{shared}:/m/sub", "--tmpfs", "/m/sub/t", "-v", f"{tmp_path}:/m"]
+    assert inside(pyrun, "cat /m/sub/file; grep -c ' /m/sub/t ' /proc/self/mountinfo", *options).split("\n") == [
+        "from outside", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["/dev", "/dev/mqueue", "/dev/pts", "/sys/fs/cgroup"])
+def test_a_volume_takes_the_place_of_a_default_mount(pyrun: Pyrun, shared: Path, target: str) -> None:
+    assert inside(pyrun, f"cat {target}/file", "-v", f"{shared}:{target}:ro") == "from outside"
+    pyrun.ok("run", "--rm", NONE, "-v", f"{shared}:{target}", "busybox", "true")
+    assert [each.name for each in shared.iterdir()] == ["file"], "nothing is put into what is the host's"
+
+
 def test_volumes_propagate_nothing_to_the_host(pyrun: Pyrun, shared: Path) -> None:
     (shared / "sub").mkdir()
     script = "mount -t tmpfs t /in/sub && touch /in/sub/x && ls /in/sub"

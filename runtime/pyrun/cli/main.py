@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
         _to_stderr(f"pyrun: {_line(error.message)}")
         if error.hint:
             _to_stderr(f"hint: {_line(error.hint)}")
-        starting = bool(words) and words[0] in (*_STARTING, "container")
+        starting = words[:1] != [] and words[words[0] == "container" :][:1] in ([each] for each in _STARTING)
         status = error.status if starting or isinstance(error, UsageError | CommandError) else 1
     except KeyboardInterrupt:
         status = 130

@@ -111,6 +111,7 @@ _KILL: tuple[Row, ...] = (
 
 _RM: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "Kill a container that runs; no error if there is none of that name"),
+    (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: there are no anonymous volumes"),
 )
 
 _LOGS: tuple[Row, ...] = (

@@ -110,21 +110,27 @@ def _capabilities(options: Options, own: dict[str, object], user: dict[str, obje
 
 def _job(options: Options, config: dict[str, object], container: dict[str, object]) -> dict[str, object]:
     hierarchies = cgroup.layout()
-    section = config.get("linux") or {}
-    assert isinstance(section, dict)
-    place = str(section.get("cgroupsPath") or f"/pyrun/{container['id']}")
     return {
         "id": container["id"],
         "pid": container["pid"],
         "entering": True,
         "hierarchies": hierarchies,
-        "cgroups": cgroup.directories(hierarchies, place)
-        if boot.rootless_uid() < 0
-        else _of_a_user(container),
+        "cgroups": _groups(container, hierarchies) if boot.rootless_uid() < 0 else _of_a_user(container),
         "window": stdio.window() if options.get("tty") else None,
         "no_seccomp": bool(options.get("privileged")),
         "namespaces": namespaces.kinds(config),
     }
+
+
+def _groups(container: dict[str, object], hierarchies: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Where the start put it in each hierarchy, as state.json has it; one that is torn belongs to an image."""
+    recorded = container.get("cgroups")
+    if not isinstance(recorded, list) or not recorded:
+        return cgroup.directories(hierarchies, f"/pyrun/{container['id']}")
+    places = [str(each) for each in recorded]
+    return [
+        (names, each) for names, mount, _ in hierarchies for each in places if each.startswith(f"{mount}/")
+    ]
 
 
 def _of_a_user(container: dict[str, object]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyrun import boot
-from pyrun.errors import Conflict, PyrunError, UsageError
+from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.network import claims, leases, netns
 from pyrun.store import paths
 
@@ -137,7 +137,7 @@ def prune() -> list[Row]:
 
         try:
             bridge.remove(str(network["name"]))
-        except Conflict:
+        except (Conflict, NotFound):  # in use, or another prune was quicker
             continue
         removed.append({key: network[key] for key in ("name", "bridge", "subnet")})
     if not _built():

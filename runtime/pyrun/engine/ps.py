@@ -58,7 +58,7 @@ def _row(container: dict[str, object], now: float) -> dict[str, object]:
         "created": unix_s(container.get("created")),
         "state": word,
         "status": _status(container, word, record, now),
-        "ports": port_texts(ports) if isinstance(ports, list) else [],
+        "ports": port_texts(ports) if isinstance(ports, list) and word == "running" else [],
         "network": str(network or ""),
         "networks": container.get("networks") or [],
         "address": str(container.get("address") or ""),
@@ -197,7 +197,9 @@ def _name_matches(name: str, pattern: str) -> bool:
     import re
 
     try:
-        return re.search(pattern, name) is not None
+        return bool(
+            re.search(pattern, name) or re.search(pattern, f"/{name}")
+        )  # Docker's names begin with a slash
     except re.error as error:
         raise UsageError(f"filter name={pattern}: {error}") from None
 
@@ -205,7 +207,11 @@ def _name_matches(name: str, pattern: str) -> bool:
 def _image_matches(row: dict[str, object], value: str) -> bool:
     """The image by id or by name, with or without tag and registry."""
     image = str(row["image"])
-    names = {image, image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else image}
+    short = value.removeprefix("docker.io/").removeprefix("library/")
+    tagged = short if ":" in short.rpartition("/")[2] or "@" in short else f"{short}:latest"
+    names = {image, image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else f"{image}:latest"}
     names |= {name.removeprefix("docker.io/").removeprefix("library/") for name in names}
     identifier = str(row["image_id"])
-    return value in names or (len(value) >= 4 and identifier.startswith(value.removeprefix("sha256:")))
+    return bool({short, tagged} & names) or (
+        len(value) >= 4 and identifier.startswith(value.removeprefix("sha256:"))
+    )

@@ -134,7 +134,7 @@ def _no_new_privileges(options: Options) -> bool:
             if value not in ("", "true", "false"):
                 raise UsageError(f"invalid --security-opt: {text!r}", "no-new-privileges takes true or false")
             return value != "false"
-        if name not in ("", "label"):
+        if name not in ("", "label") and (name, value) != ("apparmor", "unconfined"):
             raise UsageError(
                 f"unknown --security-opt: {text!r}", "seccomp=FILE, seccomp=unconfined, no-new-privileges"
             )
@@ -143,11 +143,32 @@ def _no_new_privileges(options: Options) -> bool:
 
 def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
     privileged = bool(options.get("privileged"))
+    own = [values.tmpfs(text) for text in _list(options, "tmpfs")]
+    own += [values.volume(text) for text in _list(options, "volume")]
+    taken = [str(mount["destination"]) for mount in own]
+    if len(set(taken)) != len(taken):
+        twice = next(each for number, each in enumerate(taken) if each in taken[:number])
+        raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
+    own += [
+        mount
+        for mount in _etc_files(container, bool(options.get("read_only")))
+        if mount["destination"] not in taken
+    ]
+    # as Docker: by depth, so that none is hidden by one that is given later; the caller's take the place of ours
+    own.sort(key=lambda mount: str(mount["destination"]).rstrip("/").count("/"))
+    return [each for each in _default_mounts(options, privileged) if not _replaced(each, taken)] + own
+
+
+def _replaced(mount: dict[str, object], taken: list[str]) -> bool:
+    """Whether the caller gives what is to be there, or a whole /dev."""
+    target = str(mount["destination"])
+    return target in taken or ("/dev" in taken and target.startswith("/dev/"))
+
+
+def _default_mounts(options: Options, privileged: bool) -> list[dict[str, object]]:
     mounts: list[dict[str, object]] = []
     shm_bytes = (
-        values.size_bytes(str(options["shm_size"]), "--shm-size")
-        if options.get("shm_size")
-        else defaults.SHM_SIZE_BYTES
+        values.size_bytes(str(options.get("shm_size") or "0"), "--shm-size") or defaults.SHM_SIZE_BYTES
     )
     for target, kind, source, flags in defaults.MOUNTS:
         given = list(flags)
@@ -156,22 +177,7 @@ def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, ob
         if target == "/dev/shm":
             given.append(f"size={shm_bytes}")
         mounts.append({"destination": target, "type": kind, "source": source, "options": given})
-    mounts += [values.tmpfs(text) for text in _list(options, "tmpfs")]
-    mounts += [values.volume(text) for text in _list(options, "volume")]
-    taken = {mount["destination"] for mount in mounts}
-    if len(taken) != len(mounts):
-        twice = next(
-            m["destination"]
-            for i, m in enumerate(mounts)
-            if m["destination"] in [n["destination"] for n in mounts[:i]]
-        )
-        if twice not in ("/dev/shm", "/dev", "/proc", "/sys"):
-            raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
-    return mounts + [
-        mount
-        for mount in _etc_files(container, bool(options.get("read_only")))
-        if mount["destination"] not in taken
-    ]
+    return mounts
 
 
 def _etc_files(container: dict[str, object], read_only: bool) -> list[dict[str, object]]:

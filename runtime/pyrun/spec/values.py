@@ -185,12 +185,13 @@ def _volume_source(text: str, source: str) -> str:
     if source[0] not in "/.":
         hint = "named volumes are not there yet; write /path or ./path"
         raise UsageError(f"--volume {text!r}: {source!r} is no path", hint)
-    if source[0] == ".":
-        source = posix.getcwd() + "/" + source
+    hint = "make it first, for example with mkdir -p"
     try:
+        if source[0] == ".":
+            hint = "from the current directory; make it first, for example with mkdir -p"
+            source = posix.getcwd() + "/" + source
         posix.stat(source)
     except OSError as error:
-        hint = "make it first, for example with mkdir -p"
         raise UsageError(f"--volume {text!r}: {source}: {error.strerror}", hint) from None
     return source
 

@@ -257,10 +257,12 @@ def plan_execute(config: dict[str, object], job: dict[str, object]) -> list[Oper
     """The end: an init that reaps if wanted, the environment, execve."""
     process = _process(config)
     environment = process.get("env")
+    # of a name that is there twice the last counts, as with runc
+    last = {item.partition("=")[0]: item for item in (environment if isinstance(environment, list) else [])}
     arguments = process["args"]
     assert isinstance(arguments, list)
     return [
         *([Operation("REAPER")] if job.get("reaper") else []),
-        Operation("ENVIRONMENT", *(environment if isinstance(environment, list) else [])),
+        Operation("ENVIRONMENT", *last.values()),
         Operation("EXECUTE", *arguments),
     ]

@@ -260,6 +260,13 @@ def _egress_of(to_where: list[Part], register: int, six: str) -> Iterator[Rule]:
     by_port: list[Part] = [*to_where, meta("l4proto", register), payload(2, 2, 2, register + 1)]
     yield "egress", [*to_where, lookup(names.DENIED + six), reject()], "its policy denies this"
     yield "egress", [*by_port, lookup(names.ALLOWED + six), _ACCEPT], "its policy allows this"
+    family, where = (ipv6(), payload(1, 24, 16)) if six else (ipv4(), payload(1, 16, 4))
+    yield "egress", [family, to_this_host(), reject()], "no name that others answer leads into this host"
+    yield (
+        "egress",
+        [family, where, lookup(names.SUBNETS + six), reject()],
+        "nor to somebody else's container",
+    )
     yield "egress", [*to_where, lookup(names.ADMITTED + six), _ACCEPT], "a name it may reach has this address"
     yield (
         "egress",
