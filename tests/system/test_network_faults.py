@@ -127,6 +127,33 @@ def test_without_any_start_the_guard_heals_and_tells(
 # ── the bridge ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("taken", [
+    "flush set inet pyrun policed", "flush set inet pyrun denied", "delete element inet pyrun ports { tcp . 8081 }",
+    "flush set bridge pyrun macs",
+])  # fmt: skip
+def test_elements_are_taken_away(two: Pyrun, taken: str) -> None:
+    """A policy without its elements lets everything through: `network reload` counts them."""
+    two.ok(
+        "run",
+        "-d",
+        "--name",
+        "held",
+        "-p",
+        "8081:80",
+        "--egress",
+        "10.9.0.0/16,deny:10.9.9.0/24",
+        "busybox",
+        *SERVE,
+    )
+    assert two.ok("network", "reload") == "nothing was missing"
+    before = run("nft", "list", "ruleset")
+    run("nft", *taken.split())
+    assert run("nft", "list", "ruleset") != before
+    assert "restored" in two.ok("network", "reload")
+    assert sorted(run("nft", "list", "ruleset").split()) == sorted(before.split())
+    assert two.ok("network", "reload") == "nothing was missing"
+
+
 @pytest.mark.parametrize("who", ["guard", "start", "reload"])
 def test_the_bridge_is_deleted(two: Pyrun, internet: SimpleNamespace, who: str) -> None:
     """By the guard, without one by the next start, or when asked: the running containers are on it again."""

@@ -181,7 +181,7 @@ def _repair(route: Any, network: Network, *, thorough: bool = False) -> list[str
     text = templates.text(network)
     template = messages.parsed(text)
     assert template is not None
-    if not health.standing_table(template, sock) or (thorough and not firewall.complete(sock)):
+    if not health.standing_table(template, sock) or (thorough and not rebuilding.complete(sock)):
         rebuilding.build(sock)
         done.append(f"table inet {firewall.TABLE}")
     else:

@@ -75,7 +75,18 @@ def _policies() -> list[str]:
     return [policy.text(each) for each in policy.all_policies()]
 
 
+def complete(sock: socket) -> bool:
+    """Whether the tables have all that `build` would make."""
+    _, published, pinned = _wanted(sock)
+    return firewall.complete(sock, published, pinned)
+
+
 def _build(sock: socket) -> None:
+    firewall.build(sock, *_wanted(sock))
+
+
+def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
+    """The networks, and the elements of containers in either table."""
     networks = records.all_networks()
     every = [found for found in map(template, networks) if found]
     published = [
@@ -90,7 +101,7 @@ def _build(sock: socket) -> None:
         for network in networks
         for message in _pinned(network, {**every[0], "icc": str(network["icc"])})
     ]
-    firewall.build(sock, networks, published, pinned)
+    return networks, published, pinned
 
 
 def template(network: Network) -> messages.Template | None:

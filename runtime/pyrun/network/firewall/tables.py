@@ -6,11 +6,18 @@ import errno
 from _socket import SOL_SOCKET, socket
 
 from pyrun import notice
-from pyrun.network import messages, nft
+from pyrun.network import health, messages, nft
 from pyrun.network.egress import elements, policy
 from pyrun.network.firewall import bridged, names, routed, sets
 
 _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
+# The sets whose elements come and go with containers, but for what the resolver admits; NFTA_SET_ELEM_LIST_ELEMENTS.
+_OF_CONTAINERS = (
+    names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.CLOSED, names.CLOSED_AT, names.CLOSED6,
+    names.CLOSED6_AT, names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6,
+)  # fmt: skip
+_PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE)
+_ELEMENTS = 3
 _WITHOUT_BRIDGES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
@@ -82,8 +89,9 @@ def remove(sock: socket) -> None:
                 raise
 
 
-def complete(sock: socket) -> bool:
-    """Whether both tables have as many rules as they are made with. Slower than health.py: for `network reload`."""
+def complete(sock: socket, published: list[bytes], pinned: list[bytes]) -> bool:
+    """Whether both tables have as many rules as they are made with, and at least the elements of containers that are
+    given as for `build`. Slower than health.py: for `network reload`."""
     for family, wanted in ((nft.INET, routed.rules()), (nft.BRIDGE, bridged.rules())):
         try:
             dumped = messages.split(messages.dump(sock, nft.get_rules(family, names.TABLE)))
@@ -91,7 +99,23 @@ def complete(sock: socket) -> bool:
             dumped = []
         if len(dumped) < sum(1 for _ in wanted) and not (family == nft.BRIDGE and not dumped):
             return False
-    return True
+    of_bridges = _count(sock, nft.BRIDGE, _PINNED)
+    return _count(sock, nft.INET, _OF_CONTAINERS) >= len({*published, *_policies()}) and (
+        of_bridges < 0 or of_bridges >= len(set(pinned))
+    )
+
+
+def _count(sock: socket, family: int, sets_: tuple[str, ...]) -> int:
+    """How many elements these sets have together; -1 without one of them."""
+    found = 0
+    for name in sets_:
+        try:
+            dumped = messages.dump(sock, nft.get_elements(names.TABLE, name, family))
+        except OSError:
+            return -1
+        for _, payload in messages.split(dumped):
+            found += len(health.attributes_in_order(health.attributes(payload, 4).get(_ELEMENTS, b"")))
+    return found
 
 
 # Chains that others may make dropping at any time, and whose names are known.
