@@ -119,6 +119,24 @@ def test_the_hosts_own_services(pyrun: Pyrun, internet: SimpleNamespace) -> None
         server.wait()
 
 
+def test_no_name_leads_into_the_host_or_to_neighbours(
+    pyrun: Pyrun, internet: SimpleNamespace, neighbour: str
+) -> None:
+    """Whoever answers for an allowed name says what its address is: here that of the gateway, and of a container."""
+    start(pyrun, "box", "name.example")
+    own = address_of("box")
+    for address in (internet.gateway, internet.host, gateway_of("box"), neighbour):
+        run("nft", "add", "element", "inet", "pyrun", "admitted", f"{{ {own} . {address} timeout 60s }}")
+    assert page("box", internet.gateway) == f"you are {internet.host}", "the answers do count"
+    assert page("box", neighbour) == REFUSED
+    with subprocess.Popen([sys.executable, "-c", HOST_PORT, "8077"]) as server:
+        try:
+            for address in (internet.host, gateway_of("box")):
+                assert page("box", f"{address}:8077") == REFUSED, address
+        finally:
+            server.kill()
+
+
 def test_names_and_their_time(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     start(pyrun, "box", "internet.test:80/tcp,*.internet.test")
     assert page("box", internet.far) == REFUSED, "nobody has asked yet"
