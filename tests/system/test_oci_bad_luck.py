@@ -310,7 +310,7 @@ def test_a_cgroup_that_somebody_removed(oci: Oci, alive: bool) -> None:
         wait_until(lambda: oci.state()["status"] == "stopped", "the end")
     for names, place in saved(oci)["cgroups"]:
         if alive:
-            Path(place).parent.parent.joinpath("cgroup.procs").write_text(str(pid))
+            Path(place).parent.joinpath("cgroup.procs").write_text(str(pid))
         wait_until(lambda place=place, names=names: removed(place), f"the removal of {names}")
     if alive:
         assert oci.state()["status"] == "running"

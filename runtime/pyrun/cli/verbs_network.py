@@ -74,7 +74,7 @@ def cmd_network_reload(options: Options, arguments: list[str]) -> int:
     del arguments
     from pyrun.engine import network
 
-    told = network.reload()
+    told = network.reload(counted=not options["quiet"])
     if not told and not options["quiet"]:
         told = ["nothing was missing"]
     text.write("".join(f"{line}\n" for line in told))

@@ -81,8 +81,11 @@ def refuse_taken_mac(name: str, mac: str) -> None:
     stations.refuse(name, requests.mac(mac, f"--mac-address {mac:.40}"), "--mac-address")
 
 
-def reload() -> list[str]:
+def reload(*, counted: bool = True) -> list[str]:
     """Restore what others removed of the networks, and judge published ports anew; a line for each thing.
+
+    counted: look for missing elements of containers as well; the guard, which calls while containers come and go, does
+    not.
 
     Raises: NetworkError.
     """
@@ -90,7 +93,7 @@ def reload() -> list[str]:
     from pyrun.network.publishing import shutting
 
     sweep()
-    told = [*bridge.reload(), *rebuilding.forget_strays(), *shutting.anew()]
+    told = [*bridge.reload(counted=counted), *rebuilding.forget_strays(), *shutting.anew()]
     events.note(told)
     guard_start.resume()
     return told

@@ -101,16 +101,14 @@ def create(wanted: dict[str, Any]) -> Network:
     return network
 
 
-def reload() -> list[str]:
-    """Rebuild whatever is missing of every network that was built; what had to be done, a line each.
-
-    Raises: NetworkError.
-    """
+def reload(*, counted: bool) -> list[str]:
+    """Rebuild whatever is missing of every network that was built; what had to be done, a line each. counted: look
+    for elements of containers too. Raises: NetworkError."""
     told = []
     with host.locked(), IPRoute() as route:
         for network in records.all_networks():
             if network["driver"] == "bridge":
-                done = _repair(route, network, thorough=True)
+                done = _repair(route, network, thorough=True, counted=counted)
                 told += [
                     f"network {network['name']}: {what} was missing and has been restored" for what in done
                 ]
@@ -165,7 +163,7 @@ def remove(name: str) -> None:
         directory.rmdir()
 
 
-def _repair(route: Any, network: Network, *, thorough: bool = False) -> list[str]:
+def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bool = False) -> list[str]:
     """Do whatever is not yet done; returns what had to be done, in words. thorough: look at every rule."""
     done = []
     sock = messages.opened(messages.NETLINK_NETFILTER)
@@ -181,7 +179,9 @@ def _repair(route: Any, network: Network, *, thorough: bool = False) -> list[str
     text = templates.text(network)
     template = messages.parsed(text)
     assert template is not None
-    if not health.standing_table(template, sock) or (thorough and not rebuilding.complete(sock)):
+    if not health.standing_table(template, sock) or (
+        thorough and not rebuilding.complete(sock, counted=counted)
+    ):
         rebuilding.build(sock)
         done.append(f"table inet {firewall.TABLE}")
     else:

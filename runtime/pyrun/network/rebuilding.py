@@ -75,10 +75,17 @@ def _policies() -> list[str]:
     return [policy.text(each) for each in policy.all_policies()]
 
 
-def complete(sock: socket) -> bool:
-    """Whether the tables have all that `build` would make."""
-    _, published, pinned = _wanted(sock)
-    return firewall.complete(sock, published, pinned)
+def complete(sock: socket, *, counted: bool) -> bool:
+    """Whether the tables have all rules; counted: and as many elements as `build` would make, for a moment's time: a
+    container that ends takes its elements away before its files, and must not get them back."""
+    if not firewall.complete(sock):
+        return False
+    for pause_s in (0.0, _ENDING_S, _ENDING_S) if counted else ():
+        sleep(pause_s)
+        _, published, pinned = _wanted(sock)
+        if firewall.complete_elements(sock, published, pinned):
+            return True
+    return not counted
 
 
 def _build(sock: socket) -> None:

@@ -56,12 +56,21 @@ from pyrun.network.firewall.names import (
     UNPINNED,
 )
 from pyrun.network.firewall.sets import network_elements, pinned_elements
-from pyrun.network.firewall.tables import build, checks, commit, complete, remove, set_gateway
+from pyrun.network.firewall.tables import (
+    build,
+    checks,
+    commit,
+    complete,
+    complete_elements,
+    remove,
+    set_gateway,
+)
 
 __all__ = [
     "ADDRESSES", "ADDRESSES6", "ADMITTED", "ADMITTED6", "ADMITTED6_AT", "ADMITTED_AT", "ALLOWED", "ALLOWED6",
     "ALONE", "BRIDGES", "CLOSED", "CLOSED6", "CLOSED6_AT", "CLOSED_AT", "DENIED", "DENIED6", "FURTHER_MAC",
     "INSIDE", "ISOLATED", "MACS", "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT",
     "SOURCES", "SUBNETS", "SUBNETS6", "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
-    "network_elements", "open_foreign", "pinned_elements", "remove", "remove_foreign", "set_gateway",
+    "complete_elements", "network_elements", "open_foreign", "pinned_elements", "remove", "remove_foreign",
+    "set_gateway",
 ]  # fmt: skip

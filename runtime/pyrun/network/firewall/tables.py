@@ -89,9 +89,8 @@ def remove(sock: socket) -> None:
                 raise
 
 
-def complete(sock: socket, published: list[bytes], pinned: list[bytes]) -> bool:
-    """Whether both tables have as many rules as they are made with, and at least the elements of containers that are
-    given as for `build`. Slower than health.py: for `network reload`."""
+def complete(sock: socket) -> bool:
+    """Whether both tables have as many rules as they are made with. Slower than health.py: for `network reload`."""
     for family, wanted in ((nft.INET, routed.rules()), (nft.BRIDGE, bridged.rules())):
         try:
             dumped = messages.split(messages.dump(sock, nft.get_rules(family, names.TABLE)))
@@ -99,6 +98,11 @@ def complete(sock: socket, published: list[bytes], pinned: list[bytes]) -> bool:
             dumped = []
         if len(dumped) < sum(1 for _ in wanted) and not (family == nft.BRIDGE and not dumped):
             return False
+    return True
+
+
+def complete_elements(sock: socket, published: list[bytes], pinned: list[bytes]) -> bool:
+    """Whether both tables have at least as many elements of containers as these, given as for `build`."""
     of_bridges = _count(sock, nft.BRIDGE, _PINNED)
     return _count(sock, nft.INET, _OF_CONTAINERS) >= len({*published, *_policies()}) and (
         of_bridges < 0 or of_bridges >= len(set(pinned))
