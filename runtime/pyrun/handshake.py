@@ -89,8 +89,9 @@ def _receive(sync_fd: int, outcome: Outcome) -> bytes:
         try:
             packet, passed_fd = linux.receive(sync_fd, _PACKET_SIZE)
             break
-        except ConnectionResetError:
-            continue  # init ended with our GO unread; the error comes once, what it sent before is still there
+        except (ConnectionResetError, InterruptedError):
+            # init ended with our GO unread: the error comes once, what it sent before is still there; or a signal came
+            continue
     if passed_fd >= 0:
         if outcome.tty_fd >= 0:
             posix.close(outcome.tty_fd)

@@ -197,9 +197,8 @@ def _name_matches(name: str, pattern: str) -> bool:
     import re
 
     try:
-        return bool(
-            re.search(pattern, name) or re.search(pattern, f"/{name}")
-        )  # Docker's names begin with a slash
+        # Docker's names begin with a slash
+        return any(re.search(pattern, each) for each in (name, f"/{name}"))
     except re.error as error:
         raise UsageError(f"filter name={pattern}: {error}") from None
 
