@@ -43,8 +43,7 @@ def main(argv: list[str]) -> None:
         _to_stderr(f"pyrun: {_line(error.message)}")
         if error.hint:
             _to_stderr(f"hint: {_line(error.hint)}")
-        starting = words[:1] != [] and words[words[0] == "container" :][:1] in ([each] for each in _STARTING)
-        status = error.status if starting or isinstance(error, UsageError | CommandError) else 1
+        status = error.status if _starts(words) or isinstance(error, UsageError | CommandError) else 1
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
@@ -119,7 +118,13 @@ def _unforeseen(error: Exception, words: list[str]) -> int:
     _to_stderr(f"pyrun: {_line(message)}")
     bug = "this may be a bug in pyrun; run the command again with --debug and report what it prints"
     _to_stderr(f"hint: {_line(remedy or bug)}")
-    return 1 if remedy and words[:1] and words[0] not in (*_STARTING, "container") else 125
+    return 1 if remedy and words and not _starts(words) else 125
+
+
+def _starts(words: list[str]) -> bool:
+    """Whether it is a command whose own status its caller waits for, in Docker's management form or not."""
+    verb = words[1:2] if words[:1] == ["container"] else words[:1]
+    return bool(verb) and verb[0] in _STARTING
 
 
 def _remedy(number: int, path: str) -> str:

@@ -22,6 +22,7 @@ LEGACY_TABLES6 = "/proc/net/ip6_tables_names"
 
 _CHAIN_POLICY, _CHAIN_USE = 5, 6
 _DROP = 0
+_SET_ELEMENTS = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
 
 # Of linux/netconf.h: what is set for all interfaces together, and whether that is to forward.
 _RTM_GETNETCONF, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 82, 1, 2
@@ -142,6 +143,15 @@ def attributes(payload: bytes, offset: int) -> dict[int, bytes]:
         found[kind & 0x3FFF] = payload[offset + 4 : offset + length]
         offset += length + 3 & ~3
     return found
+
+
+def set_elements(dump: bytes) -> list[bytes]:
+    """The elements of a set that was dumped, each as its attributes."""
+    return [
+        element
+        for _, payload in messages.split(dump)
+        for element in attributes_in_order(attributes(payload, 4).get(_SET_ELEMENTS, b""))
+    ]
 
 
 def attributes_in_order(payload: bytes) -> list[bytes]:

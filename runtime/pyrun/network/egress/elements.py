@@ -31,7 +31,7 @@ _NEVER = (
     "fe80::/10",
     "ff00::/8",
 )
-_KEY, _KEY_END, _VALUE, _LIST = 1, 10, 1, 3
+_KEY, _KEY_END, _VALUE = 1, 10, 1
 
 Answer = tuple[str, int]
 
@@ -166,11 +166,10 @@ def forget_flows(template: messages.Template, addresses: Iterable[str]) -> list[
 def _listed(dump: bytes) -> list[tuple[bytes, bytes]]:
     """Key and end of every element of a dumped set."""
     found = []
-    for _, payload in messages.split(dump):
-        for element in health.attributes_in_order(health.attributes(payload, 4).get(_LIST, b"")):
-            told = health.attributes(element, 0)
-            ends = [health.attributes(told.get(kind, b""), 0).get(_VALUE, b"") for kind in (_KEY, _KEY_END)]
-            found.append((ends[0], ends[1]))
+    for element in health.set_elements(dump):
+        told = health.attributes(element, 0)
+        ends = [health.attributes(told.get(kind, b""), 0).get(_VALUE, b"") for kind in (_KEY, _KEY_END)]
+        found.append((ends[0], ends[1]))
     return found
 
 

@@ -11,13 +11,12 @@ from pyrun.network.egress import elements, policy
 from pyrun.network.firewall import bridged, names, routed, sets
 
 _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
-# The sets whose elements come and go with containers, but for what the resolver admits; NFTA_SET_ELEM_LIST_ELEMENTS.
+# The sets whose elements come and go with containers, but for what the resolver admits.
 _OF_CONTAINERS = (
     names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.CLOSED, names.CLOSED_AT, names.CLOSED6,
     names.CLOSED6_AT, names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6,
 )  # fmt: skip
 _PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE)
-_ELEMENTS = 3
 _WITHOUT_BRIDGES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
@@ -117,8 +116,7 @@ def _count(sock: socket, family: int, sets_: tuple[str, ...]) -> int:
             dumped = messages.dump(sock, nft.get_elements(names.TABLE, name, family))
         except OSError:
             return -1
-        for _, payload in messages.split(dumped):
-            found += len(health.attributes_in_order(health.attributes(payload, 4).get(_ELEMENTS, b"")))
+        found += len(health.set_elements(dumped))
     return found
 
 

@@ -10,13 +10,7 @@ import errno
 from _socket import AF_INET, AF_INET6, inet_ntop, socket
 from _struct import unpack
 
-from pyrun import boot
-
-boot.site_packages()
-
-from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg  # noqa: E402
-
-from pyrun.network import (  # noqa: E402
+from pyrun.network import (
     claims,
     elements,
     firewall,
@@ -26,11 +20,10 @@ from pyrun.network import (  # noqa: E402
     nft,
     records,
 )
-from pyrun.network.publishing import host_firewall, ports, publication  # noqa: E402
+from pyrun.network.publishing import host_firewall, ports, publication
 
-_GET_ELEMENTS = 13
-# Of the kernel's answer: the list of elements, an element's key, the bytes of that.
-_LIST, _KEY, _VALUE = 3, 1, 1
+# Of the kernel's answer: an element's key, the bytes of that.
+_KEY, _VALUE = 1, 1
 
 
 def messages_for(template: messages.Template, netfilter: socket) -> list[bytes]:
@@ -108,18 +101,15 @@ def of_key(key: bytes, host: str) -> publication.Closed:
 
 def _keys(netfilter: socket, name: str) -> list[bytes]:
     """Of every element of a set; none if it is not there."""
-    attributes = [("NFTA_SET_ELEM_LIST_TABLE", firewall.TABLE), ("NFTA_SET_ELEM_LIST_SET", name)]
-    question = nft.message(nft_set_elem_list_msg, _GET_ELEMENTS, nft.REQUEST | nft.DUMP, attributes)
     try:
-        answer = messages.dump(netfilter, question)
+        answer = messages.dump(netfilter, nft.get_elements(firewall.TABLE, name))
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
         return []
     found = []
-    for _, payload in messages.split(answer):
-        for element in health.attributes_in_order(health.attributes(payload, 4).get(_LIST, b"")):
-            key = health.attributes(health.attributes(element, 0).get(_KEY, b""), 0).get(_VALUE, b"")
-            if len(key) >= 8:
-                found.append(key)
+    for element in health.set_elements(answer):
+        key = health.attributes(health.attributes(element, 0).get(_KEY, b""), 0).get(_VALUE, b"")
+        if len(key) >= 8:
+            found.append(key)
     return found
