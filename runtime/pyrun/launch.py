@@ -110,8 +110,7 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
         raise
     try:
         launch.make()
-        for operation in launch.before:
-            cgroup.PERFORM[operation.kind](*operation.args)
+        cgroup.perform(launch.before, launch.job, launch.undo, launch.lock_fd)
         _clone(launch, binary_fd)
         if launch.job.get("early"):
             _admit(launch)

@@ -44,6 +44,12 @@ def replay(lock_fd: int) -> list[str]:
     return [complaint.removeprefix("pyrun: ") for complaint in complaints]
 
 
+def rewrite(lock_fd: int, lines: list[str]) -> None:
+    """Make *lines* the whole list behind *lock_fd*, whose lock is ours."""
+    posix.ftruncate(lock_fd, 0)
+    posix.pwrite(lock_fd, "".join([f"{line}\n" for line in lines]).encode("utf-8", "surrogateescape"), 0)
+
+
 def replay_lines(lines: list[str]) -> list[str]:
     """Execute *lines* (without newlines) as an undo list of their own; returns what failed.
 

@@ -581,6 +581,23 @@ def test_two_creates_of_one_id(oci: Oci) -> None:
         oci.gone()
 
 
+def test_two_creates_of_one_id_in_two_roots(oci: Oci, tmp_path: Path) -> None:
+    """One cgroup is for one container: one of the two gets it, and is none the worse for the other's trying."""
+    roots = [tmp_path / "one", tmp_path / "two"]
+    oci.write()
+    for _ in range(20):
+        both = [oci.start("create", "--bundle", str(oci.bundle), "box", root=root) for root in roots]
+        done = [oci.finish(each) for each in both]
+        assert sorted(each.status for each in done) == [0, 1], done
+        loser = next(each for each in done if each.status)
+        assert "linux.cgroupsPath is for one container alone" in message_of(loser)
+        winner = roots[done.index(loser) ^ 1]
+        assert json.loads(oci("state", "box", root=winner).out)["status"] == "created"
+        assert oci("start", "box", root=winner).status == 0
+        assert oci("delete", "--force", "box", root=winner).status == 0
+        assert not any(root.exists() and list(root.glob("[!.]*")) for root in roots)
+
+
 def test_two_starts_at_once(oci: Oci) -> None:
     """Exactly one wins, whoever serves it; the other says why."""
     for number in range(16):

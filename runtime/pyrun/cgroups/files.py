@@ -7,9 +7,10 @@ Source: cgroup-v2.rst (controlling controllers), cgroup-v1/cpusets.rst.
 
 from __future__ import annotations
 
+import fcntl
 import posix
 
-from pyrun.errors import StageFailed
+from pyrun.errors import Conflict, StageFailed
 from pyrun.store import paths
 
 # Against others who tidy away the parent between its making and ours.
@@ -19,11 +20,14 @@ ATTEMPTS = 20
 def make(directory: str, mount: str, names: str) -> None:
     """Make a cgroup and its parents; v2 hands the controllers down, v1's cpuset starts empty and is filled.
 
-    One that exists is taken, unless somebody lives in it. Raises StageFailed, Conflict.
+    One that exists is taken, unless somebody lives in it or is about to. Raises StageFailed, Conflict.
     """
     for attempt in range(ATTEMPTS):
         try:
-            if not _make(directory, mount, names):
+            made = _make(directory, mount, names)
+            if names == "unified" or "devices" in names.split(","):
+                _claim(directory)
+            if not made:
                 from .failures import refuse_inhabited
 
                 refuse_inhabited(directory, names)
@@ -63,6 +67,19 @@ def _make(directory: str, mount: str, names: str) -> bool:
             if made or not paths.read(f"{directory}/{file}").strip():
                 put(f"{directory}/{file}", _inherited(parent, mount, file))
     return made
+
+
+def _claim(directory: str) -> None:
+    """Of two starts that want one cgroup at the same moment one gets it, before either has a process in it: a lock that
+    lasts as long as this process, or until the monitor replaces it. Raises Conflict."""
+    fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        posix.close(fd)
+        raise Conflict(
+            f"cgroup {directory} is being taken by another start", "linux.cgroupsPath is for one container alone"
+        ) from None
 
 
 def _inherited(directory: str, mount: str, file: str) -> bytes:

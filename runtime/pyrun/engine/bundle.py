@@ -141,8 +141,7 @@ def _prepare(
     if not section.get("cgroupsPath") and boot.rootless_uid() < 0:
         section["cgroupsPath"] = f"/pyrun-{identifier}"
     run_dir = f"{paths.run()}/containers/{identifier}"
-    job = oci.job_of(options, config, identifier, bundle) | {
-        "run_dir": run_dir,
+    job = oci.job_of(options, config, identifier, bundle, run_dir) | {
         "loopback": own_network and asked["mode"] == "none",
         "window": _window(process),
         **asked,

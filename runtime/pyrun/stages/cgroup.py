@@ -12,6 +12,7 @@ from __future__ import annotations
 from pyrun import device_rules
 from pyrun.cgroups import files, limits_v1, limits_v2
 from pyrun.cgroups.layout import Group, directories, is_v2, layout
+from pyrun.errors import Conflict
 from pyrun.plan.operations import Operation
 from pyrun.spec import values
 from pyrun.store import paths
@@ -31,6 +32,7 @@ __all__ = [
     "groups",
     "joined_late",
     "layout",
+    "perform",
     "plan",
     "undo",
 ]
@@ -156,6 +158,20 @@ PERFORM: dict[str, Callable[..., None]] = {
     "cgroup-devices": device_rules.apply,
     "cgroup-owner": files.give,
 }
+
+
+def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], undo_fd: int) -> None:
+    """What before() planned. Raises Conflict for a cgroup that another start has taken since groups() looked: what is
+    in it is not ours to end, so its lines leave the undo list."""
+    try:
+        for operation in operations:
+            PERFORM[operation.kind](*operation.args)
+    except Conflict:
+        from pyrun import undo as lists
+
+        theirs = undo(job["cgroups"], job)
+        lists.rewrite(undo_fd, [line for line in lines if line not in theirs])
+        raise
 
 
 def joined_late(job: dict[str, object]) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Options = dict[str, object]
 
+_EXISTS = "container with given ID already exists"  # in runc's words, which callers look for
+_ANOTHER = "choose another id, or remove that one"
+
 
 def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     """waits: init stops at START until `start` comes (create), else it goes on to the command (run)."""
@@ -35,10 +38,9 @@ def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     root = bundles.root_of(options)
     run_dir = bundles.directory(root, identifier)
     if paths.exists(run_dir):
-        raise Conflict("container with given ID already exists")
+        raise Conflict(_EXISTS, _ANOTHER)
     _check_user(config, process)
-    job = job_of(options, config, identifier, bundle)
-    job["run_dir"] = run_dir
+    job = job_of(options, config, identifier, bundle, run_dir)
     _descriptors(options, process, job)
     if b"NOTIFY_SOCKET" in posix.environ:
         _notify(config, job)
@@ -74,7 +76,9 @@ def bundle_of(options: Options) -> str:
     return (given if given[:1] == "/" else f"{posix.getcwd()}/{given}").rstrip("/") or "/"
 
 
-def job_of(options: Options, config: dict[str, object], identifier: str, bundle: str) -> dict[str, Any]:
+def job_of(
+    options: Options, config: dict[str, object], identifier: str, bundle: str, run_dir: str
+) -> dict[str, Any]:
     """What the stages need to know beside the config, see launch.py."""
     hierarchies = cgroup.layout()
     own = namespaces.made(config)
@@ -82,6 +86,7 @@ def job_of(options: Options, config: dict[str, object], identifier: str, bundle:
     job: dict[str, Any] = {
         "id": identifier,
         "name": identifier,
+        "run_dir": run_dir,
         "keep": bundle,
         "root": root_directory(config, bundle),
         "bundle": bundle,
@@ -96,7 +101,12 @@ def job_of(options: Options, config: dict[str, object], identifier: str, bundle:
         "oci": True,
         "dry_run": False,
     }
-    job["cgroups"] = cgroup.groups(config, job)
+    try:
+        job["cgroups"] = cgroup.groups(config, job)
+    except Conflict:  # of one id: whose cgroup it is has a container already, perhaps since a moment ago
+        if paths.exists(run_dir):
+            raise Conflict(_EXISTS, _ANOTHER) from None
+        raise
     job["early"] = "user" in kinds or cgroup.joined_late(job)
     add_home(config["process"], str(job["root"]))
     return job
