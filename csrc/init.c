@@ -92,6 +92,7 @@ static const struct {
     [OP_LOOK_UP] = {op_look_up, "snns#"},
     [OP_STREAMS] = {op_streams, "n"},
     [OP_PROCFS] = {op_procfs, "#"},
+    [OP_NO_IPV6] = {op_no_ipv6, "*"},
 };
 
 /* The next NUL-terminated string of the plan, or NULL and plan->bad. The last byte of the plan is a NUL (checked in

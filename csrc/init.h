@@ -62,7 +62,7 @@ operation op_root_bind, op_root_overlay, op_mount, op_bind, op_attributes, op_de
     op_readonly, op_pivot, op_root_readonly, op_propagation;
 operation op_root_parent, op_root_move, op_tmpfs_copy, op_mount_old, op_remount, op_cgroup2, op_mount_label;
 operation op_cgroup_join, op_unshare, op_enter, op_hostname, op_domainname, op_sysctl, op_rlimit, op_loopback_up,
-    op_oom_score, op_session, op_terminal;
+    op_oom_score, op_session, op_terminal, op_no_ipv6;
 operation op_hook, op_start, op_root_identity, op_preserve;
 operation op_no_new_privileges, op_seccomp, op_bounding, op_identity, op_capabilities, op_directory_current, op_reaper,
     op_environment, op_execute;

@@ -80,6 +80,27 @@ int op_sysctl(struct plan *plan) {
     return status;
 }
 
+/* Only what is not so already is written: for that the kernel waits for a lock that others may hold for long. */
+static int without_ipv6(int proc_fd, const char *interface) {
+    char path[80], now = '1';
+    snprintf(path, sizeof path, "sys/net/ipv6/conf/%.15s/disable_ipv6", interface);
+    int fd = openat(proc_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return errno == ENOENT ? 0 : -errno; /* a kernel without IPv6 */
+    int status = pread(fd, &now, 1, 0) < 0 || (now != '1' && pwrite(fd, "1", 1, 0) < 0) ? -errno : 0;
+    close(fd);
+    return status;
+}
+
+/* The planner would have to enter the network namespace, and its /proc finds what is of one namespace by going through
+ * what it has seen of all others. */
+int op_no_ipv6(struct plan *plan) {
+    int proc_fd = private_proc(plan), status = 0;
+    if (proc_fd < 0) return proc_fd;
+    if (plan->arguments == 0) return without_ipv6(proc_fd, "default");
+    while (!status && plan->arguments > 0) status = without_ipv6(proc_fd, plan->detail = text_argument(plan));
+    return status;
+}
+
 int op_oom_score(struct plan *plan) {
     const char *value = text_argument(plan);
     return write_proc(plan, "self/oom_score_adj", value);

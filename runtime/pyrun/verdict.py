@@ -22,7 +22,7 @@ STAGE_OF = {
     "TERMINAL": "process", "RLIMIT": "process", "OOM_SCORE": "process", "DIRECTORY_CURRENT": "process",
     "WAIT_GO": "process", "REAPER": "process", "ENTER": "namespaces", "GUARD": "security", "LABEL": "security",
     "STREAMS": "security", "SCHEDULER": "process", "IO_PRIORITY": "process", "AFFINITY": "process",
-    "MEMORY_POLICY": "process", "PERSONALITY": "process", "PROCFS": "process",
+    "MEMORY_POLICY": "process", "PERSONALITY": "process", "PROCFS": "process", "NO_IPV6": "network",
 }  # fmt: skip
 
 

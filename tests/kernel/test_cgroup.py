@@ -142,6 +142,23 @@ def test_a_cpuset_below_one_that_is_not_filled_yet(place: Place) -> None:
 
 
 @pytest.mark.needs("cgroup1")
+@pytest.mark.parametrize("inherits", ["1", "0"])
+def test_a_cpuset_below_one_of_ours(place: Place, inherits: str) -> None:
+    """What we make above a container's has the kernel fill it; one that is there may not, and is left as it is."""
+    above = place.of("cpuset")
+    if inherits == "0":
+        os.mkdir(above)
+    files.make(f"{above}/below", "/sys/fs/cgroup/cpuset", "cpuset")
+    try:
+        assert (above / "cgroup.clone_children").read_text().strip() == inherits
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            assert (above / "below" / file).read_text() == (above.parent / file).read_text() != "\n"
+    finally:
+        os.rmdir(above / "below")
+        os.rmdir(above)
+
+
+@pytest.mark.needs("cgroup1")
 def test_a_new_cpuset_can_be_joined(place: Place) -> None:
     place.make()
     directory = place.of("cpuset")

@@ -261,7 +261,7 @@ SHUT = [("0.0.0.0", 8080, "tcp"), ("192.0.2.1", 8081, "tcp")]
 
 def test_every_operation_is_explained_and_performed(template: messages.Template, run_directory: Path) -> None:
     asked_for = wire(template, ip="10.77.0.9")
-    planned = stage._connecting("web", "owner 1 2", [asked_for], PUBLISHED, SHUT)
+    planned = stage._connecting("web", "owner 1 2", [asked_for], PUBLISHED, SHUT, ["eth0"])
     assert {operation.kind for operation in planned} == set(attach.PERFORM)
     planned += [Operation("LEASE", "10.77.0.2", "bridge"), Operation("PORT", "0.0.0.0", 80, "tcp")]
     planned += [Operation("NETWORK", "pyrun0", "10.77.0.1", 16)]
@@ -292,7 +292,7 @@ def test_a_port_is_closed_or_opened_by_its_address(template: messages.Template) 
     from pyrun.network import elements, firewall, nft
     from pyrun.network.publishing import shutting
 
-    planned = stage._connecting("web", "o 1 2", [wire(template)], PUBLISHED, SHUT)
+    planned = stage._connecting("web", "o 1 2", [wire(template)], PUBLISHED, SHUT, [])
     assert [(each.kind, *each.args) for each in planned if each.kind in ("CLOSE", "OPEN")] == [
         ("CLOSE", "0.0.0.0", 8080, "tcp"), ("OPEN", "::", 8080, "tcp"),
         ("CLOSE", "192.0.2.1", 8081, "tcp"), ("OPEN", "2001:db8::1", 8081, "tcp"),

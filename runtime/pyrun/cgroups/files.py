@@ -57,16 +57,25 @@ def _make(directory: str, mount: str, names: str) -> bool:
         if len(parent) <= len(mount):
             raise
         _make(parent, mount, names)
+        if "cpuset" in names.split(
+            ","
+        ):  # the kernel fills what is made below, quicker than we do among a thousand
+            put(f"{parent}/cgroup.clone_children", b"1")
         posix.mkdir(directory, 0o755)
     except FileExistsError:
         made = False
     if names == "unified":
         hand_down(parent)
-    if "cpuset" in names.split(","):
+    if "cpuset" in names.split(",") and not (made and len(parent) > len(mount) and _is_filled(directory)):
         for file in ("cpuset.cpus", "cpuset.mems"):
             if made or not paths.read(f"{directory}/{file}").strip():
                 put(f"{directory}/{file}", _inherited(parent, mount, file))
     return made
+
+
+def _is_filled(directory: str) -> bool:
+    """By cgroup.clone_children of the one above: the processors and the memory at once."""
+    return bool(paths.read(f"{directory}/cpuset.mems").strip())
 
 
 def _claim(directory: str) -> None:
@@ -78,7 +87,8 @@ def _claim(directory: str) -> None:
     except BlockingIOError:
         posix.close(fd)
         raise Conflict(
-            f"cgroup {directory} is being taken by another start", "linux.cgroupsPath is for one container alone"
+            f"cgroup {directory} is being taken by another start",
+            "linux.cgroupsPath is for one container alone",
         ) from None
 
 

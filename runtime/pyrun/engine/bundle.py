@@ -244,6 +244,7 @@ def _wire(options: Options, prepared: launch.Launch) -> None:
     request = {**prepared.job, "ports": option.requested(options, {}), "through_firewall": through}
     network.check(request)
     prepared.network = network.plan(request)
+    plans.without_ipv6(prepared.operations, prepared.network)
 
 
 def _window(process: dict[str, object]) -> tuple[int, int]:

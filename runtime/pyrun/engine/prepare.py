@@ -115,6 +115,7 @@ def prepare(
         prepared.keep_fds.append((program_fd, launch.CHILD_FD_SECCOMP))
     # last, since it claims an address, a name and ports: whatever fails before has nothing to give back
     prepared.network = network.plan(request)
+    plans.without_ipv6(prepared.operations, prepared.network)
     last = containers.undo_lines(
         str(request["id"]), str(request["keep"]), str(request["name"]), remove=bool(options.get("rm"))
     )

@@ -2,8 +2,7 @@
 
     PLANNER                                    KERNEL
     open /proc/<pid>/ns/net
-    setns there: new links without IPv6,
-      a netlink socket; setns back
+    setns there: a netlink socket; setns back        (new links have no IPv6: init's doing, or done here)
     RTM_NEWLINK ──────────────────────────►    veth in the bridge, its peer `eth0` born in the container
     one send through the inner socket ────►    lo up, eth0 up, addresses, default route
     RTM_GETLINK x3 ───────────────────────►    answers only after the ports forward: no first packet is lost
@@ -30,6 +29,7 @@ from pyrun.store import paths
 # Of an answer about a route: struct rtmsg of linux/rtnetlink.h.
 _ROUTE_TYPE_AT, _RTN_LOCAL = 7, 2
 _ADDRESS_TRIES = 2000
+BY_INIT = "init"
 
 
 class Attachment:
@@ -74,10 +74,11 @@ def netns_name(link: Attachment, path: str, owner: str) -> None:
     linux.mount(f"/proc/{link.pid}/ns/net", path, None, linux.MS_BIND)
 
 
-def enter(link: Attachment) -> None:
-    """A socket inside, and new links there without IPv6 (loopback keeps ::1)."""
+def enter(link: Attachment, ipv6: str = "") -> None:
+    """A socket inside, and new links there without IPv6 (loopback keeps ::1). ipv6: "init" where init sees to that."""
     with inside_of(link):
-        _conf6("default", "disable_ipv6", b"1")
+        if ipv6 != BY_INIT:
+            _conf6("default", "disable_ipv6", b"1")
         link.inner = messages.opened(messages.NETLINK_ROUTE)
 
 

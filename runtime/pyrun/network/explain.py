@@ -56,8 +56,7 @@ def _netns_name(operation: Operation) -> Explanation:
 
 
 def _netns_enter(operation: Operation) -> Explanation:
-    del operation
-    if not host.has_ipv6():
+    if operation.args or not host.has_ipv6():
         return ("enter the network namespace, and return with a socket of it", "", f"{_INSIDE} ip link")
     return (
         "enter the network namespace, where links that come are to have no IPv6, and return with a socket of it",

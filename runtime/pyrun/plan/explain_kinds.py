@@ -106,6 +106,19 @@ def simple(sentence: str, shell: str = "", see: str = "") -> Callable[[Operation
     return entry
 
 
+def _no_ipv6(operation: Operation) -> Explanation:
+    names = [str(each) for each in operation.args]
+    files = [f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6" for name in names or ["default"]]
+    sentence = (
+        f"see that {' and '.join(names)} came without IPv6" if names else "have no IPv6 on links that come"
+    )
+    return (
+        sentence,
+        "; ".join(f"echo 1 > {file}" for file in files),
+        f"nsenter -t {{pid}} -n cat {' '.join(files)}",
+    )
+
+
 def _fuse_overlay(operation: Operation) -> Explanation:
     from pyrun.store import overlay_kind
 
@@ -138,6 +151,7 @@ KINDS: dict[str, Callable[[Operation], Explanation]] = {
         "echo {1} > /proc/sys/{0}",
         "nsenter -t {pid} -n -i cat /proc/sys/{0}",
     ),
+    "NO_IPV6": _no_ipv6,
     "RLIMIT": _rlimit,
     "LOOPBACK_UP": simple(
         "switch the loopback interface on", "ip link set lo up", "nsenter -t {pid} -n ip addr show lo"

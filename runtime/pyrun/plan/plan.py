@@ -49,6 +49,16 @@ def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation
     ]
 
 
+def without_ipv6(operations: list[Operation], wired: dict[str, object]) -> None:
+    """Have init switch IPv6 off for the network plan's "no_ipv6", interfaces that the planner brings meanwhile: at once
+    for those that come, and when they are there for one that came before that."""
+    interfaces = wired["no_ipv6"]
+    if isinstance(interfaces, list) and interfaces:
+        last_wait = max(index for index, each in enumerate(operations) if each.kind == "WAIT_GO")
+        operations.insert(last_wait + 1, Operation("NO_IPV6", *interfaces))
+        operations.insert(0, Operation("NO_IPV6"))
+
+
 def _until_start(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     """`pyrun-oci`: what can be known now is found out now; `create` then waits."""
     look_up = process.plan_look_up(config, job) if job.get("oci") else []

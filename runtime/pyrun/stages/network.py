@@ -90,7 +90,7 @@ def _wired(request: Request, mode: str) -> NetworkPlan:
         from pyrun.network import drivers
 
         return _result(drivers.plan(request, _bridged))
-    return _bridged(request)
+    return _bridged(request, alone=True)
 
 
 def _shaped(request: Request) -> bool:
@@ -151,7 +151,8 @@ def _isolated(request: Request) -> NetworkPlan:
     )
 
 
-def _bridged(request: Request) -> NetworkPlan:
+def _bridged(request: Request, *, alone: bool = False) -> NetworkPlan:
+    """alone: no other drivers' interfaces beside them."""
     dry_run = bool(request["dry_run"])
     netfilter = messages.opened(messages.NETLINK_NETFILTER)
     templates, made = _standing_all(request, netfilter, dry_run=dry_run)
@@ -169,12 +170,14 @@ def _bridged(request: Request) -> NetworkPlan:
     except BaseException:
         endpoint.release(taken, owner)
         raise
+    silent = _silent(request, wires) if alone else []
     return _result(
         {
             "owner": owner,
             "claims": taken,
             "before": made + _reserved(wires, published),
-            "outside": _connecting(name, owner, wires, published, shut),
+            "outside": _connecting(name, owner, wires, published, shut, silent),
+            "no_ipv6": silent,
             "undo": wiring.undo(request, templates, wires, published, owner),
             "wires": wires,
             "ports": published,
@@ -184,6 +187,14 @@ def _bridged(request: Request) -> NetworkPlan:
             **_told_of_first(request, wires, templates),
         }
     )
+
+
+def _silent(request: Request, wires: list[endpoint.Wire]) -> list[str]:
+    """The interfaces for which init switches IPv6 off. None where some have it or init first waits for its identity:
+    then it is the planner's to do."""
+    if request.get("early") or any(wire["address6"] for wire in wires):
+        return []
+    return [str(wire["ifname"]) for wire in wires]
 
 
 def _standing_all(
@@ -206,12 +217,13 @@ def _connecting(
     wires: list[endpoint.Wire],
     published: list[ports.Port],
     shut: list[publication.Closed] | None,
+    no_ipv6: list[str],
 ) -> list[Operation]:
     """Everything that is done once there is a namespace, in order."""
     default, default6 = (endpoint.first_for(wires, key) for key in ("gateway", "gateway6"))
     return [
         Operation("NETNS_NAME", netns.path(name), owner),
-        Operation("NETNS_ENTER"),
+        Operation("NETNS_ENTER", *([attach.BY_INIT] if no_ipv6 else [])),
         Operation("LINK_UP", "lo"),
         *[each for wire in wires for each in endpoint.operations(wire, name, default, default6)],
         *publication.operations(wires, published, default or default6 or wires[0], shut),
@@ -269,9 +281,9 @@ def _operations(planned: NetworkPlan, key: str) -> list[Operation]:
 
 
 _NOTHING: NetworkPlan = {
-    "owner": "", "claims": [], "before": [], "outside": [], "undo": [], "wires": [], "address": "", "address6": "",
-    "gateway": "", "prefix": 0, "mac": "", "mtu": 0, "ports": [], "resolv": [], "templates": {}, "netfilter": None,
-    "program": "",
+    "owner": "", "claims": [], "before": [], "outside": [], "no_ipv6": [], "undo": [], "wires": [], "address": "",
+    "address6": "", "gateway": "", "prefix": 0, "mac": "", "mtu": 0, "ports": [], "resolv": [], "templates": {},
+    "netfilter": None, "program": "",
 }  # fmt: skip
 
 
