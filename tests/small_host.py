@@ -138,6 +138,8 @@ class Container(Namespace):
         self.identifier = str(planned["owner"])[:64]
         self.address, self.address6 = str(planned["address"]), str(planned["address6"])
         self.link = "pyv" + str(planned["owner"])[:12]
+        if planned["no_ipv6"]:  # csrc/init.c does that
+            self.run(Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text, "1")
 
     def stop(self) -> None:
         self.end()

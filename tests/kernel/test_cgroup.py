@@ -34,6 +34,26 @@ class Place:
         self.children: list[subprocess.Popen[bytes]] = []
 
     def make(self) -> None:
+        """As a start does, which is a process of its own: what it claims is free with its end. Raises Conflict."""
+        read_fd, write_fd = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._make()
+                os._exit(0)
+            except Conflict as error:
+                os.write(write_fd, error.message.encode())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(write_fd)
+        with os.fdopen(read_fd) as said:
+            message = said.read()
+        assert os.waitpid(pid, 0)[1] == 0
+        if message:
+            raise Conflict(message)
+
+    def _make(self) -> None:
         for (names, directory), (_, mount, _) in zip(self.groups, self.hierarchies, strict=True):
             files.make(
                 directory, mount, names if layout.is_v2(self.hierarchies) or names != "unified" else ""

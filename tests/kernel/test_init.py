@@ -193,6 +193,24 @@ def test_a_sysctl_path_cannot_climb(run: Callable[..., Report]) -> None:
     assert failed is not None
 
 
+def test_ipv6_is_off_for_links_that_come_and_for_one_that_was_there(
+    run: Callable[..., Report], tmp_path: Path
+) -> None:
+    """lo stands for one that came before; what is not there is nothing to complain of."""
+    conf = "/proc/sys/net/ipv6/conf"
+    plan = rooted(
+        tmp_path, Operation("NO_IPV6"), Operation("NO_IPV6", "lo", "eth0"),
+        Operation("MOUNT", "/proc", "proc", "proc", 0, ""), Operation("PIVOT"), Operation("ENVIRONMENT"),
+        Operation("EXECUTE", "/bin/grep", "", *[f"{conf}/{name}/disable_ipv6" for name in ("default", "lo", "all")]),
+    )  # fmt: skip
+    seen = run(plan, flags=MOUNTS | linux.CLONE_NEWNET)[3].decode().split()
+    assert seen == [
+        f"{conf}/default/disable_ipv6:1",
+        f"{conf}/lo/disable_ipv6:1",
+        f"{conf}/all/disable_ipv6:0",
+    ]
+
+
 def test_identity_and_capabilities(run: Callable[..., Report], tmp_path: Path) -> None:
     plan = rooted(
         tmp_path, Operation("MOUNT", "/proc", "proc", "proc", 0, ""), Operation("PIVOT"), Operation("BOUNDING", 1 << 5),

@@ -21,7 +21,7 @@ MUCH = [
 ]  # fmt: skip
 
 # Nothing in a shell does these, or nothing is to be seen; every other kind has both.
-NO_SHELL = {"GUARD", "LEASE", "PORT", "COMMIT", "RESOLVER", "WAIT_GO", "SECCOMP"}
+NO_SHELL = {"GUARD", "LEASE", "PORT", "COMMIT", "RESOLVER", "WAIT_GO", "SECCOMP", "NETNS_ENTER"}
 NO_SEE = {"WAIT_GO"}
 
 

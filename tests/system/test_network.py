@@ -36,6 +36,23 @@ def fetch(address: str, at: str = "", tries: int = 20) -> str:
     return ""
 
 
+def test_a_container_without_ipv6(pyrun: Pyrun) -> None:
+    """However the links of several networks come in time: none ever had it, and loopback keeps its address."""
+    pyrun.ok("network", "create", "second")
+    conf = "/proc/sys/net/ipv6/conf"
+    command = [
+        "sh",
+        "-c",
+        f"cd {conf}; grep '' default/disable_ipv6 *[a-z][0-9]/disable_ipv6; cat /proc/net/if_inet6",
+    ]
+    networks = ("--net=bridge", "--net=second:ifname=lan7")
+    for _ in range(20):
+        *switches, address = pyrun.ok("run", "--rm", *networks, "busybox", *command).splitlines()
+        assert switches == [f"{each}/disable_ipv6:1" for each in ("default", "eth0", "lan7")]
+        assert address.split() == ["0" * 31 + "1", "01", "80", "10", "80", "lo"]
+    pyrun.ok("network", "rm", "second")
+
+
 def test_a_container_reaches_gateway_neighbours_and_the_internet(
     pyrun: Pyrun, internet: SimpleNamespace
 ) -> None:
