@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -35,7 +36,7 @@
 #define COPY_FLAGS (MFD_CLOEXEC | MFD_ALLOW_SEALING)
 #define MFD_EXECUTABLE 16 /* MFD_EXEC of Linux 6.3, where sysctl vm.memfd_noexec may ask for it */
 
-enum { PATH_SIZE = 4096, FAILED = 125 };
+enum { PATH_SIZE = 4096, FAILED = 125, FILES_LEAST = 32 };
 
 static int fail(const char *what, const char *path) {
     dprintf(2, "pyrun: %s %s: %s\n", what, path, strerror(errno));
@@ -154,6 +155,15 @@ static int drop_capabilities(int may_admit) {
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+/* With fewer the planner could not even tell what is wrong: for that it opens files, too. */
+static int may_open_enough(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= FILES_LEAST) return 1;
+    dprintf(2, "pyrun: the limit of open files is %d, and %d are needed\nhint: ulimit -n 1024\n", (int)files.rlim_cur,
+            FILES_LEAST);
+    return 0;
+}
+
 extern char **environ;
 
 int launcher_main(int argc, char **argv) {
@@ -165,6 +175,7 @@ int launcher_main(int argc, char **argv) {
     const char *command = slash ? slash + 1 : argc > 0 ? argv[0] : "pyrun";
     int status = strcmp(command, "pyrun-oci") == 0 ? quick_main(argc, argv) : become_own_root(argv) ?: -1;
     if (status >= 0 || (status = hand_main(argc, argv)) >= 0) return status;
+    if (!may_open_enough()) return FAILED;
     if (own_directory(environment) < 0) return fail("cannot read", "/proc/self/exe");
     snprintf(python, sizeof python, "%.4000s/python3", environment);
     *strrchr(environment, '/') = '\0';

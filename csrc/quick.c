@@ -243,17 +243,26 @@ static const char *default_root(void) {
     return path;
 }
 
+/* Nothing is going to be written to it, but who named one expects it to be there, or an error. */
+static int log_is_fine(const char *log, const char *format) {
+    if (*format && strcmp(format, "text") != 0 && strcmp(format, "json") != 0) return 0;
+    int fd = log && *log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : 0;
+    if (fd > 0) close(fd);
+    return fd >= 0;
+}
+
 int quick_main(int argc, char **argv) {
-    const char *root = default_root(), *found;
+    const char *root = default_root(), *found, *log = NULL, *format = "";
     int at = 1;
     while (at < argc && argv[at][0] == '-') {
         if ((found = value_of(argv, &at, "--root"))) root = found;
-        else if (value_of(argv, &at, "--log") || value_of(argv, &at, "--log-format")) continue;
+        else if ((found = value_of(argv, &at, "--log"))) log = found;
+        else if ((found = value_of(argv, &at, "--log-format"))) format = found;
         else if (strcmp(argv[at], "--systemd-cgroup") == 0) at++;
         else return NOT_HERE;
     }
     int left = argc - at;
-    if (!root || *root != '/' || left < 2) return NOT_HERE;
+    if (!root || *root != '/' || left < 2 || !log_is_fine(log, format)) return NOT_HERE;
     const char *command = argv[at], *last = argv[argc - 1];
     if (strcmp(command, "start") == 0 && left == 2) return start(root, last);
     if (strcmp(command, "state") == 0 && left == 2) return state(root, last);

@@ -104,6 +104,7 @@ _HINTS: dict[tuple[str, int], str] = {
     ): "a link or address of that name exists; `pyrun system reconcile` removes leftovers",
     ("network", errno.EOPNOTSUPP): "this kernel lacks veth or bridge support",
     ("rootfs", errno.EPERM): "mounts need CAP_SYS_ADMIN, device nodes CAP_MKNOD; see `pyrun info`",
+    ("process", errno.ENOENT): "name a directory that the container has",
     ("process", errno.EPERM): "raising a limit needs CAP_SYS_RESOURCE; see `pyrun info`",
     ("security", errno.EPERM): "a capability asked for is not held by pyrun itself; see `pyrun info`",
 }

@@ -49,7 +49,7 @@ BAD_OPTIONS = {
     "--stop-signal=FOO": "FOO", "--stop-signal=99": "99", "--stop-timeout=soon": "soon",
     "-u=nobody-here": "nobody-here",
     "-u=1:2:3": "2:3", "--group-add=nope": "nope", "-m=lots": "lots", "-m=1": "--memory", "-m=-5m": "-5m",
-    "-m=1x": "1x",
+    "-m=1x": "1x", "--label==x": "the key is empty",
     "-m=": "=", "-m=5 m": "5 m", "-m=1e9": "1e9", "-m=99999999999g": "--memory", "--cpus=many": "many",
     "--cpus=-1": "-1",
     "--cpus=nan": "nan", "--cpus=inf": "inf", "--cpus=1,5": "1,5", "--pids-limit=few": "few",

@@ -45,7 +45,8 @@ def test_environment(pyrun: Pyrun, box: str, tmp_path: Path) -> None:
 
 def test_working_directory(pyrun: Pyrun, box: str) -> None:
     assert (inside(pyrun, "pwd"), inside(pyrun, "pwd", "-w", "/etc")) == ("/tmp", "/etc")
-    assert "/nosuch" in pyrun.fails(125, "exec", "-w", "/nosuch", "box", "pwd")
+    failed = pyrun.fails(125, "exec", "-w", "/nosuch", "box", "pwd")
+    assert "/nosuch" in failed and "hint: name a directory that the container has" in failed
     assert "not an absolute path" in pyrun.fails(125, "exec", "-w", "etc", "box", "pwd")
 
 
@@ -147,6 +148,13 @@ def test_restrictions_are_the_containers(pyrun: Pyrun, options: list[str]) -> No
     pyrun.ok(*SPAWN, *options, "busybox", "sh", "-c", f"{script}; exec sleep 600")
     seen = inside(pyrun, script)
     assert pyrun.ok("logs", "box") == seen and len(seen.splitlines()) >= 13
+
+
+def test_added_groups_are_the_containers_whoever_it_is(pyrun: Pyrun) -> None:
+    pyrun.ok(*SPAWN, "--group-add", "44", "--group-add", "daemon", "busybox", "sleep", "600")
+    for user, groups in (("1000", "0 1 44"), ("1000:7", "1 7 44"), ("www-data", "1 33 44")):
+        found = pyrun.ok("exec", "-u", user, "box", "id", "-G").split()
+        assert sorted(found, key=int) == groups.split(), user
 
 
 def test_seccomp_is_enforced(pyrun: Pyrun, box: str) -> None:

@@ -46,6 +46,20 @@ def six(lab: None) -> Iterator[None]:
         yield
 
 
+def test_ports_of_a_container_on_internal_networks_alone(pyrun: Pyrun) -> None:
+    """Ignored, as is said: nobody tells of them afterwards."""
+    pyrun.ok("network", "create", "--internal", "lonely")
+    done = pyrun("run", "-d", "--name", "box", "--net=lonely", "-p", "8080:80", "busybox", "sleep", "600")
+    assert (
+        done.returncode == 0
+        and "ports are ignored: every network of the container is internal" in done.stderr
+    )
+    assert pyrun.ok("port", "box") == ""
+    assert json.loads(pyrun.ok("ps", "--format", "json"))["Ports"] == ""
+    pyrun.ok("rm", "-f", "box")
+    pyrun.ok("network", "rm", "lonely")
+
+
 def test_an_internal_network(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     """Its containers get no route out; one that makes itself one gets no further, not even by published ports."""
     pyrun.ok("network", "create", "--internal", "inner")

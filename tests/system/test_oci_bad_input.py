@@ -626,3 +626,13 @@ def test_a_log_that_cannot_be_had(oci: Oci) -> None:
         done = oci("--log", path, "create", "--bundle", str(oci.bundle), "bad")
         assert done.status == 1 and f"open {path}: " in done.err, done
     assert threading.active_count() == 1 and not list(oci.root.iterdir())
+    oci.create("good")  # what the launcher serves by itself is no exception
+    for words in (("state", "good"), ("kill", "good", "TERM"), ("start", "good"), ("delete", "good")):
+        done = oci("--log", "/no/such/log", *words)
+        assert done.status == 1 and "open /no/such/log: " in done.err, done
+        done = oci("--log-format", "xml", *words)
+        assert done.status == 1 and "invalid log-format: xml" in done.err, done
+    log = oci.directory / "empty.log"
+    assert oci("--log", str(log), "--log-format", "json", "state", "good").status == 0
+    assert log.read_text() == "" and oci.state("good")["status"] == "created"
+    oci.gone("good")

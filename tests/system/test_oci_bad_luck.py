@@ -552,6 +552,21 @@ def test_a_root_with_a_long_path(oci: Oci, length: int) -> None:
     assert oci("delete", "--force", "box", root=root).status == 0
 
 
+def test_an_id_as_long_as_a_file_name_can_be(oci: Oci) -> None:
+    oci.linux["cgroupsPath"] = "/hostile/long"
+    oci.write()
+    for name, fits in (("x" * 255, True), ("x" * 256, False)):
+        before = oci.picture()
+        done = oci("create", "--bundle", str(oci.bundle), name)
+        assert (done.status == 0) is fits, done
+        if fits:
+            assert oci.state(name)["status"] == "created"
+            oci.gone(name)
+        else:
+            assert "file name too long" in message_of(done)
+        oci.unchanged(before)
+
+
 def test_a_root_with_a_path_that_is_too_long(oci: Oci) -> None:
     oci.write()
     root = oci.directory

@@ -91,6 +91,14 @@ def test_device_nodes_work_and_others_do_not(pyrun: Pyrun) -> None:
     assert done.stderr.count("Operation not permitted") == 2
 
 
+def test_a_mount_in_the_place_of_a_device(pyrun: Pyrun, tmp_path: Path) -> None:
+    """What the caller mounts is there, and so are the other devices."""
+    (tmp_path / "given").write_text("mine")
+    script = "cat /dev/null; test -c /dev/zero -a -c /dev/tty && echo others"
+    options = ("--rm", "--net=none", "-v", f"{tmp_path}/given:/dev/null")
+    assert pyrun.ok("run", *options, "busybox", "sh", "-c", script) == "mineothers"
+
+
 def test_mount_options_are_dockers(pyrun: Pyrun) -> None:
     script = "grep -E ' (/proc|/dev|/dev/pts|/dev/mqueue|/dev/shm|/sys) .* - ' /proc/self/mountinfo"
     seen = {}

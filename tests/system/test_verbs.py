@@ -242,6 +242,23 @@ def test_several_remove_one_container_at_once(pyrun: Pyrun, force: bool) -> None
         assert not list((pyrun.root / "containers").iterdir()) and not list((pyrun.root / "names").iterdir())
 
 
+def test_images_by_a_pattern(pyrun: Pyrun) -> None:
+    """As a shell's file names: a star does not go beyond a slash; with the tag or without."""
+    for pattern, found in (("bus*", 1), ("*sybo?:*", 1), ("busybox:l[a-m]test", 1), ("*:latest", 1), ("*/bus*", 0),
+                           ("us*", 0), ("bus*:1", 0)):  # fmt: skip
+        assert len(pyrun.ok("images", "-q", pattern).split()) == found, pattern
+
+
+def test_a_start_with_few_descriptors(pyrun: Pyrun) -> None:
+    """The reason is the limit, and its remedy is told."""
+    words = ["run", "--rm", "--net=none", "busybox", "true"]
+    few = ["sh", "-c", 'ulimit -Sn 10; exec "$@"', "sh", str(pyrun.binary), *words]
+    done = subprocess.run(few, env=pyrun.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        125, "pyrun: the limit of open files is 10, and 32 are needed\nhint: ulimit -n 1024\n"
+    )  # fmt: skip
+
+
 def test_verbs_on_several_tell_the_remedy(pyrun: Pyrun) -> None:
     begin(pyrun, "aa")
     assert pyrun.fails(1, "rm", "aa").endswith("hint: stop it first, or use `pyrun rm -f`")

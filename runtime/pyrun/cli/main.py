@@ -131,12 +131,15 @@ def _remedy(number: int, path: str) -> str:
     """What to do about an error of the system; "" for one that says nothing about the machine."""
     import errno
 
-    if number == errno.ENOSPC:
-        return "the file system is full: see `df` and `df -i`; `pyrun rm` and `pyrun rmi` make room"
-    if number == errno.EDQUOT:
-        return "the quota is used up: see `quota`; `pyrun rm` and `pyrun rmi` make room"
-    if number == errno.EIO:
-        return "the device failed: see dmesg"
+    remedies = {
+        errno.ENOSPC: "the file system is full: see `df` and `df -i`; `pyrun rm` and `pyrun rmi` make room",
+        errno.EDQUOT: "the quota is used up: see `quota`; `pyrun rm` and `pyrun rmi` make room",
+        errno.EMFILE: "more files have to be open at once: ulimit -n 1024",
+        errno.ENFILE: "more files have to be open on this host: sysctl fs.file-max",
+        errno.EIO: "the device failed: see dmesg",
+    }
+    if number in remedies:
+        return remedies[number]
     for variable in ("PYRUN_ROOT", "PYRUN_RUNROOT"):
         place = posix.environ.get(variable.encode(), b"").decode("utf-8", "surrogateescape").rstrip("/")
         if place and (path == place or path.startswith(f"{place}/")):

@@ -200,7 +200,7 @@ def _record(options: Options, prepared: launch.Launch) -> bytes:
     """container.json: as an image's, without a resolv.conf that would follow its networks; that is the bundle's."""
     from . import prepare
 
-    unsaid = dict.fromkeys(("image", "image_id", "hostname", "stop_signal", "ports"), "")
+    unsaid = dict.fromkeys(("image", "image_id", "hostname", "stop_signal", "ports", "labels"), "")
     record = prepare.record(options, {**prepared.job, **unsaid}, prepared) | {"rm": True}
     del record["resolv"]
     return dumps(record).encode("utf-8", "surrogateescape")

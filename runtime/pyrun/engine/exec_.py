@@ -74,7 +74,8 @@ def _config(
         given = values.environment_file(str(path)) + given
     root = f"/proc/{pid}/root"
     if options.get("user"):
-        found = users.resolve(str(options["user"]), [], [root])
+        added = container.get("group_add")  # of `run`: whoever it is, they are the container's
+        found = users.resolve(str(options["user"]), added if isinstance(added, list) else [], [root])
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
         merged["HOME"] = f"HOME={found['home']}"
         if boot.rootless_uid() >= 0:

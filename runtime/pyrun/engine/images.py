@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from pyrun.errors import ImageError, UsageError
 from pyrun.notice import say
 from pyrun.store import image_removal, image_writer, images, layers, references
@@ -11,9 +13,11 @@ def rows(name: str = "") -> list[dict[str, object]]:
     """One dict a name, newest image first: repository, tag, digest, id, created (RFC 3339), size_bytes, names,
     platform. An image without a name has repository and tag "<none>".
 
-    name: only that repository, or that repository and tag. Raises UsageError.
+    name: only that repository, or that repository and tag; * ? and [...] mean what they mean in a shell's file names.
+    Raises UsageError.
     """
-    wanted = references.parse(name) if name else None
+    pattern = any(sign in name for sign in "*?[")
+    wanted = references.parse(name) if name and not pattern else None
     by_image: dict[str, list[str]] = {identifier: [] for identifier in images.identifiers()}
     for full, identifier in image_writer.all_references().items():
         if identifier in by_image:
@@ -21,7 +25,7 @@ def rows(name: str = "") -> list[dict[str, object]]:
     found = []
     for identifier, names in by_image.items():
         for full in names or [""]:
-            if wanted and not _matches(full, wanted, name):
+            if (wanted and not _matches(full, wanted, name)) or (pattern and not _is_like(full, name)):
                 continue
             row = _row(identifier, full, names)
             if row:
@@ -37,6 +41,18 @@ def _matches(full: str, wanted: references.Reference, text: str) -> bool:
         return False
     tagged = ":" in text.rpartition("/")[2] or "@" in text
     return not tagged or has.full == wanted.full
+
+
+def _is_like(full: str, pattern: str) -> bool:
+    """Whether the name as it is shown, with its tag or without, is one of the pattern's."""
+    if not full:
+        return False
+    reference = references.parse(full)
+    shown = [references.familiar(each) for each in (full, f"{reference.domain}/{reference.path}")]
+    parts = pattern.split("/")
+    return any(
+        text.count("/") == len(parts) - 1 and all(map(fnmatchcase, text.split("/"), parts)) for text in shown
+    )
 
 
 def _row(identifier: str, full: str, names: list[str]) -> dict[str, object] | None:

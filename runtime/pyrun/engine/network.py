@@ -11,6 +11,7 @@ from pathlib import Path
 from pyrun import boot
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.network import claims, leases, netns
+from pyrun.spec import values
 from pyrun.store import paths
 
 Row = dict[str, object]
@@ -50,7 +51,7 @@ def create(name: str, options: Options) -> str:
     given = {key: value for key, _, value in pairs}
     same = ("driver", "subnets", "gateways", "ranges", "internal", "ipv6", "isolate", "icc")
     wanted = {key: options[key] for key in same}
-    labels = dict(str(text).partition("=")[::2] for text in options["label"])  # type: ignore[attr-defined]
+    labels = values.labels([str(text) for text in options["label"]])  # type: ignore[attr-defined]
     more = {
         "name": name,
         "mtu": options["mtu"],

@@ -61,6 +61,7 @@ def request(options: Options, image: dict[str, object], name: str, command: list
         "net_fault": options.get("net_fault"),
         "dry_run": False,
         "stop_signal": options.get("stop_signal") or _config_value(image, "StopSignal"),
+        "labels": values.labels(_texts(options, "label")),
     }
 
 
@@ -228,11 +229,12 @@ def record(options: Options, request: dict[str, object], prepared: launch.Launch
         "detach": bool(options.get("detach")),
         "network": ",".join([str(each["network"]) for each in request["endpoints"]]) or _mode(request),  # type: ignore[attr-defined]
         "networks": wired.get("wires") or [],
-        "ports": [list(entry) for entry in wired.get("ports") or request["ports"]],  # type: ignore[attr-defined]
+        "ports": [list(entry) for entry in wired.get("ports") or []],  # type: ignore[attr-defined]
         "address": wired.get("address", ""),
         "mac": wired.get("mac", ""),
-        "labels": dict(text.partition("=")[::2] for text in _texts(options, "label")),
+        "labels": request["labels"] or {},
         "stop_timeout": options.get("stop_timeout"),
+        "group_add": _texts(options, "group_add"),
         "net_rate": options.get("net_rate"),
         "net_fault": options.get("net_fault"),
     }

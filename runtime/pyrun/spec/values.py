@@ -258,6 +258,7 @@ def names_in_hosts(host: str) -> str:
 
 def environment_file(path: str) -> list[str]:
     """--env-file: NAME=VALUE or NAME lines; `#` begins a comment line. Of at most ENVIRONMENT_FILE_BYTES."""
+    hint = "give a file of NAME=VALUE lines"
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         text = b""
@@ -271,11 +272,9 @@ def environment_file(path: str) -> list[str]:
             )
         lines = text.decode("utf-8").splitlines()
     except OSError as error:
-        raise UsageError(
-            f"--env-file {path!r}: {error.strerror}", "give a file of NAME=VALUE lines"
-        ) from None
+        raise UsageError(f"--env-file {path!r}: {error.strerror}", hint) from None
     except UnicodeDecodeError:
-        raise UsageError(f"--env-file {path!r}: not UTF-8", "give a file of NAME=VALUE lines") from None
+        raise UsageError(f"--env-file {path!r}: not UTF-8", hint) from None
     return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -291,3 +290,11 @@ def environment(items: list[str], option: str) -> list[str]:
         elif (value := posix.environ.get(name.encode("utf-8", "surrogateescape"))) is not None:
             result.append(f"{name}={value.decode('utf-8', 'surrogateescape')}")
     return result
+
+
+def labels(words: list[str]) -> dict[str, str]:
+    """--label KEY[=VALUE]. Raises UsageError."""
+    found = dict(word.partition("=")[::2] for word in words)
+    if "" in found:
+        raise UsageError(f"--label ={found['']}: the key is empty", "KEY=VALUE or KEY")
+    return found

@@ -87,7 +87,7 @@ def plan_devices(config: dict[str, object], job: dict[str, object]) -> list[Oper
         if normal_path(device["path"]) != "/dev/ptmx" and not (bound and device["path"][:5] == "/dev/")
     ]
     operations = []
-    taken = {device["path"] for device in given}
+    taken = {device["path"] for device in given} | _mounted_on(config)
     for path, kind, major, minor, mode in () if bound else defaults.DEVICES:
         if path not in taken:
             operations.append(Operation("DEVICE", path, _KINDS[kind] | mode, major, minor, 0, 0, path))
@@ -99,6 +99,12 @@ def plan_devices(config: dict[str, object], job: dict[str, object]) -> list[Oper
         elif link != "/dev/core" or paths.exists("/proc/kcore"):
             operations.append(Operation("SYMLINK", link, target))
     return operations
+
+
+def _mounted_on(config: dict[str, object]) -> set[str]:
+    """Destinations of mounts: what is there already is the caller's wish, as with runc."""
+    mounts = config.get("mounts")
+    return {str(mount["destination"]) for mount in mounts} if isinstance(mounts, list) else set()
 
 
 def _device(device: dict[str, int]) -> Operation:

@@ -179,7 +179,9 @@ def begin(run_dir: str, undo: list[str]) -> int:
     Raises Conflict when a container of this id exists.
     """
     parent, _, identifier = run_dir.rpartition("/")
-    staging = f"{paths.staging(parent)}/{identifier}.{posix.getpid()}"
+    staging = (
+        f"{paths.staging(parent)}/{identifier[:200]}.{posix.getpid()}"  # a file name has room for 255 bytes
+    )
     paths.make(staging)
     paths.make(parent)
     try:
