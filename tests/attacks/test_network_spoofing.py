@@ -140,6 +140,13 @@ def advertises_a_router_in_pieces(place: Place) -> list[bytes]:
     return [of(place, frames.IPV6, piece) for piece in frames.fragments(packet, 1)]
 
 
+def echo_on_the_link(place: Place) -> list[bytes]:
+    """Under an address that is in no policy, with something to tell."""
+    source, target = (frames.link_local(each.mac) for each in (place.evil, place.victim))
+    told = frames.icmpv6(source, target, 128, bytes(4) + MARK)
+    return [of(place, frames.IPV6, told, place.victim.mac)]
+
+
 def sends_elsewhere(place: Place) -> list[bytes]:
     told = frames.redirect(
         place.evil.address6, place.victim.address6, place.evil.address6, place.yard.gateway6
@@ -174,6 +181,7 @@ NO_SWITCH = "no spanning tree, no pause frames: a container is no switch"
 OWN_MAC = "under its own MAC alone"
 OF_THE_LINK = "its address of the link is for looking for neighbours"
 WHOLE = "and nothing in pieces, whose kind cannot"
+NEIGHBOURS = "and nothing else, which would be past every egress policy"
 OWN6 = "under its own addresses alone"
 OWN_ARP = "an ARP sender tells its own address"
 
@@ -194,8 +202,9 @@ ATTACKS = {
     "ND: the victim is here": Attack(
         answers_for_the_victim, host_is_fooled6, ("it answers for its own addresses alone",)),
     "ND: the victim asks from here": Attack(asks_as_the_victim, host_is_fooled6, (OWN6,)),
-    "ND: a router": Attack(advertises_a_router, arrives, (NO_ROUTER, OWN6)),
-    "ND: a router, in pieces": Attack(advertises_a_router_in_pieces, arrives, (OWN6, OF_THE_LINK, WHOLE)),
+    "ND: a router": Attack(advertises_a_router, arrives, (NO_ROUTER, OWN6, NEIGHBOURS)),
+    "ND: a router, in pieces": Attack(advertises_a_router_in_pieces, arrives, (OWN6, OF_THE_LINK, WHOLE, NEIGHBOURS)),
+    "ICMPv6: an echo past an egress policy": Attack(echo_on_the_link, arrives, (NEIGHBOURS,)),
     "ND: a better way": Attack(sends_elsewhere, arrives, ("nor does it send anybody elsewhere",)),
 }  # fmt: skip
 

@@ -33,6 +33,16 @@ _EARLY = -300
 _ICMPV6, _UDP = 58, 17
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 
+# What ICMPv6 is for between neighbours: RFC 4861, RFC 3810. A container is no router (134, 137).
+_OF_THE_LINK = (
+    (135, "looks for neighbours"),
+    (136, "answers neighbours"),
+    (133, "looks for routers"),
+    (143, "joins and leaves groups"),
+    (131, "joins a group (the older way)"),
+    (132, "leaves a group (the older way)"),
+)
+
 Rule = tuple[str, list[Part], str]
 
 CHAINS: tuple[tuple[str, int | None, int], ...] = (
@@ -41,6 +51,7 @@ CHAINS: tuple[tuple[str, int | None, int], ...] = (
     ("check_ipv4", None, 0),
     ("check_ipv6", None, 0),
     ("check_icmpv6", None, 0),
+    ("on_the_link", None, 0),
     ("entrance", None, 0),
     ("prerouting", nft.PREROUTING, _EARLY),
     ("forward", nft.FORWARD, _EARLY),
@@ -73,10 +84,14 @@ def rules() -> Iterator[Rule]:
         yield "forward", [
             meta(one), lookup(names.MUTE), interface(other, "pyv*"), _DROP
         ], "an egress policy, where the kernel shows no bridged frames to the rules"  # fmt: skip
+    yield "forward", [
+        _is(_IPV6), interface("iifname", "pyv*"), *_link_local(), goto("on_the_link")
+    ], "what a container says to its neighbours by its address of the link"  # fmt: skip
     yield from _links()
     yield from _arp()
     yield from _ipv4()
     yield from _ipv6()
+    yield from _on_the_link()
 
 
 def _entrance() -> Iterator[Rule]:
@@ -153,6 +168,14 @@ def _ipv6() -> Iterator[Rule]:
 
 def _link_local() -> list[Part]:
     return [payload(1, 8, 2), masked(b"\xff\xc0"), compare(b"\xfe\x80")]
+
+
+def _on_the_link() -> Iterator[Rule]:
+    """No egress policy knows the address that an interface gives itself."""
+    yield "on_the_link", [_UNPINNED, _ACCEPT], _NOBODYS
+    for kind, what in _OF_THE_LINK:
+        yield "on_the_link", [payload(2, 0, 1), compare(bytes([kind])), _ACCEPT], f"it {what}"
+    yield "on_the_link", [_DROP], "and nothing else, which would be past every egress policy"
 
 
 def _icmpv6() -> Iterator[Rule]:
