@@ -14,6 +14,7 @@
  *   unlink-if PATH CONTENT  only if its first line is CONTENT
  *   rmtree DIR              see remove.c
  *   kill-noted PATH         the process whose "PID START-TIME" is the file's first line: a network's helper
+ *   flows6 SIDE ADDRESS PROTOCOL PORT  forget these tracked flows, see flows.c
  *   netlink FAMILY HEX      send these messages, see what they answered
  *   finish PROGRAM FILE     `PROGRAM system finish FILE`, unless FILE is gone: for what is Python's, as CNI's plugins
  *   also PATH               the list in that file, if there is one: what was connected or published later
@@ -43,6 +44,7 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 65536
+#define FIELDS_MAX 5
 #define EXIT_LOCKED 75 /* EX_TEMPFAIL: somebody else is at it */
 #define ANSWER_TIMEOUT_S 2
 #define END_TIMEOUT_MS 2000
@@ -285,6 +287,7 @@ static const struct operation {
     {"unlink-if", 3, do_unlink_if},
     {"rmtree", 2, do_rmtree},
     {"kill-noted", 2, do_kill_noted},
+    {"flows6", 5, forget_flows6},
     {"netlink", 3, do_netlink},
     {"finish", 3, do_finish},
     {"also", 2, NULL},
@@ -324,14 +327,14 @@ static int run_also(const char *path) {
 
 /* One line; returns how much of it failed: 0, 1, or of `also` the number of lines. */
 static int execute(char *line, int *skipping) {
-    char *fields[3];
+    char *fields[FIELDS_MAX];
     if (!*line || *line == '#') return 0;
-    int count = split(line, fields, 3);
+    int count = split(line, fields, FIELDS_MAX);
     if (strcmp(fields[0], "end") == 0) *skipping = 0;
     if (*skipping) return 0;
     const struct operation *operation = find(fields[0]);
     const char *subject = count > 1 ? fields[1] : "";
-    int is_path = operation && operation->run != do_netlink && operation->fields > 1;
+    int is_path = operation && operation->fields > 1 && operation->run != do_netlink && operation->run != forget_flows6;
     if (!operation || count != operation->fields || (is_path && (*subject != '/' || !subject[1]))) {
         complain("undo: not understood:", fields[0], 0);
         return 1;

@@ -7,6 +7,7 @@ int undo_run(int fd); /* execute the list in this file; returns how many operati
 int remove_tree(const char *path);    /* 0 or -errno; see remove.c */
 int remove_cgroups(const char *path); /* the cgroup and those below it */
 int kill_cgroups(const char *path);
+int forget_flows6(char **fields); /* see flows.c */
 int remove_directory(const char *path);
 
 #endif

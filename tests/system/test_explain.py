@@ -22,7 +22,7 @@ MUCH = [
 
 # Nothing in a shell does these, or nothing is to be seen; every other kind has both.
 NO_SHELL = {"GUARD", "LEASE", "PORT", "COMMIT", "RESOLVER", "WAIT_GO", "SECCOMP", "NETNS_ENTER"}
-NO_SEE = {"WAIT_GO"}
+NO_SEE = {"WAIT_GO", "ANNOUNCE"}
 
 
 def plan(pyrun: Pyrun, *options: str, how: str = "--dry-run") -> list[dict[str, str]]:
@@ -129,8 +129,48 @@ def test_the_undo_list_is_the_one_that_is_written(pyrun: Pyrun) -> None:
 def test_explain_runs_it_too(pyrun: Pyrun) -> None:
     done = pyrun("run", "--rm", "--explain", "--net=none", "busybox", "sh", "-c", "echo ran; exit 3")
     assert (done.returncode, done.stdout) == (3, "ran\n")
-    assert "execute sh -c 'echo ran; exit 3': init becomes the container's process" in done.stderr
+    assert "execute sh -c 'echo ran; exit 3': this process becomes the container's" in done.stderr
     assert "undo list" in done.stderr
+
+
+def test_a_bundle_with_much_of_its_own(pyrun: Pyrun, tmp_path: Path) -> None:
+    """All that is done is told, once, by whom and when: also hooks, the ids of a user namespace, what is joined."""
+    (tmp_path / "rootfs").mkdir()
+    subprocess.run([str(pyrun.binary.with_name("pyrun-oci")), "spec"], cwd=tmp_path, check=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    ids = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    config["process"]["terminal"] = False
+    config["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+    kinds = [{"type": "time"}, {"type": "user"}, {"type": "uts", "path": "/proc/1/ns/uts"}]
+    config["linux"]["namespaces"] = [
+        each for each in config["linux"]["namespaces"] if each["type"] != "uts"
+    ] + kinds
+    arguments = ["sh", "-c", 'echo "a  b"']
+    config["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": arguments}]
+        for kind in ("prestart", "createContainer", "poststart", "poststop")
+    }
+    del config["hostname"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words = ("--dry-run", "--explain=json", "--network=bridge", "--bundle", str(tmp_path), "own")
+    told = json.loads(pyrun.ok("run", *words))["operations"]
+    sentences = [(each["by"], each["sentence"]) for each in told]
+    hook = "run the hook /bin/sh{}, with the container's state on its standard input"
+    wanted = [
+        ("planner", "make new namespaces (pid, network, ipc, mount, time, user) and start init in them"),
+        ("init", "join the uts namespace that is to be shared"),
+        ("planner, meanwhile", "bring eth0 up inside"),
+        ("planner, meanwhile", hook.format(" (prestart)")),
+        ("init, after GO", hook.format("")),
+        ("init, after GO", "execute sh: this process becomes the container's"),
+        ("planner, poststart", hook.format(" (poststart)")),
+        ("planner, poststop", hook.format(" (poststop)")),
+    ]
+    assert [sentences.count(each) for each in wanted] == [1] * len(wanted), sentences
+    assert [sentences.index(each) for each in wanted] == sorted(sentences.index(each) for each in wanted)
+    assert sum(each["kind"] == "admit" for each in told) == 1
+    (inner,) = [each["shell"] for each in told if each["kind"] == "HOOK"]
+    assert inner.endswith("""env -i /bin/sh -c 'echo "a  b"'""")
 
 
 def test_timings(pyrun: Pyrun) -> None:

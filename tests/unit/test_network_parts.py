@@ -192,7 +192,7 @@ def test_a_mark_by_chance_is_left_alone(by_chance: str) -> None:
         "",
         "pyrun-template 0\nend\n",
         "pyrun-template 4\nbridge\tpyrun0\nend\n",
-        "pyrun-template 5\nbridge\tpyrun0\n",
+        "pyrun-template 6\nbridge\tpyrun0\n",
     ],
 )
 def test_another_versions_template_is_none(text: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from _socket import socket
 
-from pyrun import undo
+from pyrun import notice, undo
 from pyrun.engine import port_words
 from pyrun.errors import Conflict, NotFound
 from pyrun.network import attach, claims, endpoint, later, messages
@@ -203,7 +203,7 @@ def _finish_half_done(
 def _withdraw(
     container: Container, template: messages.Template, netfilter: socket, leaving: list[ports.Port]
 ) -> None:
-    changes, forgotten, claimed = list[bytes](), list[bytes](), list[tuple[str, str]]()
+    changes, forgotten, claimed = list[bytes](), list[str](), list[tuple[str, str]]()
     for port in leaving:
         path = ports.path(port)
         lines = claims.lines(path)
@@ -216,7 +216,8 @@ def _withdraw(
             forgotten.append(flows.published(template, port, publication.target(port, leads)))
     if changes:
         messages.transact(netfilter, template, changes)
-        messages.answers(netfilter, forgotten, len(forgotten))
+        for complaint in undo.replay_lines(forgotten):
+            notice.say(complaint)
     gone = {ports.path(port) for port in leaving}
     later.change_record(
         str(container["id"]),

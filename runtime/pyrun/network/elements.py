@@ -81,8 +81,9 @@ def unpin_batch(template: messages.Template, name: str, mac: str, address: str, 
     return messages.transaction(template, pins(template, "pin", *words) + pins(template, "unpin", *words))
 
 
-def flows_to(template: messages.Template, address: str) -> bytes:
-    """Forget every flow that led to the container, for the undo list."""
+def flows_to(template: messages.Template, address: str) -> str:
+    """The undo line that forgets every flow that led to the container."""
     if ":" in address:
-        return messages.filled(template, "forget-target6", address6=inet_pton(AF_INET6, address))
-    return messages.filled(template, "forget-target", address=inet_aton(address))
+        return f"flows6\tto\t{address}\t0\t0"
+    message = messages.filled(template, "forget-target", address=inet_aton(address))
+    return f"netlink\t{messages.NETLINK_NETFILTER}\t{message.hex()}"

@@ -248,9 +248,8 @@ def forget_flows(wire: Wire, template: messages.Template, owner: str) -> list[st
     found = []
     for key in ("address", "address6"):
         if address := str(wire[key]):
-            flows = elements.flows_to(template, address)
             found.append(f"guard\t{leases.path(str(wire['network']), address)}\t{owner}")
-            found += [f"netlink\t{messages.NETLINK_NETFILTER}\t{flows.hex()}", "end"]
+            found += [elements.flows_to(template, address), "end"]
     return found
 
 

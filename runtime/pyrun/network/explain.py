@@ -34,7 +34,8 @@ def _network(operation: Operation) -> Explanation:
 
 def _lease(operation: Operation) -> Explanation:
     address, network = _words(operation)
-    return (f"lease the address {address} of the network {network}", "", "pyrun network ls --format json")
+    see = f"cat {paths.run()}/networks/{network}/leases/{address}"
+    return (f"lease the address {address} of the network {network}", "", see)
 
 
 def _port(operation: Operation) -> Explanation:
@@ -104,7 +105,7 @@ def _announce(operation: Operation) -> Explanation:
     return (
         f"tell the neighbours of {inside} that {told} is at {mac}: they may know a former owner",
         "",
-        f"ip neigh show {addresses[0] or addresses[1]}",
+        "",
     )
 
 
@@ -207,8 +208,9 @@ def _open(operation: Operation) -> Explanation:
 
 def _commit(operation: Operation) -> Explanation:
     (count,) = _words(operation)
+    see = f"nft list table inet {firewall.TABLE}; nft list table bridge {firewall.TABLE}"
     what = "the change" if count == "1" else f"all {count} changes"
-    return (f"commit {what} of the firewall in one transaction", "", f"nft list table inet {firewall.TABLE}")
+    return (f"commit {what} of the firewall in one transaction", "", see)
 
 
 def _forget_flows(operation: Operation) -> Explanation:

@@ -181,16 +181,19 @@ def _rate(operation: Operation) -> Explanation:
     parent = "parent 1:1" if below == "1" else "root"
     ways = [f"in to {bits_in} bit/s"] * (bits_in != "0") + [f"out to {bits_out} bit/s"] * (bits_out != "0")
     done = [f"tc qdisc add dev {name} {parent} tbf rate {bits_in}bit ..."] if bits_in != "0" else []
+    shown = [name]
     if bits_out != "0":
         from pyrun.network import shaping
 
         detour = shaping.ifb(name)
+        shown.append(detour)
         done += [
             f"ip link add {detour} type ifb; ip link set {detour} up",
             f"tc qdisc add dev {detour} root tbf rate {bits_out}bit ...; tc qdisc add dev {name} ingress",
             f"tc filter add dev {name} ingress u32 match u32 0 0 action mirred egress redirect dev {detour}",
         ]
-    return (f"limit the way {' and the way '.join(ways)}", "; ".join(done), f"tc -s qdisc show dev {name}")
+    see = "; ".join(f"tc -s qdisc show dev {each}" for each in shown)
+    return (f"limit the way {' and the way '.join(ways)}", "; ".join(done), see)
 
 
 def _fault(operation: Operation) -> Explanation:

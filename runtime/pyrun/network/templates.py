@@ -220,19 +220,15 @@ def _firewall(values: Values) -> dict[str, bytes]:
 
 
 def _forgetting(values: Values) -> dict[str, bytes]:
-    """Flows to a published port, and flows that a container answers, of both families."""
+    """Flows to a published port, and flows that a container answers; those of IPv6 are csrc/flows.c's to find."""
     port = int.from_bytes(values["port"], "big")
     protocol = ("CTA_PROTO_NUM", values["protocol"][0])
     towards = [("CTA_TUPLE_PROTO", {"attrs": [protocol, ("CTA_PROTO_DST_PORT", port)]})]
     source = ("CTA_IP_V4_SRC", socket.inet_ntoa(values["address"]))
-    source6 = ("CTA_IP_V6_SRC", socket.inet_ntop(socket.AF_INET6, values["address6"]))
     return {
         "forget": _flows(socket.AF_INET, "ORIG", towards, _BY_PROTOCOL | _BY_TARGET_PORT),
         "forget6": _flows(socket.AF_INET6, "ORIG", towards, _BY_PROTOCOL | _BY_TARGET_PORT),
         "forget-target": _flows(socket.AF_INET, "REPLY", [("CTA_TUPLE_IP", {"attrs": [source]})], _BY_SOURCE),
-        "forget-target6": _flows(
-            socket.AF_INET6, "REPLY", [("CTA_TUPLE_IP", {"attrs": [source6]})], _BY_SOURCE
-        ),
     }
 
 

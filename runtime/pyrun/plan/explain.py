@@ -1,7 +1,8 @@
 """What a plan says to a reader: each operation in one sentence, the shell's equivalent, and how to check it.
 
 Loaded only for --explain, --dry-run and the wording of a failure. The kinds of the network stage are explained
-in network/explain.py. The check commands run on the host and use the host's programs alone.
+in network/explain.py. The check commands run on the host, some with programs not every host has (conntrack, bpftool,
+numactl); none is run in the container, whose image may have it and must not be trusted as root of the host.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pyrun.stages import hooks
 from pyrun.store import paths
 
 from .explain_kinds import KINDS
@@ -36,7 +38,7 @@ def _explainer(kind: str) -> Callable[[Operation], Explanation]:
         if kind in kinds:
             return kinds[kind]
     from pyrun.network.explain import (
-        EXPLAIN,  # its library takes half a second: not for the failure of a mount
+        EXPLAIN,  # its library takes a tenth of a second: not for the failure of a mount
     )
 
     return EXPLAIN[kind]
@@ -63,13 +65,34 @@ def steps(launch: Launch) -> Iterator[tuple[str, Operation]]:
     for operation in launch.before:
         yield "planner, before", operation
     yield "planner", Operation("clone", *_namespaces(launch))
-    waiting = True
-    for operation in launch.operations:
-        if operation.kind == "WAIT_GO":
-            for outside in _operations(wired.get("outside")):
-                yield "planner, meanwhile", outside
-            waiting = False
-        yield "init" if waiting else "init, after GO", operation
+    yield from _inside(launch, [*_operations(wired.get("outside")), *_before_pivot(launch.config)])
+    for kind in ("poststart", "poststop"):
+        for each in hooks.of(launch.config, kind):
+            yield f"planner, {kind}", Operation("hook", kind, str(each["path"]))
+
+
+def _inside(launch: Launch, outside: list[Operation]) -> Iterator[tuple[str, Operation]]:
+    """init's operations, and what the planner does while init waits; who has to be admitted waits twice."""
+    waits = [index for index, each in enumerate(launch.operations) if each.kind == "WAIT_GO"]
+    who = "init"
+    for index, operation in enumerate(launch.operations):
+        if index in waits:
+            last = index == waits[-1]
+            for each in outside if last else [Operation("admit")]:
+                yield "planner, meanwhile", each
+            who = "init, after GO" if last else "init"
+        yield who, operation
+
+
+def _before_pivot(config: dict[str, object]) -> Iterator[Operation]:
+    """What the planner does when the mounts are made: engine/oci/hooks.py."""
+    section = config.get("linux")
+    devices = section.get("netDevices") if isinstance(section, dict) else None
+    for name, device in (devices or {}).items():
+        yield Operation("net-device", name, str((device or {}).get("name") or name))
+    for kind in ("prestart", "createRuntime"):
+        for each in hooks.of(config, kind):
+            yield Operation("hook", kind, str(each["path"]))
 
 
 def _operations(value: object) -> list[Operation]:
@@ -77,9 +100,9 @@ def _operations(value: object) -> list[Operation]:
 
 
 def _namespaces(launch: Launch) -> list[str]:
-    from pyrun.stages.namespaces import kinds
+    from pyrun.stages.namespaces import made
 
-    return [kind for kind in kinds(launch.config) if kind != "cgroup"]
+    return [kind for kind in made(launch.config) if kind != "cgroup"]
 
 
 def document(launch: Launch, style: str) -> str:
@@ -114,7 +137,7 @@ def _as_text(launch: Launch, rows: list[Row]) -> str:
         lines.append(f"{number:3}. {_short(sentence, launch)}")
         lines += [f"       sh   {_short(_fill(shell, launch), launch)}"] if shell else []
         lines += [f"       see  {_short(_fill(see, launch), launch)}"] if see else []
-    lines += ["", f"undo list, written first to {paths.run()}/containers/$ID/undo:"]
+    lines += ["", f"undo list, in {paths.run()}/containers/$ID/undo before the container is begun:"]
     return "\n".join(lines + [f"  {_short(line, launch)}".replace("\t", "  ") for line in launch.undo])
 
 

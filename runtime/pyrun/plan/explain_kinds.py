@@ -15,10 +15,47 @@ Explanation = tuple[str, str, str]
 
 def _clone(operation: Operation) -> Explanation:
     kinds = [str(kind) for kind in operation.args]
-    flags = {"mount": "-m", "pid": "-p -f", "uts": "-u", "ipc": "-i", "network": "-n", "user": "-U"}
+    if not kinds:
+        return "start init in the namespaces that are there", "", "lsns -p {pid}"
+    flags = " ".join(f"-{_LETTERS[kind]}" for kind in kinds)
     return (
         f"make new namespaces ({', '.join(kinds)}) and start init in them",
-        f"unshare {' '.join(flags[kind] for kind in kinds)} ...",
+        f"unshare {flags}{' -f' if 'pid' in kinds else ''} ...",
+        "lsns -p {pid}",
+    )
+
+
+# Of unshare(1) and nsenter(1), in the order of the kernel's flags.
+_LETTERS = {
+    "mount": "m",
+    "uts": "u",
+    "ipc": "i",
+    "user": "U",
+    "pid": "p",
+    "network": "n",
+    "cgroup": "C",
+    "time": "T",
+}
+
+
+def _enter(operation: Operation) -> Explanation:
+    """In `exec` all the container's; in a start one that the config names."""
+    from pyrun import linux
+
+    bits = {"mount": linux.CLONE_NEWNS, "uts": linux.CLONE_NEWUTS, "ipc": linux.CLONE_NEWIPC, "pid": linux.CLONE_NEWPID,
+            "user": linux.CLONE_NEWUSER, "network": linux.CLONE_NEWNET, "cgroup": linux.CLONE_NEWCGROUP,
+            "time": linux.CLONE_NEWTIME}  # fmt: skip
+    kinds = [kind for kind in _LETTERS if int(operation.args[1]) & bits[kind]]
+    if len(kinds) == 1:
+        return (
+            f"join the {kinds[0]} namespace that is to be shared",
+            f"nsenter -{_LETTERS[kinds[0]]}... ...",
+            "lsns -p {pid}",
+        )
+    flags = " ".join(f"-{_LETTERS[kind]}" for kind in kinds)
+    return (
+        f"join the container's namespaces ({', '.join(kinds)})",
+        f"nsenter -t {{pid}} {flags}",
         "lsns -p {pid}",
     )
 
@@ -31,6 +68,8 @@ def _devices(operation: Operation) -> Explanation:
     )
     v1 = "/devices/" in str(directory)
     see = f"cat {directory}/devices.list" if v1 else f"bpftool cgroup show {directory}"
+    if allowed == "a":
+        return "let the container's processes use all devices", writes, see
     return (f"let the container's processes use these devices and no others: {allowed}", writes, see)
 
 
@@ -63,16 +102,25 @@ def _sets(masks: tuple[object, ...]) -> str:
 def _bounding(operation: Operation) -> Explanation:
     return (
         f"give up for ever every capability but: {_sets(operation.args)}",
-        f"capsh --drop=... (bounding set {operation.args[0]:#x})",
+        f"setpriv --bounding-set={_listed(operation.args[0])} ...",
         "grep CapBnd /proc/{pid}/status",
     )
 
 
 def _capabilities(operation: Operation) -> Explanation:
-    names = ("effective", "permitted", "inheritable", "ambient")
-    sets = ", ".join(f"{name} {int(mask):#x}" for name, mask in zip(names, operation.args, strict=True))
+    effective, permitted, inheritable, ambient = operation.args
     sentence = f"hold these capabilities: {_sets(operation.args)}"
-    return (sentence, f"capset: {sets}", "grep Cap /proc/{pid}/status")
+    words = f"--inh-caps={_listed(inheritable)} --ambient-caps={_listed(ambient)}"
+    shell = f"setpriv {words} ...  # permitted {int(permitted):#x}, effective {int(effective):#x}"
+    return sentence, shell, "grep Cap /proc/{pid}/status"
+
+
+def _listed(mask: object) -> str:
+    """A set as setpriv(1) takes it."""
+    names = _sets((mask,))
+    if names in ("all", "none"):
+        return "+all" if names == "all" else "-all"
+    return "-all," + ",".join(f"+{name}" for name in names.split(","))
 
 
 def _rlimit(operation: Operation) -> Explanation:
@@ -90,9 +138,9 @@ def _rlimit(operation: Operation) -> Explanation:
 def _execute(operation: Operation) -> Explanation:
     command = shlex.join(str(item) for item in operation.args)
     return (
-        f"execute {command}: init becomes the container's process",
+        f"execute {command}: this process becomes the container's",
         f"exec {command}",
-        "ps -o pid,args -p {pid}",
+        "ps -o pid,args -p {pid} --ppid {pid}",
     )
 
 
@@ -156,7 +204,7 @@ KINDS: dict[str, Callable[[Operation], Explanation]] = {
     "LOOPBACK_UP": simple(
         "switch the loopback interface on", "ip link set lo up", "nsenter -t {pid} -n ip addr show lo"
     ),
-    "WAIT_GO": simple("wait until the planner has set up the network"),
+    "WAIT_GO": simple("wait until the planner has done its part"),
     "OOM_SCORE": simple(
         "set the out-of-memory score to {0}",
         "echo {0} > /proc/self/oom_score_adj",
@@ -176,9 +224,22 @@ KINDS: dict[str, Callable[[Operation], Explanation]] = {
     "IDENTITY": _identity,
     "CAPABILITIES": _capabilities,
     "DIRECTORY_CURRENT": simple("go to {0}", "cd {0}", "readlink /proc/{pid}/cwd"),
-    "ENTER": simple("join the container's namespaces", "nsenter -t {pid} -a", "lsns -p {pid}"),
+    "ENTER": _enter,
+    "admit": simple(
+        "make init what it waits to be: the ids of its user namespace, the cgroup it is to be in",
+        "",
+        "cat /proc/{pid}/uid_map /proc/{pid}/cgroup",
+    ),
+    "hook": simple("run the hook {1} ({0}), with the container's state on its standard input"),
+    "net-device": simple(
+        "move the host's interface {0} into the container, as {1}",
+        "ip link set {0} netns {pid} name {1}",
+        "nsenter -t {pid} -n ip addr show {1}",
+    ),
     "REAPER": simple(
-        "stay as process 1 to reap orphans, and run the command as a child", "tini -- ...", "ps -e"
+        "stay as process 1 to reap orphans, and run the command as a child",
+        "tini -- ...",
+        "ps -o pid,args --ppid {pid}",
     ),
     "ENVIRONMENT": lambda operation: (
         f"set {len(operation.args)} environment variables",
@@ -189,6 +250,6 @@ KINDS: dict[str, Callable[[Operation], Explanation]] = {
     "UNSHARE": simple(
         "make the joined cgroup the root of what the container sees of cgroups",
         "unshare -C",
-        "nsenter -t {pid} -C cat /proc/self/cgroup",
+        "nsenter -t {pid} -C cat /proc/{pid}/cgroup",
     ),
 }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 from .explain_kinds import Explanation, simple
 from .operations import Operation
 
 
 def _hook(operation: Operation) -> Explanation:
     path, timeout_s, head, tail, count = operation.args[:5]
-    arguments = " ".join(str(each) for each in operation.args[5 : 5 + int(count)][1:])
+    command = shlex.join([str(path), *[str(each) for each in operation.args[5 : 5 + int(count)][1:]]])
     limit = f"timeout {timeout_s} " if timeout_s else ""
     sentence = f"run the hook {path}, with the container's state on its standard input"
-    return sentence, f"echo '{head}PID{tail}' | env -i {limit}{path} {arguments}".rstrip(), ""
+    return sentence, f"echo {shlex.quote(f'{head}PID{tail}')} | env -i {limit}{command}", ""
 
 
 LIFECYCLE = {

@@ -90,7 +90,7 @@ def _mount_old(operation: Operation) -> Explanation:
     words = _with(["iversion"] * bool(int(flags) >> 23 & 1) + _texts(tuple(data)))
     return (
         f"mount a {kind} on {target}",
-        f"mount -t {kind}{words} {source} ROOT{target} (mount(2) with flags {int(flags):#x})",
+        f"mount -t {kind}{words} {source} ROOT{target}  # mount(2) with flags {int(flags):#x}",
         f"{_MOUNT} {target}",
     )
 
@@ -191,9 +191,13 @@ MOUNTS = {
         "make the directory {0} if the image has none", "mkdir -p ROOT{0}", "ls -ld " + _ROOT + "{0}"
     ),
     "MASK": simple(
-        "hide {0}", "mount --bind /dev/null ROOT{0} (a directory: an empty tmpfs)", "ls -ld " + _ROOT + "{0}"
+        "hide {0}, if it is there",
+        "mount --bind -o ro /dev/null ROOT{0}  # a directory: mount -t tmpfs -o ro tmpfs ROOT{0}",
+        "ls -ld " + _ROOT + "{0}",
     ),
-    "READONLY": simple("make {0} read-only", "mount --bind -o ro ROOT{0} ROOT{0}", _MOUNT + " {0}"),
+    "READONLY": simple(
+        "make {0} read-only, if it is there", "mount --bind -o ro ROOT{0} ROOT{0}", _MOUNT + " {0}"
+    ),
     "PIVOT": simple(
         "make the container's root the root, and let go of the host's",
         "cd ROOT; pivot_root . .; umount -l .",

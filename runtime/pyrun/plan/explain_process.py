@@ -118,8 +118,8 @@ PROCESS = {
     "LABEL": _label,
     "LOOK_UP": _look_up,
     "STREAMS": simple(
-        "give the pipes that are standard input, output and error to user {0}",
-        "chown {0} /dev/stdin /dev/stdout /dev/stderr",
+        "give whichever of standard input, output and error is a pipe to user {0}",
+        "for each in stdin stdout stderr; do test -p /dev/$each && chown {0} /dev/$each; done",
         "ls -lL /proc/{pid}/fd",
     ),
     "PROCFS": simple("open a /proc nobody else can reach, before parts of the container's are hidden"),

@@ -16,7 +16,7 @@ from pyrun.network.egress.policy import Policy, covers, is_open
 from pyrun.store import paths
 
 # Of the file of templates: another number is another pyrun's.
-VERSION = "1"
+VERSION = "2"
 
 # An answer counts as long as its TTL says, and at least so long: programs keep an address for a while.
 LEAST_S, _MOST_S = 60, 7 * 86_400
@@ -158,9 +158,16 @@ def holders(sock: socket) -> set[str]:
     return found
 
 
-def forget_flows(template: messages.Template, addresses: Iterable[str]) -> list[bytes]:
-    """The messages that make connection tracking forget what the container began: it is judged anew."""
-    return [_filled(template, "forget", ":" in address, key=_packed(address)) for address in addresses]
+def forget_flows(template: messages.Template, addresses: Iterable[str]) -> list[str]:
+    """The undo lines that make connection tracking forget what the container began: it is judged anew."""
+    found = []
+    for address in addresses:
+        if ":" in address:
+            found.append(f"flows6\tfrom\t{address}\t0\t0")
+        else:
+            message = _filled(template, "forget", False, key=_packed(address))
+            found.append(f"netlink\t{messages.NETLINK_NETFILTER}\t{message.hex()}")
+    return found
 
 
 def _listed(dump: bytes) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyrun import boot, notice
+from pyrun import undo as lists
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, leases, messages
 from pyrun.network.egress import elements, policy
@@ -145,7 +146,8 @@ def _judge_anew(
     if changes:
         messages.transact(sock, template, changes)
     if flows := elements.forget_flows(template, addresses):
-        messages.answers(sock, flows, len(flows))
+        for complaint in lists.replay_lines(flows):
+            notice.say(complaint)
 
 
 def egress(

@@ -70,10 +70,10 @@ def _chosen(name: str, six: bool) -> tuple[str, str, int, int, bool, bool]:
     return (six_name if six else four_name, six_name, *rest)  # type: ignore[return-value]
 
 
-def forget(six: bool, address: bytes) -> bytes:
-    """Forget every flow that came from *address*."""
-    family = socket.AF_INET6 if six else socket.AF_INET
-    source = ("CTA_IP_V6_SRC" if six else "CTA_IP_V4_SRC", socket.inet_ntop(family, address))
+def forget(address: bytes) -> bytes:
+    """Forget every flow that came from *address*, of IPv4; those of IPv6 are csrc/flows.c's to find."""
+    family = socket.AF_INET
+    source = ("CTA_IP_V4_SRC", socket.inet_ntop(family, address))
     message = nfct_msg()
     message["header"]["type"], message["header"]["flags"] = _DELETE_FLOWS, _REQUEST_ACK
     message["nfgen_family"], message["version"], message["res_id"] = family, 0, 0
@@ -96,9 +96,8 @@ def text() -> str:
             made = encode(name, six, these)
             encoded.update(made)
             values.update(dict.fromkeys(made, these))
-        forgetting = f"forget{'6' if six else ''}"
-        values[forgetting] = marks(16 if six else 4)
-        encoded[forgetting] = forget(six, values[forgetting]["key"])
+    values["forget"] = marks(4)
+    encoded["forget"] = forget(values["forget"]["key"])
     values[names.MUTE] = values[f"un{names.MUTE}"] = marks(16)
     for name, kind in ((names.MUTE, nft.NEW_ELEMENT), (f"un{names.MUTE}", nft.DELETE_ELEMENT)):
         item: nft.Item = {"key": values[name]["key"]}
