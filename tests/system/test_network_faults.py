@@ -6,6 +6,7 @@ Kill -9 in the middle of a verb: test_network_kill_matrix.py. A host that lacks 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import places
 import ruleset
 from command import Pyrun
 from yard import SERVE, page, run, soon
@@ -217,3 +219,37 @@ def test_the_resolver_is_killed(two: Pyrun, internet: SimpleNamespace) -> None:
 def test_resolver_and_guard_are_gone_with_the_last_container(two: Pyrun) -> None:
     two.ok("rm", "-f", "web", "other")
     assert soon(lambda: not ruleset.guards(two.runroot) and not resolvers(two), 5)
+
+
+def test_what_somebody_changed_by_hand(pyrun: Pyrun) -> None:
+    """`network reload` puts it back and says what it was; a second time there is nothing to say."""
+    pyrun.ok("network", "create", "--ipv6", "dual")
+    pyrun.ok("run", "-d", "--name", "web", "--net=dual", "-p", "8080:80", "busybox", *SERVE)
+    network = json.loads(pyrun.ok("network", "inspect", "dual"))[0]
+    bridge = network["Pyrun"]["Bridge"]
+    (link,) = (each.name for each in Path(f"/sys/class/net/{bridge}/brif").iterdir())
+    gateway = next(each["Gateway"] for each in network["IPAM"]["Config"] if ":" in each["Gateway"])
+    assert pyrun.ok("network", "reload") == "nothing was missing"
+    assert places.page("", "127.0.0.1:8080") == places.page("web", "198.51.100.2:8080") == "a secret"
+    by_hand = {
+        f"ip link set {link} nomaster": f"the cable {link}",
+        f"ip link set {link} down": f"the cable {link}",
+        f"sysctl -qw net.ipv4.conf.{bridge}.route_localnet=0": "route_localnet",
+        "sysctl -qw net.ipv4.ip_forward=0": "forwarding",
+        f"sysctl -qw net.ipv6.conf.{bridge}.disable_ipv6=1": f"net/ipv6/conf/{bridge}/disable_ipv6 and {gateway}"
+        f" of bridge {bridge}",
+    }
+    for command, what in by_hand.items():
+        run("sh", "-c", command)
+        told = pyrun.ok("network", "reload").splitlines()
+        assert told == [f"network dual: {what} was missing and has been restored"], command
+        assert pyrun.ok("network", "reload") == "nothing was missing", command
+        for place, address in (
+            ("", "127.0.0.1:8080"),
+            ("web", "198.51.100.2:8080"),
+            ("", f"[{gateway}]:8080"),
+        ):
+            assert places.page(place, address) == "a secret", (command, place, address)
+    ruleset.end_guard(pyrun.runroot)
+    assert pyrun.ok("network", "reload") == "pyrun-guard was missing and has been started"
+    assert pyrun.ok("network", "reload") == "nothing was missing"

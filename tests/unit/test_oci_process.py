@@ -567,7 +567,7 @@ def test_a_command_that_cannot_be_had_in_runcs_words(
         (Operation("LABEL", 0, "exec x", "apparmor/exec", "exec"), "label the program exec x"),
         (Operation("LABEL", 1, "", "keycreate"), "label the next key as usual"),
         (Operation("LOOK_UP", "sh", 5, 6, "/bin:/x"), "look for the program sh in /bin:/x, as user 5"),
-        (Operation("STREAMS", 5), "give the pipes that are standard input, output and error to user 5"),
+        (Operation("STREAMS", 5), "give whichever of standard input, output and error is a pipe to user 5"),
         (Operation("PROCFS"), "open a /proc nobody else can reach"),
         (Operation("PROCFS", 16), "open a /proc nobody else can reach"),
         (Operation("SESSION", 0), "begin a session of its own"),

@@ -74,8 +74,7 @@ def _config(
         given = values.environment_file(str(path)) + given
     root = f"/proc/{pid}/root"
     if options.get("user"):
-        added = container.get("group_add")  # of `run`: whoever it is, they are the container's
-        found = users.resolve(str(options["user"]), added if isinstance(added, list) else [], [root])
+        found = users.resolve(str(options["user"]), _added_groups(container), [root])
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
         merged["HOME"] = f"HOME={found['home']}"
         if boot.rootless_uid() >= 0:
@@ -97,6 +96,12 @@ def _config(
             "rlimits": own.get("rlimits") or [],
         },
     }
+
+
+def _added_groups(container: dict[str, object]) -> list[str]:
+    """--group-add of `run`: whoever it is, they are the container's."""
+    groups = container.get("group_add")
+    return [str(each) for each in groups] if isinstance(groups, list) else []
 
 
 def _capabilities(options: Options, own: dict[str, object], user: dict[str, object]) -> dict[str, object]:

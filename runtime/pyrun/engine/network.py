@@ -95,8 +95,9 @@ def reload(*, counted: bool = True) -> list[str]:
 
     sweep()
     told = [*bridge.reload(counted=counted), *rebuilding.forget_strays(), *shutting.anew()]
+    if guard_start.resume():
+        told.append("pyrun-guard was missing and has been started")
     events.note(told)
-    guard_start.resume()
     return told
 
 

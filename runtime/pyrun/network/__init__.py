@@ -23,6 +23,7 @@ Networks, made and healed:
 
     design.py       what a network is to be; subnets.py  a subnet in nobody's way; records.py  the files
     bridge.py       makes, heals and removes; shards.py  more than 1,023 ports; rebuilding.py  the tables anew
+    cables.py       puts the links of running containers back into their bridge
     templates.py    encodes the templates; nft.py  nftables messages by pyroute2's classes
     firewall/       the tables `inet pyrun` and `bridge pyrun`, and what other firewalls need; egress/  policies
     host.py         what was changed on the host, and how it was before; events.py  what was healed; counters.py

@@ -22,6 +22,7 @@ from typing import Any
 from pyrun import boot, notice
 from pyrun.errors import NetworkError, hint_for
 from pyrun.network import (
+    cables,
     design,
     events,
     firewall,
@@ -34,7 +35,6 @@ from pyrun.network import (
     shards,
     strangers,
 )
-from pyrun.network.publishing import ports
 from pyrun.store import paths
 
 boot.site_packages()
@@ -167,8 +167,9 @@ def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bo
     """Do whatever is not yet done; returns what had to be done, in words. thorough: look at every rule."""
     done = []
     sock = messages.opened(messages.NETLINK_NETFILTER)
-    if _repair_bridge(route, network):
-        done.append(f"bridge {network['bridge']}")
+    done += _repair_bridge(route, network)
+    if counted:
+        done += cables.restored(route, network)
     network["master_index"] = shards.index_of_master(route, network)
     records.save(network)
     network["foreign"], opened = firewall.open_foreign(sock, records.all_networks())
@@ -187,7 +188,8 @@ def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bo
     else:
         led = rebuilding.resolver_elements(template, network)
         firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
-    host.enable_forwarding(ipv6=bool(network["subnets6"]))
+    if host.enable_forwarding(ipv6=bool(network["subnets6"])) and thorough:
+        done.append("forwarding")
     host.make_room()
     paths.make(f"{paths.run()}/networks/{network['name']}/leases")
     # Last: a start that finds this file believes that all is done.
@@ -196,12 +198,13 @@ def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bo
     return done
 
 
-def _repair_bridge(route: Any, network: Network) -> bool:
+def _repair_bridge(route: Any, network: Network) -> list[str]:
+    """What was missing of it, in words."""
     name = network["bridge"]
     if network["adopted"]:
         from pyrun.network import adopt
 
-        return adopt.check_standing(route, network)
+        return [f"bridge {name}"] if adopt.check_standing(route, network) else []
     found = route.link_lookup(ifname=name)
     if found:
         link = route.get_links(found[0])[0]
@@ -213,17 +216,23 @@ def _repair_bridge(route: Any, network: Network) -> bool:
         make_bridge(route, name, leases.mac(network["gateway"] or network["gateway6"]), network["mtu"])
     index = route.link_lookup(ifname=name)[0]
     # Nobody is router here but this host. Its own address is not asked about first: meanwhile it would ask nobody.
-    for key in ("accept_ra", "accept_dad"):
-        host.write_sysctl(f"net/ipv6/conf/{name}/{key}", "0")
-    host.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if network["subnets6"] else "1")
-    _give_addresses(route, network, index)
+    wanted = {"accept_ra": "0", "accept_dad": "0", "disable_ipv6": "0" if network["subnets6"] else "1"}
+    settings = [f"net/ipv6/conf/{name}/{key}" for key in wanted]
+    others = [
+        each for each, value in zip(settings, wanted.values(), strict=True) if host.read_sysctl(each) != value
+    ]
+    for each, value in zip(settings, wanted.values(), strict=True):
+        host.write_sysctl(each, value)
+    others += _give_addresses(route, network, index)
     route.link("set", index=index, state="up")
     changed = network["index"] != index
     network["index"] = index
     gone = not found or not shards.all_there(route, network)
     if gone:
-        reconnect(route, network)
-    return changed or gone
+        cables.reconnect(route, network)
+    if changed or gone:
+        return [f"bridge {name}"]
+    return [f"{' and '.join(others)} of bridge {name}"] if others and host.has_ipv6() else []
 
 
 def make_bridge(route: Any, name: str, mac: str, mtu: int) -> None:
@@ -231,12 +240,13 @@ def make_bridge(route: Any, name: str, mac: str, mtu: int) -> None:
     route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_mcast_snooping=0, mtu=mtu)
 
 
-def _give_addresses(route: Any, network: Network, index: int) -> None:
-    """The gateway of every subnet, as an address of the bridge."""
+def _give_addresses(route: Any, network: Network, index: int) -> list[str]:
+    """The gateway of every subnet, as an address of the bridge; those that were missing."""
     there = {
         str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
         for message in route.get_addr(index=index)
     }
+    missing = []
     for each in [*network["subnets4"], *network["subnets6"]]:
         if each["gateway"] in there:
             continue
@@ -246,22 +256,8 @@ def _give_addresses(route: Any, network: Network, index: int) -> None:
         route.addr(
             "add", index=index, address=each["gateway"], prefixlen=each["prefix"], family=family, **more
         )
-
-
-def reconnect(route: Any, network: Network) -> None:
-    """Put the links of running containers back into a bridge that was deleted under them."""
-    network["shards"] = shards.standing(route, network)
-    for link in links_of(network["name"]):
-        for index in route.link_lookup(ifname=link):
-            shards.join(route, network, index)
-    if any(port[0] == ports.ANY or port[0].startswith("127.") for port, _ in records.published_ports()):
-        host.write_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet", "1")
-
-
-def links_of(name: str) -> list[str]:
-    """The host's ends of the links of living containers on a network."""
-    told = [line[5:] for lines in leases.held(name).values() for line in lines if line.startswith("link ")]
-    return sorted(set(told))
+        missing.append(str(each["gateway"]))
+    return missing
 
 
 def _delete_links(route: Any, network: Network) -> None:

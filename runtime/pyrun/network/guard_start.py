@@ -136,10 +136,13 @@ def standing() -> list[guard.Gateway]:
     return found
 
 
-def resume() -> None:
-    """Let there be a guard for the networks that are in use, if somebody ended it."""
-    if networks := standing():
+def resume() -> bool:
+    """Let there be a guard for the networks that are in use; whether somebody had ended it."""
+    networks = standing()
+    was_gone = bool(networks) and not guard.status()
+    if networks:
         guard.need(networks)
+    return was_gone
 
 
 def reserved() -> list[tuple[str, socket, str]]:

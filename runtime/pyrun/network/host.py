@@ -69,8 +69,9 @@ def has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6/conf").is_dir()
 
 
-def enable_forwarding(*, ipv6: bool = False) -> None:
-    """Let the host forward packets, and say so."""
+def enable_forwarding(*, ipv6: bool = False) -> bool:
+    """Let the host forward packets, and say so; whether it did not."""
+    was_off = read_sysctl(FORWARD) != "1" or (ipv6 and read_sysctl(FORWARD6) not in ("", "1"))
     if read_sysctl(FORWARD) != "1":
         values = {FORWARD: read_sysctl(FORWARD)}
         for interface in _interfaces(4):
@@ -83,6 +84,7 @@ def enable_forwarding(*, ipv6: bool = False) -> None:
         _tell(FORWARD)
     if ipv6 and read_sysctl(FORWARD6) not in ("", "1"):
         _enable_ipv6()
+    return was_off
 
 
 def _enable_ipv6() -> None:

@@ -39,9 +39,9 @@ def with_room(name: str) -> messages.Template:
         if network is None:
             raise NetworkError(f"network {name} was removed meanwhile")
         if not all_there(route, network):
-            from pyrun.network import bridge
+            from pyrun.network import cables
 
-            bridge.reconnect(route, network)
+            cables.reconnect(route, network)
         network["master"] = _roomy(route, network)
         network["master_index"] = index_of_master(route, network)
         records.save(network)
@@ -154,6 +154,7 @@ def join(route: Any, network: Network, link: int) -> None:
     """Put a container's link into the first of the bridges that takes it, unless it is in one of them."""
     bridges = [route.link_lookup(ifname=name)[0] for name in [network["bridge"], *network["shards"]]]
     if route.get_links(link)[0].get_attr("IFLA_MASTER") in bridges:
+        route.link("set", index=link, state="up")
         return
     for bridge in bridges:
         try:

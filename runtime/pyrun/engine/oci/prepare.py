@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 Options = dict[str, object]
 
-_EXISTS = "container with given ID already exists"  # in runc's words, which callers look for
-_ANOTHER = "choose another id, or remove that one"
-
 
 def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     """waits: init stops at START until `start` comes (create), else it goes on to the command (run)."""
@@ -38,7 +35,7 @@ def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     root = bundles.root_of(options)
     run_dir = bundles.directory(root, identifier)
     if paths.exists(run_dir):
-        raise Conflict(_EXISTS, _ANOTHER)
+        raise _exists(identifier)
     _check_user(config, process)
     job = job_of(options, config, identifier, bundle, run_dir)
     _descriptors(options, process, job)
@@ -58,6 +55,12 @@ def prepare(options: Options, identifier: str, *, waits: bool) -> launch.Launch:
     prepared.state = _state(config, job)
     prepared.make = lambda: _make(run_dir, raw, prepared)
     return prepared
+
+
+def _exists(identifier: str) -> Conflict:
+    """In runc's words, which callers look for."""
+    hint = f"choose another id than {identifier:.64}, or remove that container"
+    return Conflict("container with given ID already exists", hint)
 
 
 def _check_user(config: dict[str, object], process: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ def job_of(
         job["cgroups"] = cgroup.groups(config, job)
     except Conflict:  # of one id: whose cgroup it is has a container already, perhaps since a moment ago
         if paths.exists(run_dir):
-            raise Conflict(_EXISTS, _ANOTHER) from None
+            raise _exists(identifier) from None
         raise
     job["early"] = "user" in kinds or cgroup.joined_late(job)
     add_home(config["process"], str(job["root"]))
