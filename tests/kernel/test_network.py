@@ -72,6 +72,17 @@ def _mtu(host: Host) -> None:
     assert "mtu 1400" in shell("ip link show pyrun0")
 
 
+@pytest.mark.parametrize("mtu", [68, 1279, 1280])
+def test_an_mtu_that_is_too_small_for_ipv6(on_host: OnHost, mtu: int) -> None:
+    def small(host: Host) -> None:
+        host.create("small", mtu=mtu)
+        one = host.start(mode="small")
+        assert f"mtu {mtu}" in one.run(shell, "ip link show eth0")
+        assert f"mtu {mtu}" in shell(f"ip link show {one.link}")
+
+    on_host(small)
+
+
 def test_no_first_packet_is_lost(on_host: OnHost) -> None:
     on_host(_first_packet)
 

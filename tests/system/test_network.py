@@ -53,6 +53,20 @@ def test_a_container_without_ipv6(pyrun: Pyrun) -> None:
     pyrun.ok("network", "rm", "second")
 
 
+def test_sysctls_of_links_are_the_callers_last_word(pyrun: Pyrun) -> None:
+    """They are written when the links are there, whatever the network has set before."""
+    pyrun.ok("network", "create", "--ipv6", "six")
+    wanted = {"ipv6.conf.eth0.accept_ra": "2", "ipv4.conf.eth0.rp_filter": "2", "ipv6.conf.all.disable_ipv6": "1",
+              "ipv4.neigh.eth0.retrans_time_ms": "800"}  # fmt: skip
+    options = [word for name, value in wanted.items() for word in ("--sysctl", f"net.{name}={value}")]
+    names = " ".join(f"/proc/sys/net/{name.replace('.', '/')}" for name in wanted)
+    for _ in range(20):
+        script = f"cat {names} /proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr show dev eth0"
+        seen = pyrun.ok("run", "--rm", "--net=six", *options, "busybox", "sh", "-c", script)
+        assert seen.split() == [*wanted.values(), "1"]
+    pyrun.ok("network", "rm", "six")
+
+
 def test_a_container_reaches_gateway_neighbours_and_the_internet(
     pyrun: Pyrun, internet: SimpleNamespace
 ) -> None:

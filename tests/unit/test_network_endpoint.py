@@ -264,4 +264,4 @@ def test_undo_lines_can_be_repeated_and_leave_what_is_somebody_elses() -> None:
     assert [line.split("\t")[1] for line in lines[:2]] == ["0", "12"]
     assert all(line.endswith("\to 1 2") for line in lines[2:])
     flows = endpoint.forget_flows(found, template, "o 1 2")
-    assert [line.split("\t")[0] for line in flows] == ["guard", "netlink", "end"] * 2
+    assert [line.split("\t")[0] for line in flows] == ["guard", "netlink", "end", "guard", "flows6", "end"]

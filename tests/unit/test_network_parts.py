@@ -337,7 +337,7 @@ def test_the_undo_list_frees_a_port_only_for_its_owner(
         "guard", "netlink", "end", "unlink-if",  # the first port: an element, a claim
         "unlink-if",  # what is relayed from ::1 has no element
         "guard", "netlink", "end", "unlink-if",
-        "guard", "netlink", "end", "guard", "netlink", "end",  # flows to either address
+        "guard", "netlink", "end", "guard", "flows6", "end",  # flows to either address
     ]  # fmt: skip
     assert words[2][1:] == words[5][1:]
     assert words[2][1].endswith("/ports/udp-0.0.0.0-53")

@@ -150,6 +150,8 @@ def test_nothing_is_shared_between_endpoints() -> None:
         (("front:alias=" + "a" * 64,), "is no host name"),
         (("front:ifname=lo",), "ifname=lo: 'lo' is no name of an interface"),
         (("front:ifname=..",), "'..' is no name of an interface"),
+        (("front:ifname=all",), "'all' is no name of an interface"),
+        (("front:ifname=default",), "'default' is no name of an interface"),
         (("front:ifname=a/b",), "'a/b' is no name of an interface"),
         (("front:ifname=" + "x" * 16,), "is no name of an interface"),
         (("front:ifname=a\tb",), "is no name of an interface"),

@@ -32,9 +32,8 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
     Raises: NotFound.
     """
     container = state.load(state.resolve(reference))
-    published = sorted(
-        ports_of(container), key=lambda port: (port[2], port[3], ":" in port[0], port[0], port[1])
-    )
+    found = ports_of(container) if state.process_alive(container) else []
+    published = sorted(found, key=lambda port: (port[2], port[3], ":" in port[0], port[0], port[1]))
     if not private:
         return published
     number, protocol = port_words.private(private)

@@ -205,7 +205,7 @@ def _check_interface(name: str, told: str) -> None:
     if (
         not name
         or len(name) > 15
-        or name in (".", "..", "lo")
+        or name in (".", "..", "lo", "all", "default")  # the last two are what /proc/sys/net calls every one
         or not name.isascii()
         or not name.isprintable()
         or (set(name) & set("/ :%"))

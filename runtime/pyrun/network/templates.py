@@ -62,6 +62,7 @@ MARKS: Values = {
     "protocol": b"\xb7",
     "port": b"\xc5\xc6",
 }
+_LEAST_MTU6 = 1280
 # Marks of one kind of value that differ in length.
 _STANDS_FOR = {"key-at": "key", "key6-at": "key", "target6": "target"}
 # Marks so short that they may be elsewhere by chance, in the number of a bridge for one.
@@ -144,9 +145,10 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
         ]
     }
     kind = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
-    # No address of its own on a bridge port: nothing may reach the host through it. A kernel without IPv6 refuses this.
+    # No address of its own on a bridge port: nothing may reach the host through it. A kernel without IPv6 refuses this,
+    # and so does a link that is too small for it.
     six = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
-    quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() else []
+    quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() and int(str(network["mtu"])) >= _LEAST_MTU6 else []
     alias = ("IFLA_IFALIAS", values["alias"].decode())
     master = ("IFLA_MASTER", network.get("master_index") or network["index"])
     join = [name, alias, *quiet, master]

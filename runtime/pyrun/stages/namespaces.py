@@ -101,13 +101,18 @@ def plan_names(config: dict[str, object]) -> list[Operation]:
     return operations
 
 
-def plan_sysctls(config: dict[str, object]) -> list[Operation]:
-    """Kernel parameters of the ipc and network namespaces, written through init's private /proc."""
+_OF_LINKS = ("net/ipv4/conf/", "net/ipv6/conf/", "net/ipv4/neigh/", "net/ipv6/neigh/")
+
+
+def plan_sysctls(config: dict[str, object], *, of_links: bool) -> list[Operation]:
+    """Kernel parameters of the ipc and network namespaces, written through init's private /proc. of_links: those of
+    interfaces, which have to be there, and of which the caller's word is to be the last."""
     parameters = _section(config).get("sysctl")
-    return [
+    found = [
         Operation("SYSCTL", sysctls.path(name), value)
         for name, value in (parameters.items() if isinstance(parameters, dict) else ())
     ]
+    return [each for each in found if str(each.args[0]).startswith(_OF_LINKS) is of_links]
 
 
 def plan_loopback(job: dict[str, object]) -> list[Operation]:
