@@ -239,6 +239,7 @@ int init_main(int argc, char **argv) {
     struct plan plan = {.root_fd = -1, .proc_fd = -1, .environment = empty};
     fcntl(FD_SYNC, F_SETFD, FD_CLOEXEC);
     reset_signals();
+    umask(022); /* the modes of what is made on the way are not the caller's business; OP_IDENTITY sets the command's */
     int status = read_plan(&plan);
     for (; status == 0 && plan.next < plan.end; plan.index++)
         if ((status = execute_operation(&plan)) < 0) break;

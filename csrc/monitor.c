@@ -185,6 +185,10 @@ static void reap(void) {
 
 static void give_up_callers(void) { outputs[0].to_fd = outputs[1].to_fd = -1; }
 
+static void go_on_alone(int caller_status);
+
+static int ends(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT; }
+
 static void read_signals(void) {
     struct signalfd_siginfo info;
     while (read(now.signal_fd, &info, sizeof info) == sizeof info) {
@@ -192,7 +196,9 @@ static void read_signals(void) {
         if (signal == SIGCHLD) reap();
         else if (signal == SIGPIPE || signal == SIGURG || info.ssi_pid == (uint32_t)getpid()) continue; /* our own */
         else if (now.child_gone) { /* only a reader who does not read keeps us here */
-            if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT) give_up_callers();
+            if (ends(signal)) give_up_callers();
+        } else if (ends(signal) && !config.sigproxy && !config.detach) { /* meant for us alone: --sig-proxy=false */
+            go_on_alone(128 + signal);
         } else if (signal == SIGWINCH && config.tty_fd >= 0) {
             if (!config.detach) tty_resize((int)config.tty_fd);
         } else {
@@ -249,20 +255,17 @@ static int bear_children_here(void) {
     return 0;
 }
 
-/* As docker: "write /dev/stdout: broken pipe", status 1, and the container runs on. The caller waits for this very
- * process, so it has to go; a child of it keeps the undo list's lock, the log and the pipes. The container itself
- * passes to the next reaper, hence the pidfd. Without a pidfd or a child: stay, and drop the output. */
-static void leave(const struct output *output, int error) {
-    complain("write", output == outputs ? "/dev/stdout" : "/dev/stderr", error);
+/* The caller waits for this very process, so it has to go, with this status; a child of it keeps the undo list's lock,
+ * the log and the pipes. The container itself passes to the next reaper, hence the pidfd. Without a pidfd or a child:
+ * stay, and drop the output. */
+static void go_on_alone(int caller_status) {
     give_up_callers();
-    now.caller_failed = 1;
-    if (now.child_gone) return;
     if (config.pidfd < 0) config.pidfd = syscall(SYS_pidfd_open, (pid_t)config.pid, 0);
     pid_t pid = config.pidfd < 0 || bear_children_here() < 0 ? -1 : fork();
     if (pid < 0) return;
     if (pid > 0) {
         tty_restore();
-        _exit(config.status ? 1 : 0);
+        _exit(config.status ? caller_status : 0);
     }
     now.orphaned = 1;
     config.sigproxy = 0;
@@ -273,6 +276,14 @@ static void leave(const struct output *output, int error) {
     for (int fd = 0; fd <= 2; fd++) dup2(null_fd, fd);
     if (null_fd > 2) close(null_fd);
     if (chdir("/") < 0) return;
+}
+
+/* As docker: "write /dev/stdout: broken pipe", status 1, and the container runs on. */
+static void leave(const struct output *output, int error) {
+    complain("write", output == outputs ? "/dev/stdout" : "/dev/stderr", error);
+    now.caller_failed = 1;
+    if (now.child_gone) give_up_callers();
+    else go_on_alone(1);
 }
 
 /* ── the loop ───────────────────────────────────────────────────────────────────────────────────── */

@@ -190,20 +190,24 @@ def test_signals_that_are_not_for_the_container(start: Start, name: str) -> None
     assert container.finish()[:2] == (143, b"")
 
 
-def test_without_sigproxy_signals_end_neither(start: Start) -> None:
+def test_without_sigproxy_the_container_hears_of_nothing(start: Start) -> None:
     container = start(*sh("echo ready; sleep 0.7; exit 2"))
     ready(container)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGSEGV,
-    ):
+    for number in (signal.SIGUSR1, signal.SIGSEGV, signal.SIGWINCH, signal.SIGCONT):
         container.signal(number)
     assert container.finish()[0] == 2
     assert container.undone()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_without_sigproxy_the_caller_can_leave(start: Start, number: signal.Signals) -> None:
+    """As Docker's client does: the container goes on, and what it leaves is taken away when it ends."""
+    container = start(*sh("trap 'exit 9' INT TERM HUP QUIT; echo ready; sleep 0.5; exit 2"))
+    ready(container)
+    container.signal(number)
+    assert container.process.wait(5) == 128 + number
+    assert not container.undone()
+    assert eventually(container.undone)
 
 
 def state(pid: int) -> str:

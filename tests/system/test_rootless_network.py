@@ -203,6 +203,16 @@ def test_slirp4netns_where_there_is_no_pasta(solo: UserPyrun) -> None:
     assert "10.0.2.100/24" in printed
 
 
+@with_pasta
+def test_there_is_no_gateway_to_this_host(solo: UserPyrun) -> None:
+    """Its own loopback, which the name would mean, has none of this host's services."""
+    error = solo.fails(125, "run", "--rm", "--add-host", "up:host-gateway", "busybox", "true")
+    assert error.startswith(
+        "pyrun: --add-host up:host-gateway: with --network=pasta the container reaches no address"
+    )
+    assert solo.ok("ps", "-aq") == ""
+
+
 def test_neither_is_there(solo: UserPyrun) -> None:
     programs = solo.home / "programs"
     programs.mkdir()

@@ -7,6 +7,7 @@ is not obvious it was read off Docker 20.10 with the same option.
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,27 @@ def test_sysctl(pyrun: Pyrun) -> None:
     assert "host" in pyrun.fails(
         125, "run", "--net=host", "--sysctl", "net.core.somaxconn=7", "busybox", "true"
     )
+
+
+def test_the_callers_umask_is_not_the_containers(pyrun: Pyrun, tmp_path: Path) -> None:
+    """What is made for mounts and the working directory can be used by whoever the container's user is."""
+    (tmp_path / "given").mkdir()
+    tmp_path.chmod(0o755)
+    options = (
+        "-v",
+        f"{tmp_path}/given:/n1/n2",
+        "-v",
+        "/etc/hostname:/n3/file",
+        "--tmpfs",
+        "/n4/t",
+        "-w",
+        "/n5/here",
+    )
+    script = "umask; stat -c %a /n1 /n3 /n4 /n5 && ls /n1/n2 && pwd"
+    words = ("run", "--rm", "--net=none", "-u", "1000", *options, "busybox", "sh", "-c", script)
+    line = ["sh", "-c", 'umask 077; exec "$@"', "sh", str(pyrun.binary), *words]
+    done = subprocess.run(line, env=pyrun.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0022", *["755"] * 4, "/n5/here"], "")
 
 
 def test_add_host(pyrun: Pyrun) -> None:

@@ -77,6 +77,17 @@ def test_no_sig_proxy(pyrun: Pyrun) -> None:
     assert process.stdout and (process.wait(10), process.stdout.read()) == (9, "")
 
 
+def test_leaving_without_sig_proxy(pyrun: Pyrun) -> None:
+    """As Docker's client: the caller goes with the signal's status, the container runs on and is looked after."""
+    process = begin(pyrun, f"{SAYS_SO}; {LOOP}", "--sig-proxy=false", "--name", "alone", "--rm")
+    process.terminate()
+    assert process.wait(10) == 143
+    assert pyrun.ok("exec", "alone", "echo", "runs on") == "runs on"
+    pyrun.ok("stop", "alone")
+    while pyrun.ok("ps", "-aq"):
+        time.sleep(0.01)
+
+
 def test_a_stopped_job_goes_on(pyrun: Pyrun) -> None:
     """SIGSTOP stops `pyrun run` alone, the container works on; nothing is lost."""
     process = begin(pyrun, "echo ready; for i in 1 2 3; do sleep 0.05; echo $i; done")

@@ -11,6 +11,7 @@ import posix
 import time
 
 from pyrun import boot, launch, notice
+from pyrun.errors import UsageError
 from pyrun.network import requests, resolver
 from pyrun.network.publishing import option
 from pyrun.plan import plan as plans
@@ -189,7 +190,7 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
     for text in _texts(options, "add_host"):
         name, address = values.host_entry(text)
         if address == "host-gateway":
-            address = str(wired.get("gateway") or "127.0.0.1")
+            address = _gateway(wired, str(request["mode"]), text)
         hosts += f"{address.strip('[]')}\t{name}\n"
     own = str(request["hostname"])
     if "." in own:
@@ -201,6 +202,18 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
         "hostname": f"{request['hostname']}\n".encode(),
         "resolv.conf": resolv.encode(),
     }
+
+
+def _gateway(wired: dict[str, object], mode: str, told: str) -> str:
+    """Where the container reaches this host. Raises UsageError where it does not."""
+    if mode in ("host", "none"):
+        return "127.0.0.1"
+    if not wired.get("gateway"):
+        raise UsageError(
+            f"--add-host {told}: with --network={mode} the container reaches no address of this host's own",
+            "name an address; or --network=host, --network=bridge",
+        )
+    return str(wired["gateway"])
 
 
 def _read(path: str) -> bytes:
