@@ -145,8 +145,6 @@ HOSTILE: dict[str, tuple[list[Entry], str | dict[str, bytes]]] = {
     "deep": ([file("d/" * 300 + "x", b"x")], "levels"),
     "long component": ([file("n" * 256, b"x")], "more than 255 bytes"),
     "long name": ([file("/".join(["n" * 200] * 30), b"x")], "4095"),
-    "sparse": ([file("s", b"x" * 512, **pax(GNU__sparse__major="1", GNU__sparse__minor="0"))], "sparse"),
-    "old sparse": ([entry("s", tarfile.GNUTYPE_SPARSE)], "sparse"),
     "unknown type": ([entry("s", b"Q")], "unknown type"),
     "owner -1": ([file("f", b"x", **pax(uid=str(0xFFFFFFFF)))], "user or group id"),
     "negative owner": ([file("f", b"x", **pax(uid="-1"))], "not decimal"),
