@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from image_files import (
 )
 from pyrun.engine import load
 from pyrun.errors import ImageError, NotFound, PyrunError, UsageError
-from pyrun.store import images, platforms
+from pyrun.store import image_removal, image_writer, images, layers, paths, platforms
 
 HOST = platforms.host()
 
@@ -249,6 +250,82 @@ def test_a_plain_root(tmp_path: Path) -> None:
     assert load.load(str(tmp_path / "root.tar.gz"), "mine", "linux/arm/v6") == ["mine:latest"]
     image = images.find("mine")
     assert (image["architecture"], image["variant"]) == ("arm", "v6")
+
+
+# ── killed loads ───────────────────────────────────────────────────────────────────────────────────
+
+
+def killed_load(path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    """A load in a process that is killed as it calls *name*."""
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(module, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        load.load(str(path))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        (layers.Staging, "sync", []),
+        (image_writer, "write_record", ["unfinished image", "layer", "layer"]),
+        (paths.posix, "fsync", ["unfinished image", "layer", "layer"]),
+        (image_writer.images, "read_reference", []),
+    ],
+)
+def test_what_a_killed_load_leaves(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, told: list[str]
+) -> None:
+    """It is taken away, or the next load makes use of it and tells the right size."""
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(an_image(), "app:1"))
+    killed_load(path, monkeypatch, module, name)
+    assert load.load(str(path)) == ["app:1"]
+    assert (loaded("app:1")["layer_bytes"], loaded("app:1")["size_bytes"]) == ([1, 1], 2)
+    shutil.rmtree(store)
+    killed_load(path, monkeypatch, module, name)
+    lines = image_removal.remove_unneeded()
+    assert [line.split(":")[0].rpartition(" ")[0] for line in lines] == told or not told
+    assert image_removal.remove_unneeded() == []
+    if images.identifiers():
+        image_removal.remove(an_image().id)
+    assert [each for each in store.rglob("*") if not each.is_dir()] == []
+    assert nothing_left(store)
+
+
+def test_half_written_names_and_records(tmp_path: Path, store: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(an_image(), "app:1"))
+    load.load(str(path))
+    (store / "refs/.new-0123").write_text("x")
+    (store / f"images/{an_image().id}/image.json.77.tmp").write_text("x")
+    assert image_removal.remove_unneeded() == [
+        "unfinished name 0123: removed",
+        f"unfinished record of image {an_image().id[:12]}: removed",
+    ]
+    loaded("app:1")
+
+
+def test_layers_of_a_load_that_runs_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(an_image(), "app:1"))
+    killed_load(path, monkeypatch, image_writer, "write_record")
+    with layers.Staging():
+        assert [line.split(" ")[0] for line in image_removal.remove_unneeded()] == ["unfinished"]
+    assert [line.split(" ")[0] for line in image_removal.remove_unneeded()] == ["layer", "layer"]
+
+
+def test_a_size_that_was_never_known_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(an_image(), "app:1"))
+    load.load(str(path))
+    image = loaded("app:1")
+    image_writer.write_record(image | {"layer_bytes": [0, 0], "size_bytes": 0})
+    load.load(str(path))
+    assert loaded("app:1")["layer_bytes"] == [1, 1]
+    os.link(f"{image['layers'][0]}/usr/a", f"{image['layers'][0]}/usr/c")
+    assert layers.size_bytes(image["layers"][0]) == 1
 
 
 # ── those nobody should make ───────────────────────────────────────────────────────────────────────

@@ -142,7 +142,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         tar(file("s", b"x" * 512, **records(numbytes="512", size="4096"))), "do not take turns",
     ),
     "a map longer than the data": (in_front(1000, 0, 512), "a sparse map longer than its data"),
-    "a map without end": (in_front(999_999_999, data=b"1\n" * 600_000), "a sparse map longer than its data, or than 1048576"),
+    "a map without end": (
+        in_front(999_999_999, data=b"1\n" * 600_000), "a sparse map longer than its data, or than 1048576",
+    ),
     "a link": (
         tar(file("s", type=tarfile.SYMTYPE, linkname="t", **records(map="0,0", size="0"))), "a symlink and sparse",
     ),
