@@ -93,6 +93,7 @@ static const struct {
     [OP_STREAMS] = {op_streams, "n"},
     [OP_PROCFS] = {op_procfs, "#"},
     [OP_NO_IPV6] = {op_no_ipv6, "*"},
+    [OP_WRITABLE] = {op_writable, "s"},
 };
 
 /* The next NUL-terminated string of the plan, or NULL and plan->bad. The last byte of the plan is a NUL (checked in

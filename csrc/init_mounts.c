@@ -361,20 +361,24 @@ int op_mask(struct plan *plan) {
     return status;
 }
 
-int op_readonly(struct plan *plan) {
-    const char *path = text_argument(plan);
+/* A directory or file mounted onto itself, so that it has attributes of its own; 0 if it is not there. */
+static int onto_itself(struct plan *plan, const char *path, unsigned attributes) {
     int target_fd = open_in_root(plan, path, O_PATH);
     if (target_fd == -ENOENT || target_fd == -ENOTDIR) return 0;
     if (target_fd < 0) return target_fd;
     int mount_fd = clone_tree(target_fd, "", AT_RECURSIVE | AT_EMPTY_PATH), status = mount_fd;
     if (mount_fd >= 0) {
-        status = set_attributes(mount_fd, ATTRIBUTE_RDONLY, 0, 0, AT_RECURSIVE);
+        status = attributes ? set_attributes(mount_fd, attributes, 0, 0, AT_RECURSIVE) : 0;
         if (status == 0) status = attach(mount_fd, target_fd);
         close(mount_fd);
     }
     close(target_fd);
     return status;
 }
+
+int op_readonly(struct plan *plan) { return onto_itself(plan, text_argument(plan), ATTRIBUTE_RDONLY); }
+
+int op_writable(struct plan *plan) { return onto_itself(plan, text_argument(plan), 0); }
 
 /* cgroup v2: a mount of its own, or where that may not be made (a user namespace without a cgroup namespace) the
  * directory that is to be seen, or where that cannot be reached an empty one: never one that can be written by accident

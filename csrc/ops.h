@@ -63,9 +63,10 @@
 #define OP_STREAMS 58       /* uid: pipes that are standard streams become the user's */
 #define OP_PROCFS 59 /* [fd]: a procfs now, of our own or the one given: where masks are mounted it is too late */
 
-#define OP_NO_IPV6 60 /* interface...: none of these has it; without any: none that comes has it */
+#define OP_NO_IPV6 60  /* interface...: none of these has it; without any: none that comes has it */
+#define OP_WRITABLE 61 /* path: a mount of its own, which stays writable when the root turns read-only */
 
-#define OP_LAST 60
+#define OP_LAST 61
 
 /* How OP_BIND binds. */
 #define BIND_TREE 1        /* with all mounts below the source */

@@ -47,6 +47,7 @@ ONE_PLACE = {
     "_shim": "linux.py",
     "jeepney": "cgroups/bus_library.py",
     "dnslib": "network/dns/wire.py",
+    "zstandard": "store/inflate.py",
     "cffi": "nowhere: csrc/build_backend.py uses it",
 }
 

@@ -135,6 +135,7 @@ _PULL: tuple[Row, ...] = (
 
 _LOAD: tuple[Row, ...] = (
     (("-i", "--input"), "value", "input", "", "FILE", "Read this file instead of standard input"),
+    (("--platform",), "value", "platform", "", "OS/ARCH", "Of an archive for several platforms take this one"),
     (("-q", "--quiet"), "flag", "quiet", False, "", "No progress"),
     (("-t", "--tag"), "value", "tag", "", "NAME", "Name the image (needed for a plain root file system)"),
 )

@@ -78,7 +78,7 @@ def cmd_load(options: Options, arguments: list[str]) -> int:
     source = str(options["input"]) or (arguments[0] if arguments else "")
     if options["input"] and arguments:
         raise UsageError(f"two files to load: {options['input']} and {arguments[0]}", "give one of them")
-    names = load.load(source or "-", str(options["tag"]))
+    names = load.load(source or "-", str(options["tag"]), str(options["platform"]) or None)
     text.write("".join(f"Loaded image: {name}\n" for name in names))
     return 0
 

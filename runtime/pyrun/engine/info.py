@@ -11,7 +11,7 @@ from pyrun.errors import NetworkError
 from pyrun.spec import config
 from pyrun.store import images, paths, state
 
-_LIBRARIES = ("cffi", "pyroute2", "python-prctl", "pyyaml", "rich")
+_LIBRARIES = ("cffi", "pyroute2", "python-prctl", "pyyaml", "rich", "zstandard")
 
 
 def info() -> dict[str, Any]:

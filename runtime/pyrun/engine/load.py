@@ -12,7 +12,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pyrun.errors import ImageError, NotFound, UsageError
 from pyrun.notice import say
@@ -27,13 +27,27 @@ _ROOT_CONFIG = {
 }
 
 
-def load(path: str = "", name: str = "") -> list[str]:
+class _Wanted(NamedTuple):
+    """What the caller asks for. name: a full reference or ""; platform: None takes what there is."""
+
+    name: str
+    platform: platforms.Platform | None
+
+    def best(self) -> platforms.Platform:
+        """Which one to take where there are several."""
+        return self.platform or platforms.host()
+
+
+def load(path: str = "", name: str = "", platform: str | None = None) -> list[str]:
     """Load every image of the file or directory *path* ("" or "-": standard input); returns their names.
 
     name: what to call it, for an archive of one image; a plain root file system has to be given one.
+    platform: of an archive for several the images for this one; without it this machine's, or the only one.
     An image without a name is returned as its id. Raises NotFound, ImageError, UsageError.
     """
-    wanted = references.parse(name).full if name else ""
+    wanted = _Wanted(
+        references.parse(name).full if name else "", platforms.parse(platform) if platform else None
+    )
     layers.sweep()
     if os.path.isdir(path):
         directory = Directory(path)
@@ -91,9 +105,9 @@ def _is_docker(archive: Archive) -> bool:
     )
 
 
-def _load_docker(archive: Archive, wanted: str) -> list[str]:
+def _load_docker(archive: Archive, wanted: _Wanted) -> list[str]:
     rows = _json(archive, "manifest.json")
-    _one_for(wanted, len(rows), archive.what)
+    _one_for(wanted.name, len(rows), archive.what)
     loaded = []
     for row in rows:
         config_name, files, tags = row["Config"], row.get("Layers"), row.get("RepoTags") or []
@@ -101,8 +115,9 @@ def _load_docker(archive: Archive, wanted: str) -> list[str]:
             raise ImageError(f"{archive.what}: manifest.json: Config, Layers or RepoTags has the wrong type")
         config_text = archives.read(archive, config_name, image_writer.MAX_CONFIG_BYTES)
         _check_count(len(files), config_text, archive.what)
-        names = [wanted] if wanted else [references.parse(tag).full for tag in tags]
-        loaded += _install(config_text, partial(_docker_layer, archive, files), names, archive.what)
+        names = [wanted.name] if wanted.name else [references.parse(tag).full for tag in tags]
+        open_layer = partial(_docker_layer, archive, files)
+        loaded += _install(config_text, open_layer, names, wanted, archive.what)
     return loaded
 
 
@@ -125,9 +140,11 @@ def _one_for(wanted: str, count: int, what: str) -> None:
         raise UsageError(f"--tag names one image, but {what} holds {count}", "leave it out")
 
 
-def _install(config_text: bytes, open_layer: image_writer.Open, names: list[str], what: str) -> list[str]:
+def _install(
+    config_text: bytes, open_layer: image_writer.Open, names: list[str], wanted: _Wanted, what: str
+) -> list[str]:
     """Install one image; returns the familiar names, or the id."""
-    manifests.check_platform(image_writer.parse_config(config_text, what), platforms.host(), what)
+    _check_platform(image_writer.parse_config(config_text, what), wanted, what)
     with layers.Staging() as staging:
         image = image_writer.install(config_text, open_layer, names, staging)
     if not names:
@@ -137,27 +154,36 @@ def _install(config_text: bytes, open_layer: image_writer.Open, names: list[str]
     return [references.familiar(name) for name in names] or [f"sha256:{image['id']}"]
 
 
+def _check_platform(config: dict[str, Any], wanted: _Wanted, what: str) -> None:
+    """As Docker: whoever names no platform may load what this machine does not run, to keep it or to pass it on."""
+    has = manifests.platform_of(config)
+    if has.os != "linux":
+        raise ImageError(f"{what} is for {has}", "only images for linux can be loaded")
+    if wanted.platform:
+        manifests.check_platform(config, wanted.platform, what)
+    elif platforms.rank(has, platforms.host()) < 0:
+        say(f"{what} is for {has}: it is loaded, but this machine, {platforms.host()}, does not run it")
+
+
 # ── OCI layout ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _load_layout(archive: Archive, wanted: str) -> list[str]:
+def _load_layout(archive: Archive, wanted: _Wanted) -> list[str]:
     document = manifests.read(archives.read(archive, "index.json", manifests.MAX_BYTES), "", archive.what)
     if not isinstance(document, manifests.Index) or not document.manifests:
         raise ImageError(f"{archive.what}: index.json lists no image")
     entries = document.manifests
     if len(entries) > 1 and all(entry.platform for entry in entries) and not any(map(_name, entries)):
-        entries = [
-            manifests.choose(document, platforms.host(), archive.what)
-        ]  # one image, one entry a platform
-    _one_for(wanted, len(entries), archive.what)
+        entries = [manifests.choose(document, wanted.best(), archive.what)]  # one image, one entry a platform
+    _one_for(wanted.name, len(entries), archive.what)
     loaded = []
     for entry in entries:
-        manifest = _manifest(archive, entry)
+        manifest = _manifest(archive, entry, wanted)
         config_text = _blob(archive, manifest.config)
         _check_count(len(manifest.layers), config_text, archive.what)
-        name = wanted or _name(entry)
+        name = wanted.name or _name(entry)
         open_layer = partial(_layout_layer, archive, manifest.layers)
-        loaded += _install(config_text, open_layer, [name] if name else [], archive.what)
+        loaded += _install(config_text, open_layer, [name] if name else [], wanted, archive.what)
     return loaded
 
 
@@ -174,12 +200,12 @@ def _name(entry: manifests.Descriptor) -> str:
     return ""
 
 
-def _manifest(archive: Archive, entry: manifests.Descriptor) -> manifests.Manifest:
+def _manifest(archive: Archive, entry: manifests.Descriptor, wanted: _Wanted) -> manifests.Manifest:
     for _ in range(3):
         document = manifests.read(_blob(archive, entry), entry.media_type, archive.what)
         if isinstance(document, manifests.Manifest):
             return document
-        entry = manifests.choose(document, platforms.host(), archive.what)
+        entry = manifests.choose(document, wanted.best(), archive.what)
     raise ImageError(f"{archive.what}: an index within an index within an index")
 
 
@@ -226,9 +252,9 @@ class Checked:
 
 
 def _load_root(
-    file: Any, what: str, wanted: str
+    file: Any, what: str, wanted: _Wanted
 ) -> list[str]:  # a BinaryIO, which is not what file_digest asks for
-    if not wanted:
+    if not wanted.name:
         raise UsageError(
             f"{what} is neither a docker-archive nor an OCI layout",
             "a plain root file system needs --tag NAME",
@@ -237,11 +263,15 @@ def _load_root(
     diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     changed = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
     config = {
-        "architecture": platforms.host().architecture,
+        "architecture": wanted.best().architecture,
         "config": _ROOT_CONFIG,
         "created": changed.isoformat().replace("+00:00", "Z"),
         "os": "linux",
         "rootfs": {"diff_ids": [diff_id], "type": "layers"},
     }
+    if wanted.platform and wanted.platform.variant:
+        config["variant"] = wanted.platform.variant
     file.seek(0)
-    return _install(json.dumps(config, sort_keys=True).encode(), lambda number: file, [wanted], what)
+    return _install(
+        json.dumps(config, sort_keys=True).encode(), lambda number: file, [wanted.name], wanted, what
+    )

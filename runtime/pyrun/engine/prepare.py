@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 import time
 
-from pyrun import boot, launch, notice
+from pyrun import boot, launch, notice, signals
 from pyrun.errors import UsageError
 from pyrun.network import requests, resolver
 from pyrun.network.publishing import option
@@ -61,9 +61,26 @@ def request(options: Options, image: dict[str, object], name: str, command: list
         "net_rate": options.get("net_rate"),
         "net_fault": options.get("net_fault"),
         "dry_run": False,
-        "stop_signal": options.get("stop_signal") or _config_value(image, "StopSignal"),
+        **_of_image(options, image),
         "labels": values.labels(_texts(options, "label")),
     }
+
+
+def _of_image(options: Options, image: dict[str, object]) -> dict[str, object]:
+    """What an image may say for its containers beside their process. Raises UsageError in words about the image."""
+    signal = options.get("stop_signal") or _config_value(image, "StopSignal")
+    if signal and not options.get("stop_signal"):
+        try:
+            signals.number(str(signal))
+        except UsageError:
+            hint = "give one with --stop-signal, for example --stop-signal TERM"
+            raise UsageError(f"the image's StopSignal {signal!r} is no signal", hint) from None
+    declared = _config_value(image, "Volumes")
+    if not declared:
+        return {"stop_signal": signal}
+    from pyrun.spec import volumes
+
+    return {"stop_signal": signal, "volumes": volumes.of_image(declared)}
 
 
 def _joined(options: Options, mode: str, target: str) -> dict[str, object]:

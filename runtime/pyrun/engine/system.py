@@ -14,7 +14,7 @@ from pyrun import boot, launch, undo
 from pyrun.engine import network, reconcile
 from pyrun.errors import PyrunError
 from pyrun.stages import cgroup
-from pyrun.store import containers, layers, paths, state
+from pyrun.store import containers, image_removal, layers, paths, state
 
 
 def reconcile_all() -> tuple[list[str], list[str]]:
@@ -124,9 +124,11 @@ def _cgroups(done: list[str], failed: list[str]) -> None:
 
 
 def _layers(done: list[str], failed: list[str]) -> None:
-    """Layers whose unpacking was cut off."""
+    """Layers whose unpacking was cut off, and what a killed `load` or `pull` had put in its place already."""
     del failed
     done += [f"unfinished layer {path.rpartition('/')[2]}: removed" for path in layers.sweep()]
+    if paths.exists(f"{paths.root()}/layers"):
+        done += image_removal.remove_unneeded()
 
 
 def _undo(lines: list[str], sentence: str, done: list[str], failed: list[str]) -> None:

@@ -198,6 +198,9 @@ MOUNTS = {
     "READONLY": simple(
         "make {0} read-only, if it is there", "mount --bind -o ro ROOT{0} ROOT{0}", _MOUNT + " {0}"
     ),
+    "WRITABLE": simple(
+        "keep {0} writable, whatever the root becomes", "mount --bind ROOT{0} ROOT{0}", _MOUNT + " {0}"
+    ),
     "PIVOT": simple(
         "make the container's root the root, and let go of the host's",
         "cd ROOT; pivot_root . .; umount -l .",

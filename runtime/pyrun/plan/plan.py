@@ -26,6 +26,7 @@ def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation
         *namespaces.plan_joined(config, job),
         *namespaces.plan_cgroup(config),
         *rootfs.plan_root(config, job),
+        *(rootfs.plan_volumes(config, job) if job.get("volumes") else []),
         *mounts.plan(config, job),
         *rootfs.plan_devices(config, job),
         *process.plan_session(config, job),

@@ -154,12 +154,20 @@ def choose(index: Index, wanted: platforms.Platform, what: str) -> Descriptor:
 
 def check_platform(config: dict[str, Any], wanted: platforms.Platform, what: str) -> None:
     """Raise ImageError if an image's configuration is for a platform that does not suit."""
-    has = platforms.normal(config.get("os") or "linux", config.get("architecture") or wanted.architecture,
-                           config.get("variant") or "")  # fmt: skip
+    has = platform_of(config, wanted)
     if platforms.rank(has, wanted) < 0:
         raise ImageError(
             f"{what} is for {has}, not for {wanted}", f"`--platform {has}` takes it all the same"
         )
+
+
+def platform_of(config: dict[str, Any], otherwise: platforms.Platform | None = None) -> platforms.Platform:
+    """What an image's configuration says it is for; otherwise: the processor's kind, of one that is silent on it."""
+    return platforms.normal(
+        config.get("os") or "linux",
+        config.get("architecture") or (otherwise or platforms.host()).architecture,
+        config.get("variant") or "",
+    )
 
 
 def verify(body: bytes, digest: str, what: str) -> bytes:

@@ -164,6 +164,15 @@ def plan_hidden(config: dict[str, object]) -> list[Operation]:
     ]
 
 
+def plan_volumes(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+    """job["volumes"], which the image wants: made if need be, and writable under a read-only root. Before anything is
+    mounted, so that nothing is made in a directory of the host."""
+    root, volumes = config["root"], job["volumes"]
+    assert isinstance(root, dict) and isinstance(volumes, list)
+    made = [Operation("DIRECTORY", path, 0o755, 0, 0) for path in volumes]
+    return made + ([Operation("WRITABLE", path) for path in volumes] if root.get("readonly") else [])
+
+
 def plan_pivot(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     """Into the new root; read-only if wanted, now that nothing has to be made in it any more."""
     root, late = config["root"], job.get("late_readonly")

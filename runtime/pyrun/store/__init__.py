@@ -16,7 +16,8 @@ Images:
 Layers, in the order of unpacking:
 
     layers.py        their directories
-    archives.py      an image archive's files by name; inflate.py  compressed or not; tarstream.py  headers
+    archives.py      an image archive's files by name; inflate.py  compressed or not; tarstream.py  headers,
+                     of tarfields.py  numbers and times, and sparse.py  maps of files with holes
     unpack.py        entries below one directory, by rooted.py  paths that cannot leave it, and nodes.py  one file
     overlay_kind.py  the kernel's overlay or fuse-overlayfs; overlay_view.py  unpacking through it
 """

@@ -70,13 +70,16 @@ class TarFile:
         self._size = file.seek(0, io.SEEK_END)
         self._files: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
+        self._sparse: set[str] = set()  # in a root file system they are unpacked; none is looked for by name
         file.seek(0)
         stream = inflate.Stream(file.read, what, max(self._size, 1), seek=lambda count: _seek(file, count))
         for count, entry in enumerate(tarstream.entries(stream)):
             if count >= MAX_FILES:
                 raise ImageError(f"{what} holds more than {MAX_FILES} files")
             name = _normal(entry.name)
-            if entry.kind == "file":
+            if entry.pieces is not None:
+                self._sparse.add(name)
+            elif entry.kind == "file":
                 self._files[name] = (entry.offset, entry.size_bytes)
             elif entry.kind == "symlink":
                 self._links[name] = posixpath.normpath(
@@ -100,7 +103,12 @@ class TarFile:
 
     def open(self, name: str) -> BinaryIO:
         """Its content. Raises ImageError if it is missing."""
-        place = self._files.get(self._find(posixpath.normpath(name)))
+        found = self._find(posixpath.normpath(name))
+        place = self._files.get(found)
+        if found in self._sparse:
+            raise ImageError(
+                f"{self.what}: the file {name!r:.100} is sparse", "pack it again without --sparse"
+            )
         if place is None:
             raise ImageError(f"{self.what}: the file {name!r:.100} is missing")
         return io.BufferedReader(_Slice(self._file.fileno(), *place), inflate.CHUNK_BYTES)

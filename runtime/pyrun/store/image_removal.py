@@ -6,7 +6,9 @@ its names go. Nothing in use can be pulled away from under a mount.
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from pyrun import jsonlite
@@ -78,6 +80,53 @@ def _remove_image(identifier: str) -> tuple[list[str], list[str]]:
             gone.append(layers.discard(layer))
             lines.append(f"deleted layer: {os.path.basename(layer)[:12]}")
     return gone, lines
+
+
+def remove_unneeded() -> list[str]:
+    """Remove what killed installations left behind; returns what was done, a line each. Raises ImageError.
+
+    That is: records that were being written, images without a record, layers that no image has. Images and names appear
+    with the store's lock held, so whatever is half done while we hold it will never be whole. Layers are left alone
+    while somebody else installs, and may be about to use them.
+    """
+    layers.sweep()
+    with layers.store_lock():
+        doomed = dict(_half_written())
+        if not layers.in_use():
+            doomed |= _orphans()
+        gone = {layers.discard(path): line for path, line in doomed.items()}
+    for path in gone:
+        layers.remove_tree(path)
+    return list(gone.values())
+
+
+def _half_written() -> Iterator[tuple[str, str]]:
+    base = paths.root()
+    for path in glob.glob(f"{base}/refs/.new-*"):
+        yield path, f"unfinished name {path.rpartition('-')[2]}: removed"
+    for identifier in images.identifiers():
+        if not os.path.exists(f"{base}/images/{identifier}/image.json"):
+            yield f"{base}/images/{identifier}", f"unfinished image {identifier[:12]}: removed"
+            continue
+        for path in glob.glob(f"{base}/images/{identifier}/image.json.*.tmp"):
+            yield path, f"unfinished record of image {identifier[:12]}: removed"
+
+
+def _orphans() -> dict[str, str]:
+    known = [image for each in images.identifiers() if (image := images.load(each))]
+    needed = {layer for image in known for layer in _layers_of(image)}
+    base = f"{paths.root()}/layers"
+    found = [f"{base}/{name}" for name in sorted(os.listdir(base)) if references.is_digest(f"sha256:{name}")]
+    return {
+        path: f"layer {os.path.basename(path)[:12]}: removed, no image has it"
+        for path in found
+        if path not in needed
+    }
+
+
+def _layers_of(image: dict[str, Any]) -> list[str]:
+    listed = image.get("layers")
+    return listed if isinstance(listed, list) else []
 
 
 def containers_of(identifier: str) -> list[str]:

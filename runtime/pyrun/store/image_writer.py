@@ -168,12 +168,15 @@ def _unpack_layer(
 
 
 def _known_size(directory: str) -> int:
-    """The size of an existing layer, from any image that has it."""
+    """The size of an existing layer: from any image that has it, or measured, if whoever made it was killed then."""
     for identifier in images.identifiers():
         image: Any = images.load(identifier)
-        if image and directory in image.get("layers", ()) and "layer_bytes" in image:
-            return int(image["layer_bytes"][image["layers"].index(directory)])
-    return 0
+        known = (
+            dict(zip(image.get("layers", ()), image.get("layer_bytes", ()), strict=False)) if image else {}
+        )
+        if known.get(directory):
+            return int(known[directory])
+    return layers.size_bytes(directory)
 
 
 def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], names: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Compressed or not: one stream of plain bytes with a position, a limit and a digest.
 
-The kind is told by the first bytes, as Docker does, never by a name or a media type. gzip comes from the
-standard library, zstd from the package `zstandard` if it is installed. Nothing is run: a helper program of
-the machine or, worse, of an image has no part in this (GHSA-x86f-5xw2-fm2r).
+The kind is told by the first bytes, as Docker does, never by a name or a media type. gzip, bzip2 and xz come from
+the standard library, zstd from the package `zstandard`. Nothing is run: a helper program of the machine or,
+worse, of an image has no part in this (GHSA-x86f-5xw2-fm2r).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MAX_BYTES = 64 << 30  # of one archive when inflated
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip"}
+_BZIP2 = b"BZh"
+_XZ = b"\xfd7zXZ\0"
+_OTHERS = {b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip"}
+_MEMORY_BYTES = 1 << 27  # more would let a small file ask for gigabytes; `xz -9` needs half of it
 
 
 class Stream:
@@ -92,7 +95,7 @@ class Stream:
 
 def is_compressed(head: bytes) -> bool:
     """Whether those first bytes (6 are enough) are of a compressed file."""
-    return head.startswith((_GZIP, _ZSTD, *_OTHERS))
+    return head.startswith((_GZIP, _ZSTD, _BZIP2, _XZ, *_OTHERS))
 
 
 def _plain(read: Read, what: str) -> Iterator[bytes]:
@@ -102,12 +105,15 @@ def _plain(read: Read, what: str) -> Iterator[bytes]:
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             raise ImageError(
-                f"{what} is compressed with {kind}, which images do not use", "use gzip, zstd or none"
+                f"{what} is compressed with {kind}, which images do not use",
+                "use gzip, zstd, xz, bzip2 or none",
             )
     if head.startswith(_GZIP):
         yield from _gunzip(head, read, what)
     elif head.startswith(_ZSTD):
         yield from _unzstd(head, read, what)
+    elif head.startswith((_BZIP2, _XZ)):
+        yield from _unpack(head, read, what)
     else:
         while head:
             yield head
@@ -140,14 +146,52 @@ def _next_member(data: bytes, read: Read) -> bytes:
     return data
 
 
+def _unpack(data: bytes, read: Read, what: str) -> Iterator[bytes]:
+    """xz and bzip2, whose decompressors are used alike."""
+    kind, make, broken = _decompressor(data, what)
+    inflater = make()
+    try:
+        while True:
+            if plain := inflater.decompress(data, CHUNK_BYTES):
+                yield plain
+            data = b""
+            if inflater.eof:
+                data = _next_member(inflater.unused_data, read)
+                if not data:
+                    return
+                inflater = make()
+            elif inflater.needs_input and not (data := read(CHUNK_BYTES)):
+                raise ImageError(f"{what} is truncated")
+    except broken as error:
+        if getattr(error, "errno", None):  # of the file, not of what is in it
+            raise
+        raise ImageError(f"{what} is not valid {kind}: {error}") from None
+
+
+def _decompressor(head: bytes, what: str) -> tuple[str, Callable[[], Any], type[Exception]]:
+    """What reads a file that begins so: its name, how one is made, what it raises."""
+    kind = "xz" if head.startswith(_XZ) else "bzip2"
+    try:  # a Python may have been built without either
+        if kind == "xz":
+            import lzma
+
+            return kind, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY_BYTES), lzma.LZMAError
+        import bz2
+    except ImportError:
+        raise ImageError(
+            f"{what} is compressed with {kind}, which this Python cannot read", "pack it with gzip"
+        ) from None
+    return kind, bz2.BZ2Decompressor, OSError
+
+
 def _unzstd(head: bytes, read: Read, what: str) -> Iterator[bytes]:
     boot.site_packages()
     try:
-        import zstandard  # type: ignore[import-not-found, unused-ignore]
+        import zstandard
     except ImportError:
         raise ImageError(
-            f"{what} is compressed with zstd, which this Python cannot read",
-            "install the pip package zstandard",
+            f"{what} is compressed with zstd, for which the pip package zstandard is missing",
+            f"{boot.SITE_DIR.rpartition('/lib/')[0]}/bin/pip install zstandard",
         ) from None
     library: Any = zstandard
 
@@ -161,8 +205,7 @@ def _unzstd(head: bytes, read: Read, what: str) -> Iterator[bytes]:
     class Raw:
         read = staticmethod(source)
 
-    # A window of more than 128 MiB would let a small file ask for gigabytes of memory.
-    inflater = library.ZstdDecompressor(max_window_size=1 << 27)
+    inflater = library.ZstdDecompressor(max_window_size=_MEMORY_BYTES)
     try:
         with inflater.stream_reader(Raw(), read_size=CHUNK_BYTES, read_across_frames=True) as reader:
             while plain := reader.read(CHUNK_BYTES):

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,17 +51,20 @@ class Staging:
     """
 
     def __init__(self) -> None:
-        base = f"{paths.root()}/layers"
+        try:
+            paths.make(f"{paths.root()}/layers")
+            with store_lock():  # whoever takes away what nobody needs sees us, or is done before we look
+                self._make()
+        except OSError as error:
+            raise ImageError(
+                f"nothing can be written below {paths.root()}: {error.strerror}",
+                "run as root, or set PYRUN_ROOT",
+            ) from None
+
+    def _make(self) -> None:
         while True:
-            self.path = f"{base}/.new-{secrets.token_hex(8)}"
-            try:
-                paths.make(base)
-                os.mkdir(self.path, 0o700)
-            except OSError as error:
-                raise ImageError(
-                    f"nothing can be written below {paths.root()}: {error.strerror}",
-                    "run as root, or set PYRUN_ROOT",
-                ) from None
+            self.path = f"{paths.root()}/layers/.new-{secrets.token_hex(8)}"
+            os.mkdir(self.path, 0o700)
             try:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:  # a sweep came between
@@ -94,6 +98,28 @@ def store_lock() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def in_use() -> bool:
+    """Whether an installation is under way, which may count on layers that no image has yet. Ask with the store's lock
+    held, after a `sweep`."""
+    base = f"{paths.root()}/layers"
+    return os.path.isdir(base) and any(name.startswith(".new-") for name in os.listdir(base))
+
+
+def size_bytes(path: str) -> int:
+    """The bytes of all files of a layer, each once, as unpacking it would count them."""
+    found: dict[tuple[int, int], int] = {}
+    waiting = [path]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(entry.path)
+                elif stat.S_ISREG(status.st_mode):
+                    found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def discard(path: str) -> str:

@@ -11,7 +11,8 @@ import os
 import stat
 
 from pyrun.errors import ImageError
-from pyrun.store.tarstream import Entry, show
+from pyrun.store.tarfields import show
+from pyrun.store.tarstream import Entry
 
 MAX_TARGET_BYTES = 4095
 _NOBODY = 0xFFFFFFFF  # as an owner it would mean: leave it as it is

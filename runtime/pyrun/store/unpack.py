@@ -24,7 +24,8 @@ from pyrun.store import layers, nodes, tarstream
 from pyrun.store.inflate import CHUNK_BYTES, Stream
 from pyrun.store.nodes import Refused
 from pyrun.store.rooted import DanglingLink, Rooted, real_path
-from pyrun.store.tarstream import Entry, show
+from pyrun.store.tarfields import show
+from pyrun.store.tarstream import Entry
 
 MAX_ENTRIES = 4_000_000
 MAX_DEPTH = 256
@@ -198,14 +199,20 @@ class _Writer:
             os.close(fd)
 
     def _copy(self, entry: Entry, fd: int) -> None:
-        left = entry.size_bytes
-        while left:
-            data = self._stream.read(min(left, CHUNK_BYTES))
-            if not data:
-                raise ImageError(f"{self._stream.what} is truncated")
-            left -= len(data)
-            while data:
-                data = data[os.write(fd, data) :]
+        """Write a file's data; of a sparse one the pieces, each to its place, and no bytes for the holes."""
+        for offset, size_bytes in [(0, entry.size_bytes)] if entry.pieces is None else entry.pieces:
+            if offset:
+                os.lseek(fd, offset, os.SEEK_SET)
+            left = size_bytes
+            while left:
+                data = self._stream.read(min(left, CHUNK_BYTES))
+                if not data:
+                    raise ImageError(f"{self._stream.what} is truncated")
+                left -= len(data)
+                while data:
+                    data = data[os.write(fd, data) :]
+        if entry.pieces is not None:
+            os.ftruncate(fd, entry.whole_bytes)
         self.result.size_bytes += entry.size_bytes
 
     def _hard_link(self, entry: Entry, parent_fd: int, base: bytes) -> None:
