@@ -87,7 +87,8 @@ _HINTS: dict[tuple[str, int], str] = {
     ("", errno.EPERM): "run as root; inside another container, that container needs CAP_SYS_ADMIN",
     ("namespaces", errno.ENOSPC): "the limit in /proc/sys/user/max_*_namespaces is reached",
     ("namespaces", errno.EINVAL): "this kernel lacks one of the namespaces asked for; see `pyrun info`",
-    ("namespaces", errno.ENOSYS): "this kernel lacks clone3 (Linux 5.7 or newer is needed)",
+    ("namespaces", errno.ENOSYS): "this kernel lacks clone3 (Linux 5.12 or newer is needed)",
+    ("rootfs", errno.ENOSYS): "this kernel lacks mount_setattr (Linux 5.12 or newer is needed)",
     ("rootfs", errno.ENOSPC): "the disk is full, or /proc/sys/fs/mount-max is reached",
     (
         "rootfs",
