@@ -10,7 +10,7 @@ The kernel gives a container an empty network namespace. This stage connects it 
 Modes: "bridge", with an interface for every entry of "endpoints" (network/requests.py has their keys), in that order;
 "none": only the name in /run/netns; "host", "container", "ns": nothing at all, the namespace is somebody else's; "cni":
 the plugins of network/drivers/cni.py. What an ordinary user may have instead is in network/user_mode/.
-The undo list is complete when `plan` returns: links down, ports and flows, addresses, name.
+The undo list is complete when `plan` returns: links down, ports and flows, addresses, name. Next: stages/hooks.py.
 """
 
 from __future__ import annotations
