@@ -223,7 +223,7 @@ def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: 
 
 
 def bpf(command: int, attributes: bytes) -> int:
-    """The bpf call with its attribute union as bytes, see stages/devices.py."""
+    """The bpf call with its attribute union as bytes, see device_rules.py and cgroups/devices.py."""
     buffer = ffi.new("char[]", attributes)
     return _check(lib.shim_bpf(command, buffer, len(attributes)))
 

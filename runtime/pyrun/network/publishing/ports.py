@@ -8,7 +8,7 @@ A wildcard (0.0.0.0, or :: for IPv6) excludes every address of its family. Whoev
 that address in run/ports-at first, then claims, then looks for the wildcard; whoever claims a wildcard claims, then
 looks at the noted addresses. So of two that race at least one sees the other, and neither looks through all ports.
 
-What the words of -p mean is in publish.py; which port is taken where none was named, in choosing.py.
+What the words of -p mean is in option.py; which port is taken where none was named, in choosing.py.
 """
 
 from __future__ import annotations
