@@ -216,14 +216,6 @@ def _beside_resolver(host: str, number: int, protocol: str) -> socket | None:
     return beside_resolver.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
 
 
-def try_bind(host: str, number: int, protocol: str) -> int:
-    """Whether this host has the port free: binds and closes; returns the port (a free one for 0)."""
-    probe = bound(host, number, protocol)
-    chosen = int(probe.getsockname()[1])
-    probe.close()
-    return chosen
-
-
 def unusable(error: OSError, host: str, number: int, protocol: str) -> Conflict | NetworkError:
     """What a bind's error means for the user."""
     where = place((host, number, 0, protocol))
