@@ -64,8 +64,7 @@ def _config(
     config = _stored_config(container)
     own = config["process"]
     assert isinstance(own, dict)
-    stored = own.get("env") or []
-    merged = {item.partition("=")[0]: item for item in stored}
+    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
     if options.get("tty"):
         merged.setdefault("TERM", "TERM=xterm")
     user = own.get("user") or {}
