@@ -126,6 +126,7 @@ lint: build  ## the linters and the architecture rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_linters.py tests/unit/test_architecture.py
 
 clean:  ## remove what was built; the environment's libraries stay
+	@if [ -x $(BIN)/pyrun ]; then $(BIN)/python -m pip --disable-pip-version-check -q uninstall -y pyrun-container; fi
 	rm -f $(VENV)/.installed
 	find runtime csrc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf .ruff_cache .mypy_cache .pytest_cache

@@ -2,13 +2,16 @@
  *
  *   planner (Python)                       init (this program)
  *      |  clone3 + execveat  ------------->  reads the plan from FD_PLAN
- *      |                                     cgroups, root, mounts ... until OP_WAIT_GO
+ *      |                                     cgroups, root, mounts ...
+ *      | <-- 'T' + pty master                OP_TERMINAL, only with a terminal
+ *      | <-- 'W' mounted                     OP_WAIT_GO
  *      |  'G' network and limits are set -->
- *      |                                     security, working directory ...
- *      | <-- 'T' + pty master                (only with a terminal, OP_TERMINAL)
+ *      |                                     pivot, working directory, security ...
  *      | <-- 'R' ready                       OP_EXECUTE, just before execve
  *      | <-- end of file                     execve worked: FD_SYNC is close-on-exec
  *      | <-- 'F' "index errno detail"        something failed, and init is gone
+ *
+ * handshake.py draws what is rarer: a W and a G more at the beginning, a wait for `start`, seccomp's listener.
  *
  * No policy lives here: an operation is a call or a short fixed sequence of calls, decided by the planner.
  * A plan is text: for each operation its number (ops.h), the count of its arguments, then the arguments, each ended

@@ -1,6 +1,6 @@
 /* The operations init executes: the single source of their numbers, for C (init*.c) and for Python
  * (through the shim, as lib.OP_...). The comment gives the arguments in order; see plan/operations.py for
- * the values and plan/explain.py for what each one means to a reader. Numbers are never reused. */
+ * the values and plan/explain_*.py for what each one means to a reader. Numbers are never reused. */
 #ifndef PYRUN_OPS_H
 #define PYRUN_OPS_H
 

@@ -60,10 +60,6 @@ long shim_open_tree(int dir_fd, const char *path, unsigned int flags) {
     return result(syscall(SYS_open_tree, dir_fd, path, flags | O_CLOEXEC));
 }
 
-long shim_move_mount(int from_fd, const char *from, int to_fd, const char *to, unsigned int flags) {
-    return result(syscall(SYS_move_mount, from_fd, from, to_fd, to, flags));
-}
-
 long shim_mount_setattr(int dir_fd, const char *path, unsigned int flags, uint64_t set, uint64_t clear,
                         uint64_t propagation, int userns_fd) {
     struct mount_attributes attributes = {set, clear, propagation, (uint64_t)userns_fd};
@@ -96,16 +92,6 @@ long shim_user_namespace(const char *uid_map, const char *gid_map) {
     kill((pid_t)pid, SIGKILL);
     waitpid((pid_t)pid, NULL, 0);
     return value;
-}
-
-long shim_fsopen(const char *type, unsigned int flags) { return result(syscall(SYS_fsopen, type, flags)); }
-
-long shim_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux) {
-    return result(syscall(SYS_fsconfig, fd, command, key, value, aux));
-}
-
-long shim_fsmount(int fd, unsigned int flags, unsigned int attributes) {
-    return result(syscall(SYS_fsmount, fd, flags, attributes));
 }
 
 long shim_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {

@@ -22,14 +22,10 @@ long shim_pidfd_send_signal(int pidfd, int signal);
 long shim_pidfd_getfd(int pidfd, int target_fd);
 long shim_openat2(int dir_fd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 long shim_open_tree(int dir_fd, const char *path, unsigned int flags);
-long shim_move_mount(int from_fd, const char *from, int to_fd, const char *to, unsigned int flags);
 long shim_mount_setattr(int dir_fd, const char *path, unsigned int flags, uint64_t set, uint64_t clear,
                         uint64_t propagation, int userns_fd);
 /* clone, write the maps of the child's user namespace, open it, and end the child: a namespace to map owners by. */
 long shim_user_namespace(const char *uid_map, const char *gid_map);
-long shim_fsopen(const char *type, unsigned int flags);
-long shim_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
-long shim_fsmount(int fd, unsigned int flags, unsigned int attributes);
 long shim_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 long shim_umount2(const char *target, int flags);
 long shim_close_range(unsigned int first, unsigned int last, unsigned int flags);

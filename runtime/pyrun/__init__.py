@@ -6,8 +6,8 @@
     store/         what is on disk: images, layers, containers, the state directories of pyrun-oci
     spec/          options + image -> OCI config; defaults (Docker's), capabilities, users, seccomp
     plan/          OCI config -> Plan: operations as values, their encoding, their explanation
-    stages/        one kernel idea a file, in the order they run:
-                   namespaces cgroup rootfs (mounts) network hooks security process
+    stages/        one kernel idea a file, in the order of their main parts (plan/plan.py has every step):
+                   namespaces cgroup rootfs mounts network hooks security process
     launch.py      the PARENT recipe: undo list, clone, network, hooks, GO, READY, monitor
     caller.py      the process that was called, for which a warm planner works
     verdict.py     what init's report means for the user

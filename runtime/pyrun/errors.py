@@ -11,7 +11,11 @@
     ├── EndedSilently           init is gone and did not say why
     └── CommandError            126 the command cannot be executed, 127 it does not exist
 
-Modules below `cli` raise these and nothing else on purpose; `linux.py` alone raises `OSError`.
+What ends a command below `cli` on purpose is one of these. Two others are for a caller that knows what they mean, and
+makes one of these of them: `OSError` with the kernel's errno, from linux.py and from what asks the kernel by itself
+(caller, network/messages, store/layers ...), and `ValueError` from what reads a text. A few modules have an exception
+of their own for the same purpose (store/nodes.py's `Refused`). cli/main.py says of any that gets through that it may be
+a bug, but for an `OSError`, of which it says what the kernel said.
 Messages are lower case without a full stop and name the field and the value; the hint names the remedy.
 """
 
@@ -87,7 +91,8 @@ _HINTS: dict[tuple[str, int], str] = {
     ("", errno.EPERM): "run as root; inside another container, that container needs CAP_SYS_ADMIN",
     ("namespaces", errno.ENOSPC): "the limit in /proc/sys/user/max_*_namespaces is reached",
     ("namespaces", errno.EINVAL): "this kernel lacks one of the namespaces asked for; see `pyrun info`",
-    ("namespaces", errno.ENOSYS): "this kernel lacks clone3 (Linux 5.7 or newer is needed)",
+    ("namespaces", errno.ENOSYS): "this kernel lacks clone3 (Linux 5.12 or newer is needed)",
+    ("rootfs", errno.ENOSYS): "this kernel lacks mount_setattr (Linux 5.12 or newer is needed)",
     ("rootfs", errno.ENOSPC): "the disk is full, or /proc/sys/fs/mount-max is reached",
     (
         "rootfs",

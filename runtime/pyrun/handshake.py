@@ -3,10 +3,10 @@
         planner (launch.py)                         init (csrc/init.c)
              | ------------- clone3 + exec ------------> |
     state.json, network (outside)                        |  cgroups, root, mounts
+             | <------- T + the terminal's master -----  |  (only with a terminal)
              | <----------------- W -------------------  |  mounted
              | ------------------ G ------------------>  |
              |                                           |  pivot, limits, privileges
-             | <------- T + the terminal's master -----  |  (only with a terminal, and before G)
              | <----------------- R -------------------  |  all but execve is done
              | <------ N number of the listener -------  |  (only with SCMP_ACT_NOTIFY, before or after R:
              | ------------------ N ------------------>  |  engine/oci/seccomp_agent.py)

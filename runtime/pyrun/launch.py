@@ -8,8 +8,7 @@
     GO         init goes on to execve, or with `create` to where it waits for `start`
     READY/end  execve worked; the monitor takes over in this very process
 
-The messages are drawn in handshake.py. A `job` is the dict the stages read: id, run_dir, keep (lasting directory),
-layers or root, hierarchies, cgroups, seccomp, window, reaper, loopback, rm, descriptors, early.
+The messages are drawn in handshake.py. A `job` is the dict the stages read: stages/__init__.py has its keys.
 """
 
 from __future__ import annotations

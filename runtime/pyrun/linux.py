@@ -26,7 +26,6 @@ ffi = _shim.ffi  # type: ignore[attr-defined]
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -39,24 +38,14 @@ CLONE_NEWNET = 0x40000000
 
 O_PATH = 0x200000
 
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 OPEN_TREE_CLONE = 1
-MOVE_MOUNT_F_EMPTY_PATH = 0x04
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
 MOUNT_ATTR_NODEV = 0x04
-MOUNT_ATTR_NOEXEC = 0x08
-MOUNT_ATTR_NOATIME = 0x10
-MOUNT_ATTR_STRICTATIME = 0x20
-MOUNT_ATTR_NODIRATIME = 0x80
-MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 MOUNT_ATTR_IDMAP = 0x100000
 
 MS_BIND = 0x1000
@@ -67,17 +56,12 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
-FSCONFIG_SET_FLAG = 0
-FSCONFIG_SET_STRING = 1
-FSCONFIG_CMD_CREATE = 6
-
 CLOSE_RANGE_CLOEXEC = 4
 MADV_POPULATE_WRITE = 23
 MFD_CLOEXEC = 1
 SIGKILL = 9  # `signal` is a megabyte of Python for one number
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def _check(result: int, path: str | None = None) -> int:
@@ -151,11 +135,6 @@ def open_tree(dir_fd: int, path: str, flags: int) -> int:
     return _check(lib.shim_open_tree(dir_fd, _c(path), flags), path)
 
 
-def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
-    """Attach or move a mount."""
-    _check(lib.shim_move_mount(from_fd, _c(from_path), to_fd, _c(to_path), flags), to_path)
-
-
 def mount_setattr(
     dir_fd: int, path: str, flags: int, set_: int, clear: int = 0, propagation: int = 0, userns_fd: int = 0
 ) -> None:
@@ -166,21 +145,6 @@ def mount_setattr(
 def user_namespace(uid_map: str, gid_map: str) -> int:
     """A descriptor of a new user namespace with these maps and nobody in it. Source: man 7 user_namespaces."""
     return _check(lib.shim_user_namespace(_c(uid_map), _c(gid_map)))
-
-
-def fsopen(fstype: str, flags: int = 1) -> int:
-    """Begin to configure a file system; *flags* 1 is FSOPEN_CLOEXEC."""
-    return _check(lib.shim_fsopen(_c(fstype), flags), fstype)
-
-
-def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None, aux: int = 0) -> None:
-    """Set one parameter, or create the file system (FSCONFIG_CMD_CREATE)."""
-    _check(lib.shim_fsconfig(fd, command, _c(key), _c(value), aux), key)
-
-
-def fsmount(fd: int, flags: int, attributes: int) -> int:
-    """A detached mount of the configured file system; *flags* 1 is FSMOUNT_CLOEXEC."""
-    return _check(lib.shim_fsmount(fd, flags, attributes))
 
 
 def mount(source: str, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
@@ -223,7 +187,7 @@ def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: 
 
 
 def bpf(command: int, attributes: bytes) -> int:
-    """The bpf call with its attribute union as bytes, see stages/devices.py."""
+    """The bpf call with its attribute union as bytes, see device_rules.py and cgroups/devices.py."""
     buffer = ffi.new("char[]", attributes)
     return _check(lib.shim_bpf(command, buffer, len(attributes)))
 

@@ -1,7 +1,7 @@
 """What init's report means for the user: which stage failed, at what, and with which exit status.
 
 init knows an operation's number, an errno and a name; the plan knows the rest. The wording of an operation is that of
-plan/explain.py, loaded only when something has failed.
+plan/explain*.py, loaded only when something has failed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from .plan.operations import Operation
 
 ENOENT, EACCES, ENOEXEC, ENOTDIR, EINVAL, ETIMEDOUT, ECANCELED = 2, 13, 8, 20, 22, 110, 125
 
-# Which stage an operation of init belongs to, for the wording of its failure.
+# Which stage an operation of init belongs to, for the wording of its failure; those of rootfs and mounts are not named.
 STAGE_OF = {
     "CGROUP_JOIN": "cgroup", "UNSHARE": "namespaces", "HOSTNAME": "namespaces", "DOMAINNAME": "namespaces",
     "SYSCTL": "namespaces", "LOOPBACK_UP": "network", "BOUNDING": "security", "IDENTITY": "security",
     "CAPABILITIES": "security", "NO_NEW_PRIVILEGES": "security", "SECCOMP": "security", "SESSION": "process",
     "TERMINAL": "process", "RLIMIT": "process", "OOM_SCORE": "process", "DIRECTORY_CURRENT": "process",
-    "WAIT_GO": "process", "REAPER": "process", "ENTER": "namespaces", "GUARD": "security", "LABEL": "security",
+    "WAIT_GO": "process", "REAPER": "process", "ENTER": "namespaces", "GUARD": "process", "LABEL": "security",
     "STREAMS": "security", "SCHEDULER": "process", "IO_PRIORITY": "process", "AFFINITY": "process",
     "MEMORY_POLICY": "process", "PERSONALITY": "process", "PROCFS": "process", "NO_IPV6": "network",
+    "ROOT_IDENTITY": "namespaces", "START": "process", "PRESERVE": "process", "ENVIRONMENT": "process",
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from pyrun import linux
 
 Fork = Callable[..., object]
 
+RESOLVE_BENEATH = 0x08  # of linux/openat2.h
+
 
 def is_close_on_exec(fd: int) -> bool:
     return bool(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
@@ -33,7 +35,7 @@ def test_openat2_stays_in_the_root(tmp_path: Path) -> None:
         assert is_close_on_exec(fd)
         os.close(fd)
     with pytest.raises(OSError, match="up") as caught:
-        linux.openat2(root_fd, "up", os.O_RDONLY, 0, linux.RESOLVE_BENEATH)
+        linux.openat2(root_fd, "up", os.O_RDONLY, 0, RESOLVE_BENEATH)
     assert caught.value.errno == errno.EXDEV
     os.close(root_fd)
 
@@ -60,13 +62,12 @@ def test_pidfd_signals_the_process_it_was_opened_for() -> None:
 
 
 def mounted(directory: str) -> list[str]:
-    """Make a tmpfs through fsopen, read-only, attach it, and say what the mount table has of it."""
-    fs_fd = linux.fsopen("tmpfs")
-    linux.fsconfig(fs_fd, linux.FSCONFIG_SET_STRING, "size", "4096")
-    linux.fsconfig(fs_fd, linux.FSCONFIG_CMD_CREATE)
-    mount_fd = linux.fsmount(fs_fd, 1, linux.MOUNT_ATTR_NOSUID)
+    """Mount a tmpfs, make it read-only, and say what the mount table has of it."""
+    linux.mount("tmpfs", directory, "tmpfs", 2, "size=4096")  # MS_NOSUID
+    mount_fd = linux.open_tree(linux.AT_FDCWD, directory, 0)
+    assert is_close_on_exec(mount_fd)
     linux.mount_setattr(mount_fd, "", linux.AT_EMPTY_PATH, linux.MOUNT_ATTR_RDONLY)
-    linux.move_mount(mount_fd, "", linux.AT_FDCWD, directory, linux.MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(mount_fd)
     before = linux.mount_id(linux.AT_FDCWD, os.path.dirname(directory))
     assert linux.mount_id(linux.AT_FDCWD, directory) != before
     line = next(
@@ -79,18 +80,20 @@ def mounted(directory: str) -> list[str]:
     return line.split()[5].split(",")
 
 
-def test_the_new_mount_calls(sandbox_fork: Fork, tmp_path: Path) -> None:
+def test_the_mount_calls(sandbox_fork: Fork, tmp_path: Path) -> None:
     options = sandbox_fork(mounted, str(tmp_path))
     assert isinstance(options, list)
     assert {"ro", "nosuid"} <= set(options)
 
 
-def test_a_wrong_option_names_itself() -> None:
-    fs_fd = linux.fsopen("tmpfs")
-    with pytest.raises(OSError, match="no-such-option") as caught:
-        linux.fsconfig(fs_fd, linux.FSCONFIG_SET_STRING, "no-such-option", "1")
-    assert caught.value.errno == errno.EINVAL
-    os.close(fs_fd)
+def refused(directory: str) -> str:
+    with pytest.raises(OSError, match=directory) as caught:
+        linux.mount("tmpfs", directory, "tmpfs", 0, "no-such-option=1")
+    return errno.errorcode[caught.value.errno or 0]
+
+
+def test_a_mount_that_is_refused_names_its_place(sandbox_fork: Fork, tmp_path: Path) -> None:
+    assert sandbox_fork(refused, str(tmp_path)) == "EINVAL"
 
 
 def joined() -> bool:

@@ -1,9 +1,9 @@
-"""The shell sessions of README.md and docs/*.md are run, in order, and their output is compared.
+"""The shell sessions of README.md, vagrant/README.md and docs/*.md are run, in order, and their output is compared.
 
 A session is a block that begins with ```console; `$ ` begins a command (a backslash at the end continues it), the
 lines below it are its output. In the output `...` stands for anything in its line, a line of `...` alone for any
 number of lines; a command without any output below it need only succeed. A block below `<!-- not run: REASON -->`
-is left out. All sessions of one file share one shell.
+is left out. All sessions of one file share one shell. `sudo` there is whoever runs the tests: root, on the lab host.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from command import Pyrun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
-    path for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))) if path.exists()
-]
+    REPOSITORY / "README.md", REPOSITORY / "vagrant/README.md", *sorted((REPOSITORY / "docs").glob("*.md"))
+]  # fmt: skip
 IMAGES = Path("/var/lib/pyrun")
 
 _BLOCK = re.compile(r"(<!-- not run: [^>]+-->\n+)?^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -54,7 +54,9 @@ def one_line(line: str) -> str:
 
 def run(commands: list[str], environment: dict[str, str]) -> list[tuple[str, int]]:
     """Run them in one shell: the output and exit status of each."""
-    script = "".join(f"{command}\nprintf '\\n{_MARK}%d\\n' $?\n" for command in commands)
+    script = 'sudo() { "$@"; }\n' + "".join(
+        f"{command}\nprintf '\\n{_MARK}%d\\n' $?\n" for command in commands
+    )
     done = subprocess.run(["bash"], input=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           env=environment, cwd=REPOSITORY, timeout=300, check=False)  # fmt: skip
     pieces = re.split(rf"\n{_MARK}(\d+)\n", done.stdout)
@@ -63,10 +65,10 @@ def run(commands: list[str], environment: dict[str, str]) -> list[tuple[str, int
 
 @pytest.mark.alone
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_the_sessions_are_true(document: Path, pyrun: Pyrun) -> None:
     wanted = sessions(document.read_text())
-    assert wanted or document.name != "README.md", "the README shows nothing that can be run"
+    assert wanted or document.name != "README.md", "a README shows nothing that can be run"
     for kind in ("refs", "images"):  # the images of `make setup`; image.json names their layers by full path
         if (IMAGES / kind).is_dir():
             subprocess.run(["cp", "-a", f"{IMAGES}/{kind}/.", f"{pyrun.root}/{kind}/"], check=True)
@@ -98,15 +100,17 @@ def test_what_is_said_to_be_missing_is(pyrun: Pyrun) -> None:
     """The list in README.md: every command and option in it is refused by name."""
     text = (REPOSITORY / "README.md").read_text()
     _, _, missing = text.partition("What it is not, yet:")
-    commands, options, ps = re.split(
-        r"Of `run`'s options: |Of `ps`: ", missing.partition("Each is refused")[0]
+    commands, options, others = re.split(
+        r"Of `run`'s options: |Of other commands' options: ", missing.partition("Each is refused")[0]
     )
-    verbs = re.findall(r"`([a-z]+)`", commands)
-    assert {"start", "inspect", "cp"} <= set(verbs)
+    verbs = re.findall(r"`([a-z]+(?: [a-z]+)?)`", commands.partition("(`pyrun-oci`")[0])
+    assert {"start", "inspect", "cp", "image prune"} <= set(verbs)
     for verb in verbs:
-        assert f"unknown command '{verb}'" in pyrun.fails(125, verb, "x")
-    for option in (found := re.findall(r"`(--[a-z-]+)`", options)):
+        assert f"unknown command '{verb}'" in pyrun.fails(125, *verb.split(), "x")
+    for option in (found := re.findall(r"`(--?[a-z-]+)`", options)):
         assert f"unknown option {option}" in pyrun.fails(125, "run", f"{option}=x", "busybox")
-    for option in re.findall(r"`(-[a-z])`", ps):
-        assert f"unknown option {option}" in pyrun.fails(125, "ps", option)
-    assert len(found) > 10 and "unknown --format" in pyrun.fails(125, "ps", "--format", "{{.Names}}")
+    for verb, listed in (rest := re.findall(r"`([a-z]+(?: [a-z]+)?)((?:\s--?[a-z0-9-]+)+)`", others)):
+        for option in listed.split():
+            assert f"unknown option {option}" in pyrun.fails(125, *verb.split(), option)
+    assert "ps" in dict(rest) and len(found) > 50
+    assert "unknown --format" in pyrun.fails(125, "ps", "--format", "{{.Names}}")

@@ -154,6 +154,7 @@ def test_ambiguous_and_unknown_references(pyrun: Pyrun) -> None:
 def test_info_and_version(pyrun: Pyrun) -> None:
     info = json.loads(pyrun.ok("info", "--format", "json"))
     assert info["namespaces"]["pid"] is True
+    assert info["system_calls"] == {"openat2": True, "close_range": True, "mount_setattr": True}
     assert info["cgroup"]["mode"] in ("v1", "v2", "hybrid")
     assert "SYS_ADMIN" in info["capabilities"]["held"]
     assert info["seccomp"]["filter"] is True

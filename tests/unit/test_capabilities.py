@@ -102,16 +102,6 @@ def test_available_reads_the_effective_set() -> None:
     assert 0 <= capabilities.available() <= ALL
 
 
-def test_device_lines_are_what_the_rules_come_to() -> None:
-    def line(rule: tuple[bool, str, int, int, str]) -> str:
-        _, kind, major, minor, access = rule
-        return f"{kind} {'*' if major < 0 else major}:{'*' if minor < 0 else minor} {access}"
-
-    allowed = {line(rule) for rule in defaults.DEVICE_RULES + defaults.DEVICE_RULES_ALWAYS if rule[0]}
-    assert allowed == set(defaults.DEVICE_ALLOW_LINES)
-    assert len(defaults.DEVICE_ALLOW_LINES) == len(allowed)
-
-
 def test_thermal_throttle_is_masked_where_it_exists(tmp_path: pathlib.Path) -> None:
     assert defaults.masked_paths(str(tmp_path)) == defaults.MASKED_PATHS
     for name in ("cpu0", "cpu2", "cpu10"):

@@ -22,6 +22,23 @@ DOCKER = {
     ]
 }
 
+# Docker's rules, and those that are always there, as cgroup v1 takes them after `a` in devices.deny, and what they
+# come to: devices.allow.
+DEVICE_ALLOW_LINES = (
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 10:200 rwm",
+    "c 136:* rwm",
+)
+
 
 def decide(code: bytes, kind: str, access: str, major: int, minor: int) -> int:
     """Execute the program as the kernel would: 1 allows."""
@@ -87,4 +104,14 @@ def test_the_lines_come_to_dockers_list() -> None:
     assert texts[0] == "deny a"
     assert len(set(texts)) == len(texts)
     allowed = {text.partition(" ")[2] for text in texts if text.startswith("allow")}
-    assert allowed == set(defaults.DEVICE_ALLOW_LINES)
+    assert allowed == set(DEVICE_ALLOW_LINES)
+
+
+def test_device_lines_are_what_the_rules_come_to() -> None:
+    def line(rule: tuple[bool, str, int, int, str]) -> str:
+        _, kind, major, minor, access = rule
+        return f"{kind} {'*' if major < 0 else major}:{'*' if minor < 0 else minor} {access}"
+
+    allowed = {line(rule) for rule in defaults.DEVICE_RULES + defaults.DEVICE_RULES_ALWAYS if rule[0]}
+    assert allowed == set(DEVICE_ALLOW_LINES)
+    assert len(DEVICE_ALLOW_LINES) == len(allowed)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pyrun import stages, verdict
 from pyrun.plan import explain, plan
 from pyrun.plan.operations import Operation
 from pyrun.spec import config as configs
 
-OPS = Path(__file__).resolve().parents[2] / "csrc/ops.h"
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPS = REPOSITORY / "csrc/ops.h"
+PACKAGE = REPOSITORY / "runtime/pyrun"
 IMAGE = {
     "layers": ["/l1", "/l2"],
     "config": {"Cmd": ["sh"], "Env": ["A=image", "B=image"], "WorkingDir": "/srv"},
@@ -152,3 +155,35 @@ def test_a_mount_twice_is_refused() -> None:
 
     with pytest.raises(UsageError, match="/data"):
         make({"tmpfs": ["/data"], "volume": ["/tmp:/data"]})
+
+
+def test_a_failure_is_told_of_the_stage_that_planned_it() -> None:
+    """The file in stages/ that has the operation; mounts are told as rootfs, as is a working directory made there."""
+    wrong = []
+    own_words = ("EXECUTE", "LOOK_UP", "HOOK")
+    elsewhere = {"DIRECTORY": "rootfs", "LOOPBACK_UP": "network"}
+    for kind in (match[3:] for match in re.findall(r"#define (OP_[A-Z0-9_]+) +[0-9]+ ", OPS.read_text())):
+        files = [
+            path for path in (PACKAGE / "stages").glob("*.py") if f'Operation("{kind}"' in path.read_text()
+        ]
+        told = verdict.STAGE_OF.get(kind, "rootfs")
+        stems = [elsewhere.get(kind) or path.stem.replace("mounts", "rootfs") for path in files]
+        if files and told not in stems and kind not in own_words:
+            wrong.append(f"{kind}: {told}, not {stems}")
+    assert not wrong
+    planned = {
+        "WAIT_GO": "process",
+        "START": "process",
+        "PRESERVE": "process",
+        "NO_IPV6": "network",
+    }  # plan.py itself
+    assert planned == {kind: verdict.STAGE_OF.get(kind) for kind in planned}
+
+
+def test_every_key_of_a_job_is_told() -> None:
+    told = set(re.findall(r"\w+", (stages.__doc__ or "").partition("A `job` is")[2]))
+    used = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "network" not in path.relative_to(PACKAGE).parts[:1]:  # a CNI plugin's job is another
+            used |= set(re.findall(r'\bjob(?:\[|\.get\(|\.pop\()"(\w+)"', path.read_text()))
+    assert len(used) > 30 and not used - told - {"mode"}, used - told  # mode: of the network's request

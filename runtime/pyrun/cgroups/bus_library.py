@@ -1,7 +1,7 @@
-"""The cold half of the systemd driver's D-Bus, by jeepney: new properties for a unit, and reading one.
+"""The cold half of the systemd driver's D-Bus, by jeepney: new properties for a unit.
 
-The connection is bus.py's; jeepney encodes what goes out and decodes what comes back, and is what
-bus_messages.py is held to by a test. Not here: starting and stopping a unit, which is the hot half.
+The connection is bus.py's; jeepney encodes what goes out and decodes what comes back, and a test holds
+bus_messages.py to its bytes. Not here: starting and stopping a unit, which is the hot half.
 Source: org.freedesktop.systemd1(5), jeepney's documentation (jeepney.low_level is free of I/O).
 """
 
@@ -13,7 +13,7 @@ from pyrun import boot
 
 boot.site_packages()
 
-from jeepney import DBusAddress, MessageType, Parser, Properties, new_method_call  # noqa: E402
+from jeepney import DBusAddress, MessageType, Parser, new_method_call  # noqa: E402
 
 from pyrun.cgroups import bus, bus_messages  # noqa: E402
 
@@ -24,11 +24,6 @@ def set_properties(connection: bus.Bus, unit: str, properties: list[tuple[str, A
     """SetUnitProperties, until the next boot (a scope does not outlive it). Raises bus.Refused, PyrunError."""
     call = new_method_call(_SYSTEMD, "SetUnitProperties", "sba(sv)", (unit, True, properties))
     _answer(connection, call, "SetUnitProperties")
-
-
-def manager_property(connection: bus.Bus, name: str) -> Any:
-    """One of systemd's own properties, such as Version or ControlGroup."""
-    return _answer(connection, Properties(_SYSTEMD).get(name), f"Get {name}")[0][1]
 
 
 def _answer(connection: bus.Bus, call: Any, doing: str) -> tuple[Any, ...]:
@@ -44,8 +39,3 @@ def _answer(connection: bus.Bus, call: Any, doing: str) -> tuple[Any, ...]:
                 text = str(incoming.body[0]) if incoming.body else ""
                 raise bus.Refused(str(fields.get(bus_messages.ERROR_NAME)), text, doing)
             return tuple(incoming.body)
-
-
-def encoded(serial: int, member: str, signature: str, values: tuple[Any, ...]) -> bytes:
-    """A call of systemd's manager as the library has it: the judge of bus_messages.message()."""
-    return bytes(new_method_call(_SYSTEMD, member, signature or None, values).serialise(serial=serial))

@@ -15,6 +15,7 @@ import time
 from pyrun.errors import PyrunError, StageFailed
 from pyrun.store import paths
 
+from . import files
 from .layout import Group
 
 PATIENCE_S = 10.0
@@ -84,11 +85,7 @@ def _files(given: object) -> list[tuple[str, str]]:
 
 def _write(path: str, word: str) -> None:
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-        try:
-            posix.write(fd, word.encode())
-        finally:
-            posix.close(fd)
+        files.put(path, word.encode())
     except OSError as error:
         raise StageFailed("cgroup", f"write {word} to {path}", error.errno) from None
 

@@ -14,6 +14,8 @@ from typing import Any
 from pyrun.errors import StageFailed, UsageError
 from pyrun.store import paths
 
+from . import files
+
 WHERE = "config.json: linux.intelRdt"
 
 
@@ -110,11 +112,7 @@ def _make(directory: str) -> None:
 
 def _write(path: str, text: str) -> None:
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-        try:
-            posix.write(fd, text.encode())
-        finally:
-            posix.close(fd)
+        files.put(path, text.encode())
     except OSError as error:
         raise StageFailed("cgroup", f"write {text.strip()!r} to {path}{_reason(path)}", error.errno) from None
 

@@ -12,6 +12,7 @@ from pyrun.errors import UsageError
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_BARE = ("flag", "optional")  # the kinds that take no value from the next word
 _HELP: Row = (("-h", "--help"), "flag", "help", False, "", "Show this help")
 
 
@@ -89,13 +90,7 @@ def _long(known: dict[str, Row], options: dict[str, object], usage: str, words: 
     if row is None:
         raise _wrong(usage, f"unknown option {name}")
     if not equals:
-        if row[1] in ("flag", "optional"):
-            value = _bare(row)
-        elif at < len(words):
-            value = words[at]
-            at += 1
-        else:
-            raise _wrong(usage, f"option {name} needs a value")
+        value, at = _value(row, name, usage, words, at)
     _store(options, row, name, value, usage)
     return at
 
@@ -112,22 +107,22 @@ def _cluster(known: dict[str, Row], options: dict[str, object], usage: str, word
             raise _wrong(usage, f"unknown option {name}{within}")
         if len(letters) > 1 and letters[0] == "=":
             value, letters = letters[1:], ""
-        elif row[1] in ("flag", "optional"):
-            value = _bare(row)
-        elif letters:
+        elif letters and row[1] not in _BARE:
             value, letters = letters, ""
-        elif at < len(words):
-            value = words[at]
-            at += 1
         else:
-            raise _wrong(usage, f"option {name} needs a value")
+            value, at = _value(row, name, usage, words, at)
         _store(options, row, name, value, usage)
     return at
 
 
-def _bare(row: Row) -> str:
-    """What a flag without a value means: true, or an optional value's first choice."""
-    return "true" if row[1] == "flag" else row[4].partition("|")[0]
+def _value(row: Row, name: str, usage: str, words: list[str], at: int) -> tuple[str, int]:
+    """The value of an option that has none in its own word, and the position after it: a flag is true, an optional one
+    its first choice, else it is the next word."""
+    if row[1] in _BARE:
+        return "true" if row[1] == "flag" else row[4].partition("|")[0], at
+    if at >= len(words):
+        raise _wrong(usage, f"option {name} needs a value")
+    return words[at], at + 1
 
 
 def _store(options: dict[str, object], row: Row, name: str, value: str, usage: str) -> None:

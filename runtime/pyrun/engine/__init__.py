@@ -3,7 +3,8 @@
 A start:
 
     run.py          `pyrun run`, as a table of contents; run_options.py  values that are wrong on this machine
-    prepare.py      options and an image become a Launch: everything decided, nothing done
+    prepare.py      options and an image become a Launch: everything decided, and what is scarce claimed (address,
+                    ports, a name in /run/netns); a network that is missing is made
     stdio.py        where the process reads and writes; background.py  -d; explaining.py  --explain
     bundle.py       `run --bundle`: config.json decides; bundle_options.py  options without an effect there
     rootless.py     what becomes of a start when an ordinary user is behind it

@@ -1,8 +1,10 @@
 """`pyrun run`: the whole way from options to a running container, as a table of contents.
 
-Everything that can be wrong with what the user asked is found before the first thing is made. What is made is
-in the undo list before it is made. The last step replaces this process by the monitor, so a foreground run ends
-there; a detached one does the same in a forked child while the parent reports the id.
+Everything that can be wrong with what the user asked is found before the container is begun. Preparing claims its
+name, address and ports, by files that name this process (should it be killed, they are free again), and makes a
+network that is missing, which stays. All else is in the undo list before it is made. The last step replaces this
+process by the monitor, so a foreground run ends there; a detached one does the same in a forked child while the
+parent reports the id.
 """
 
 from __future__ import annotations

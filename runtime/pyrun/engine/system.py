@@ -2,7 +2,8 @@
 
 Each step looks at one kind of leftover, decides from disk and /proc whether its owner is dead, and removes it with
 the undo program. Nothing that belongs to a living container or to a start in progress is touched: a start has its
-run directory (or at least its staging directory) before anything else exists. The quick half is reconcile.py.
+run directory (or at least its staging directory) before anything else exists but claims, which name their planner.
+The quick half is reconcile.py.
 """
 
 from __future__ import annotations

@@ -1,15 +1,21 @@
 """All interfaces of one container at its start: claimed one by one, undone together.
 
 Each of them is planned by endpoint.py; which networks they are in is in the request (requests.py). Used by
-stages/network.py alone; `network connect` adds a single interface (engine/connect.py).
+stages/network.py, and by drivers/ for what every container has; `network connect` adds a single interface
+(engine/connect.py).
 """
 
 from __future__ import annotations
 
-from pyrun.network import claims, endpoint, later, messages, netns, requests
+from pyrun.network import claims, endpoint, later, messages, netns, requests, resolver
 from pyrun.network.endpoint import Wanted, Wire
 from pyrun.network.publishing import ports, publication
+from pyrun.plan.operations import Operation
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 Request = dict[str, object]
 
@@ -57,6 +63,27 @@ def claimed(
     if any(str(wire["address"]).endswith((".0", ".128")) for wire in wires):
         _look_for_room()
     return wires
+
+
+def alone(request: Request, owner: str) -> dict[str, Any]:
+    """The plan of a container without any interface of a bridge: its name in /run/netns. Raises: Conflict."""
+    name = str(request["name"])
+    if not request["dry_run"]:
+        name_directory()
+        record = claims.write_record(owner, [f"name {name}"])
+        try:
+            netns.claim(name, record)
+        finally:
+            claims.forget(record)
+    return {
+        "owner": owner,
+        "claims": [] if request["dry_run"] else [netns.claim_path(name)],
+        "before": [],
+        "outside": [Operation("NETNS_NAME", netns.path(name), owner)],
+        "undo": [later.undo_line(str(request["id"])), *netns.undo(name, owner)],
+        "wires": [],
+        "resolv": resolver.chosen(request, resolver.reachable(fall_back=False)),
+    }
 
 
 def _look_for_room() -> None:

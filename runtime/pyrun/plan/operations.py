@@ -2,8 +2,9 @@
 
 An operation says what is to be done (`mount proc on /proc`), not how. From one list of them come the
 execution (csrc/init.c inside the container, the stages outside), `--explain`, `--dry-run`, the wording of
-errors and the tests. The sentence, shell equivalent and check of each kind are in `plan/explain.py`, so
-that a start which explains nothing does not load them.
+errors and the tests. The sentence, shell equivalent and check of each kind are in `explain_kinds.py`,
+`explain_mounts.py`, `explain_process.py` and `explain_lifecycle.py`, the network's in `network/explain*.py`,
+so that a start which explains nothing does not load them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from .operations import FIRST_PASSED, Operation
 
 
 def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """The operations init executes for *config*. job: see launch.py."""
+    """The operations init executes for *config*. job: see stages/__init__.py."""
     early = job.get("early")
     return [
         *process.plan_guard(config, job, "first"),

@@ -101,21 +101,6 @@ DEVICE_RULES_ALWAYS: tuple[tuple[bool, str, int, int, str], ...] = (
     (True, "c", 5, 2, "rwm"),
     (True, "c", 10, 200, "rwm"),
 )
-# The two lists above as cgroup v1 takes them after `a` in devices.deny, and what they come to: devices.allow.
-DEVICE_ALLOW_LINES = (
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 10:200 rwm",
-    "c 136:* rwm",
-)
 
 # (link, target). /dev/core only where /proc/kcore exists; /dev/ptmx replaces whatever is there.
 DEV_LINKS: tuple[tuple[str, str], ...] = (
@@ -135,7 +120,6 @@ SYSCTLS: tuple[tuple[str, str], ...] = (
 )
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_PATH_ENV = "PATH=" + DEFAULT_PATH
 
 _CPU_DIR = "/sys/devices/system/cpu"
 

@@ -44,7 +44,6 @@ SUPERBLOCK = {
 OLD_ONLY = {
     "silent": (0x8000, 0x8000), "loud": (0x8000, 0), "iversion": (1 << 23, 1 << 23), "noiversion": (1 << 23, 0),
 }  # fmt: skip
-MS_SILENT = 0x8000
 
 OTHERS = ("bind", "rbind", "defaults", "remount", "tmpcopyup", "idmap", "ridmap")
 # Of mount(8) itself, for /etc/fstab: nothing to the kernel.

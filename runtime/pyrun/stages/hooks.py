@@ -6,7 +6,7 @@
     poststart, poststop        whoever starts, whoever deletes                                (engine/oci/hooks.py)
 
 The environment is the hook's own and nothing else: one of an image must not reach a program of the host
-(CVE-2025-23266). Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle.
+(CVE-2025-23266). Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle. Next: stages/security.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A file system is mounted fresh; a bind mount shows a part of the host's tree; `c
 In a user namespace init may not be able to reach a source: then the planner opens it too and passes it (job
 "user_namespace"), unless it has no more rights than init (job "rootless"). Options are read by spec/mount_options.py.
 Source: runtime-spec config.md#mounts, config-linux.md#default-filesystems; man 2 mount_setattr.
-Next: stages/rootfs.py.
+Next: stages/network.py.
 """
 
 from __future__ import annotations

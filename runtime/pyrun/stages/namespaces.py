@@ -67,15 +67,6 @@ def clone_flags(config: dict[str, object]) -> int:
     return flags
 
 
-def joined_flags(config: dict[str, object]) -> int:
-    """What `exec` joins: all that the container has but the pid namespace, which a process can only be born in."""
-    flags = 0
-    for kind in kinds(config):
-        if kind != "pid":
-            flags |= FLAGS[kind]
-    return flags
-
-
 def plan_joined(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     """init enters the namespaces given by path, the mount namespace last: the paths are the host's."""
     given = [item for item in _items(config) if item.get("path") and item["type"] not in ("pid", "user")]

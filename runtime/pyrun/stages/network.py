@@ -10,7 +10,7 @@ The kernel gives a container an empty network namespace. This stage connects it 
 Modes: "bridge", with an interface for every entry of "endpoints" (network/requests.py has their keys), in that order;
 "none": only the name in /run/netns; "host", "container", "ns": nothing at all, the namespace is somebody else's; "cni":
 the plugins of network/drivers/cni.py. What an ordinary user may have instead is in network/user_mode/.
-The undo list is complete when `plan` returns: links down, ports and flows, addresses, name.
+The undo list is complete when `plan` returns: links down, ports and flows, addresses, name. Next: stages/hooks.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from _socket import socket
 
 from pyrun import boot, notice
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, health, later, messages, netns, requests, resolver, wiring
+from pyrun.network import attach, claims, endpoint, health, messages, netns, requests, resolver, wiring
 from pyrun.network.publishing import ports, publication
 from pyrun.plan.operations import Operation
 
@@ -80,7 +80,7 @@ def plan(request: Request) -> NetworkPlan:
 
 def _wired(request: Request, mode: str) -> NetworkPlan:
     if mode == "none":
-        return _isolated(request)
+        return _result(wiring.alone(request, claims.owner(str(request["id"]))))
     beside = mode == "cni" or wiring.beside_a_card(request)
     if any(wanted["mac"] for wanted in wiring.endpoints(request)):
         from pyrun.network import stations
@@ -129,26 +129,6 @@ def _of_a_user(request: Request, mode: str) -> NetworkPlan:
     from pyrun.network import user_mode
 
     return _result(user_mode.plan(request))
-
-
-def _isolated(request: Request) -> NetworkPlan:
-    name, owner = str(request["name"]), claims.owner(str(request["id"]))
-    if not request["dry_run"]:
-        wiring.name_directory()
-        record = claims.write_record(owner, [f"name {name}"])
-        try:
-            netns.claim(name, record)
-        finally:
-            claims.forget(record)
-    return _result(
-        {
-            "owner": owner,
-            "claims": [netns.claim_path(name)],
-            "outside": [Operation("NETNS_NAME", netns.path(name), owner)],
-            "undo": [later.undo_line(str(request["id"])), *netns.undo(name, owner)],
-            "resolv": resolver.chosen(request, resolver.reachable(fall_back=False)),
-        }
-    )
 
 
 def _bridged(request: Request, *, alone: bool = False) -> NetworkPlan:

@@ -4,7 +4,7 @@ The order is the kernel's: propagation first (a shared parent forbids pivot_root
 the root, mounts in the config's order (stages/mounts.py), device nodes, masks over what is mounted, pivot, read-only
 last. Paths of the container are resolved by init below the root's descriptor (csrc/init_rootfs.c).
 Source: runtime-spec config-linux.md#devices, #rootfs-mount-propagation, #masked-paths; man 2 pivot_root.
-Next: stages/network.py.
+Next: stages/mounts.py.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def bundle_of(options: Options) -> str:
 def job_of(
     options: Options, config: dict[str, object], identifier: str, bundle: str, run_dir: str
 ) -> dict[str, Any]:
-    """What the stages need to know beside the config, see launch.py."""
+    """What the stages need to know beside the config, see stages/__init__.py."""
     hierarchies = cgroup.layout()
     own = namespaces.made(config)
     kinds = namespaces.kinds(config)

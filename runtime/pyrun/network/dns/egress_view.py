@@ -1,7 +1,7 @@
 """What an egress policy has to say about names: may this one be asked outside, and which addresses did it have.
 
-The policies, and the firewall's sets that the addresses go to, are network/egress.py's; it is imported when the first
-container with a policy asks. A policy that cannot be read forbids everything.
+The policies, and the firewall's sets that the addresses go to, are those of network/egress/, which is imported when the
+first container with a policy asks. A policy that cannot be read forbids everything.
 """
 
 from __future__ import annotations

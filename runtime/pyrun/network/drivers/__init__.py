@@ -32,7 +32,7 @@ from typing import Any
 
 from pyrun import notice
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, later, netns, records, requests, resolver, wiring
+from pyrun.network import attach, claims, endpoint, records, requests, resolver, wiring
 from pyrun.network.drivers import answering, asked, leasing, links, naming, nowhere, segment
 from pyrun.plan.operations import Operation
 
@@ -163,25 +163,9 @@ def checked(wanted: dict[str, Any]) -> segment.Card:
 
 
 def _alone(request: Request, owner: str) -> Plan:
-    """The plan of a container without a bridged interface: its name in /run/netns."""
-    name, taken = str(request["name"]), [netns.claim_path(str(request["name"]))]
-    if not request["dry_run"]:
-        wiring.name_directory()
-        record = claims.write_record(owner, [f"name {name}"])
-        try:
-            netns.claim(name, record)
-        finally:
-            claims.forget(record)
-    lines = resolver.reachable(fall_back=False)
-    return {
-        "owner": owner,
-        "claims": [] if request["dry_run"] else taken,
-        "before": [],
-        "outside": [Operation("NETNS_NAME", netns.path(name), owner), Operation("CARD_UP", "lo")],
-        "undo": [later.undo_line(str(request["id"])), *netns.undo(name, owner)],
-        "wires": [],
-        "resolv": resolver.chosen(request, lines),
-    }
+    """The plan of a container without a bridged interface: its name in /run/netns, and its lo."""
+    planned = wiring.alone(request, owner)
+    return {**planned, "outside": [*planned["outside"], Operation("CARD_UP", "lo")]}
 
 
 def _wires(

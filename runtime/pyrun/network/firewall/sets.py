@@ -9,8 +9,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pyrun.network import leases, nft
 from pyrun.network.firewall import names
 
-_BY_FAMILY = {4: nft.ADDRESS, 6: nft.ADDRESS6}
-
 
 def every() -> list[bytes]:
     """Messages that make all sets and maps of the table inet."""

@@ -8,7 +8,7 @@ A wildcard (0.0.0.0, or :: for IPv6) excludes every address of its family. Whoev
 that address in run/ports-at first, then claims, then looks for the wildcard; whoever claims a wildcard claims, then
 looks at the noted addresses. So of two that race at least one sees the other, and neither looks through all ports.
 
-What the words of -p mean is in publish.py; which port is taken where none was named, in choosing.py.
+What the words of -p mean is in option.py; which port is taken where none was named, in choosing.py.
 """
 
 from __future__ import annotations
@@ -214,14 +214,6 @@ def _beside_resolver(host: str, number: int, protocol: str) -> socket | None:
     from pyrun.network.publishing import beside_resolver
 
     return beside_resolver.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
-
-
-def try_bind(host: str, number: int, protocol: str) -> int:
-    """Whether this host has the port free: binds and closes; returns the port (a free one for 0)."""
-    probe = bound(host, number, protocol)
-    chosen = int(probe.getsockname()[1])
-    probe.close()
-    return chosen
 
 
 def unusable(error: OSError, host: str, number: int, protocol: str) -> Conflict | NetworkError:
