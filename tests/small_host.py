@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrun import linux, notice
+from pyrun import undo as lists
 from pyrun.engine import network as engine
 from pyrun.network import claims, messages, records, requests
 from pyrun.stages import network as stage
@@ -156,6 +157,8 @@ def undo(lines: list[str]) -> None:
         kind, *fields = line.split("\t")
         if kind in ("guard", "end"):
             skip = kind == "guard" and claims.holder(fields[0]) != fields[1]
+        elif kind == "flows6" and not skip:  # csrc/flows.c
+            assert lists.replay_lines([line]) == []
         elif kind == "netlink" and not skip:
             number = messages.answers(sockets[fields[0]], [bytes.fromhex(fields[1])], 1)[0]
             assert number in (0, errno.ENOENT, errno.ENODEV), os.strerror(number)

@@ -20,8 +20,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 NOTHING_IS_MASKED = (
     "init_mounts.c",
     r"if \(mount_fd >= 0\) status = attach\(mount_fd, target_fd\), close\(mount_fd\);\n    close\(target_fd\);\n"
-    r"    return status;\n\}\n\nint op_readonly",
-    "if (mount_fd >= 0) close(mount_fd);\n    close(target_fd);\n    return 0;\n}\n\nint op_readonly",
+    r"    return status;\n\}\n\n/\* A directory or file mounted",
+    "if (mount_fd >= 0) close(mount_fd);\n    close(target_fd);\n    return 0;\n}\n\n/* A directory or file mounted",
 )
 
 

@@ -17,21 +17,27 @@ from pyrun.store import paths
 ATTEMPTS = 20
 
 
-def make(directory: str, mount: str, names: str) -> None:
-    """Make a cgroup and its parents; v2 hands the controllers down, v1's cpuset starts empty and is filled.
+def is_claimed(names: str) -> bool:
+    """Whether a start claims its cgroups by the one in this hierarchy."""
+    return names == "unified" or "devices" in names.split(",")
+
+
+def make(directory: str, mount: str, names: str) -> bool:
+    """Make a cgroup and its parents; v2 hands the controllers down, v1's cpuset starts empty and is filled. False: it
+    was there.
 
     One that exists is taken, unless somebody lives in it or is about to. Raises StageFailed, Conflict.
     """
     for attempt in range(ATTEMPTS):
         try:
             made = _make(directory, mount, names)
-            if names == "unified" or "devices" in names.split(","):
+            if is_claimed(names):
                 _claim(directory)
             if not made:
                 from .failures import refuse_inhabited
 
                 refuse_inhabited(directory, names)
-            return
+            return made
         except FileNotFoundError as error:
             # a parent that was empty has just been tidied away by somebody
             if attempt == ATTEMPTS - 1:

@@ -29,7 +29,7 @@ A `job` is what they read beside the config, and where they note something for o
     seccomp                 (descriptor, flags) of the filter; window: rows and columns of the terminal
     descriptors             what init gets by number (plan/operations.py); preserve: how many of the caller's, which
                             come out as preserved; start_fd: where `create` waits for `start`
-    late_readonly           what turns read-only when all is mounted
+    late_readonly           what turns read-only when all is mounted; volumes: directories the image wants
     rm reaper               --rm (nothing is synced), --init; dry_run: nothing may be touched
     oci                     in runc's words; no_pivot, no_new_keyring: its options; notify: NOTIFY_SOCKET is to be
                             forwarded, from notify_socket

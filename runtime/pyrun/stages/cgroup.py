@@ -114,12 +114,14 @@ def before(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
 
 
 def _makes(job: dict[str, Any]) -> list[Operation]:
-    """Each directory; a hybrid host's unified hierarchy has no controllers to hand down."""
+    """Each directory, that by which a start claims them first; a hybrid host's unified hierarchy has no controllers to
+    hand down."""
     v2 = is_v2(job["hierarchies"])
-    return [
+    makes = [
         Operation("cgroup-make", directory, mount, "" if names == "unified" and not v2 else names)
         for (names, directory), (_, mount, _) in zip(job["cgroups"], job["hierarchies"], strict=True)
     ]
+    return sorted(makes, key=lambda each: not files.is_claimed(str(each.args[2])))
 
 
 def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
@@ -152,7 +154,7 @@ def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
     return operations
 
 
-PERFORM: dict[str, Callable[..., None]] = {
+PERFORM: dict[str, Callable[..., object]] = {
     "cgroup-make": files.make,
     "cgroup-write": files.write,
     "cgroup-devices": device_rules.apply,
@@ -161,15 +163,17 @@ PERFORM: dict[str, Callable[..., None]] = {
 
 
 def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], undo_fd: int) -> None:
-    """What before() planned. Raises Conflict for a cgroup that another start has taken since groups() looked: what is
-    in it is not ours to end, so its lines leave the undo list."""
+    """What before() planned. Raises Conflict for a cgroup that is somebody else's, perhaps since a moment ago: what is
+    in it is not ours to end, so the undo list keeps only what was made here."""
+    made = set()
     try:
         for operation in operations:
-            PERFORM[operation.kind](*operation.args)
+            if PERFORM[operation.kind](*operation.args):
+                made.add(f"rmcgroup\t{operation.args[0]}")
     except Conflict:
         from pyrun import undo as lists
 
-        theirs = undo(job["cgroups"], job)
+        theirs = {*undo(job["cgroups"], job)} - made
         lists.rewrite(undo_fd, [line for line in lines if line not in theirs])
         raise
 
