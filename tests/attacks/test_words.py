@@ -141,8 +141,7 @@ LINE = "x\n6.6.6.6 evil"
         ("-h", LINE), ("--name", LINE), ("--add-host", f"{LINE}:1.2.3.4"), ("--add-host", "x:1.2.3.4\n6.6.6.6 evil"),
         ("--network", "bridge\n"), ("-w", "x\nroot2::0:0"), ("--name", "../x"), ("--network", "../x"), ("-h", "a/b"),
         ("--stop-signal", "TERM\n"), ("-p", "80:80\n"), ("--cap-add", "CHOWN\n"), ("-m", "64m\n"), ("-h", "-x"),
-        ("--name", "a:b"), ("--name", "-rf"), ("-h", "x" * 64), ("--tmpfs", "/x:size=1m\n"), ("-e", "A B=c"),
-        ("-e", "=c"),
+        ("--name", "a:b"), ("--name", "-rf"), ("-h", "x" * 64), ("--tmpfs", "/x:size=1m\n"), ("-e", "=c"),
     ],
 )  # fmt: skip
 def test_no_line_is_smuggled_in(pyrun: Pyrun, options: tuple[str, ...]) -> None:

@@ -57,7 +57,7 @@ BAD_OPTIONS = {
     "--ulimit=nofile=2:1": "nofile=2:1",
     "--ulimit=nofile=-2": "-2", "--ulimit=nofile=1:2:3": "nofile=1:2:3",
     "--ulimit=nofile=99999999999999999999999": "--ulimit",
-    "--env-file=/nope": "/nope", "--env-file=/etc": "/etc", "-e==x": "--env", "-e=A B=c": "A B",
+    "--env-file=/nope": "/nope", "--env-file=/etc": "/etc", "-e==x": "--env",
     "--add-host=x": "--add-host",
     "--add-host=x:y": "y", "--add-host=:1.2.3.4": "--add-host", "--add-host=x:1.2.3": "1.2.3", "--sysctl=x": "x",
     "--sysctl=kernel.panic=1": "kernel.panic", "--sysctl=net.nope.nope=1": "net", "--security-opt=frob": "frob",

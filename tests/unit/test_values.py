@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pyrun.errors import UsageError
-from pyrun.spec import values
+from pyrun.spec import env_file, values
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,10 @@ def test_volume(tmp_path: object) -> None:
         "/no/such/place:/a",
         "/tmp:/a:wo",
         "/tmp:/a:ro:rw",
+        "/tmp:/a:ro,rw",
+        "/tmp:/a:ro,ro",
+        "/tmp:/a:z,Z",
+        "/tmp:/a:rslave,rprivate",
         "/tmp:/proc/1",
         "/tmp:/x/../proc/sys",
     ],
@@ -136,10 +142,30 @@ def test_environment_takes_the_callers_value(monkeypatch: pytest.MonkeyPatch) ->
     assert values.environment(given, "--env") == ["A=1", "PYRUN_TEST_VALUE=seen"]
 
 
-@pytest.mark.parametrize("text", ["=x", "a b=1", ""])
+@pytest.mark.parametrize("text", ["=x", "", "="])
 def test_environment_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--env"):
         values.environment([text], "--env")
+
+
+def test_environment_takes_every_name() -> None:
+    """As Docker: programs with names of their own (`ProgramFiles(x86)`) exist."""
+    given = ["X Y=1", "a.b=2", " =3", "(x)=", "1=="]
+    assert values.environment(given, "--env") == given
+
+
+def test_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import posix
+
+    monkeypatch.setitem(posix.environ, b"PYRUN_TEST_VALUE", b"seen")
+    (tmp_path / "one").write_bytes("\ufeffA=1\r\n\n # no\n  B= \ufeff x\nPYRUN_TEST_VALUE\n".encode())
+    (tmp_path / "two").write_text("A=2")
+    (tmp_path / "bad").write_text("A=1\nX Y=1\n")
+    paths = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert env_file.read(paths) == ["A=1", "B= \ufeff x", "PYRUN_TEST_VALUE=seen", "A=2"]
+    with pytest.raises(UsageError, match=r"invalid variable for --env-file .*'X Y=1'") as caught:
+        env_file.read([str(tmp_path / "bad")])
+    assert "'X Y'" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["db", "db:", ":1.2.3.4", "db:300.1.1.1", "a b:1.2.3.4", "db:x::y"])

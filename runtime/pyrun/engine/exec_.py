@@ -57,6 +57,13 @@ def _stored_config(container: dict[str, object]) -> dict[str, object]:
     return config
 
 
+def _of_files(options: Options) -> list[str]:
+    """What --env-file says, which --env overrules."""
+    from pyrun.spec import env_file
+
+    return env_file.read([str(path) for path in options["env_file"]])  # type: ignore[attr-defined]
+
+
 def _config(
     options: Options, container: dict[str, object], command: list[str], pid: int
 ) -> dict[str, object]:
@@ -64,14 +71,13 @@ def _config(
     config = _stored_config(container)
     own = config["process"]
     assert isinstance(own, dict)
-    stored = own.get("env") or []
-    merged = {item.partition("=")[0]: item for item in stored}
+    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
     if options.get("tty"):
         merged.setdefault("TERM", "TERM=xterm")
     user = own.get("user") or {}
     given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
-    for path in options.get("env_file") or []:  # type: ignore[attr-defined]
-        given = values.environment_file(str(path)) + given
+    if options.get("env_file"):
+        given = _of_files(options) + given
     root = f"/proc/{pid}/root"
     if options.get("user"):
         added = container.get("group_add")  # of `run`: whoever it is, they are the container's

@@ -10,7 +10,7 @@ import errno
 import posix
 
 from pyrun.errors import PyrunError, StageFailed, UsageError
-from pyrun.spec import capabilities, values
+from pyrun.spec import capabilities, env_file, values
 from pyrun.store import paths, platforms
 
 Options = dict[str, object]
@@ -35,9 +35,7 @@ def check(options: Options) -> None:
         _check_platform(str(options["platform"]))
     for text in _texts(options, "ulimit"):
         _check_open_files(text)
-    read: list[str] = []
-    for path in _texts(options, "env_file"):
-        read += values.environment(values.environment_file(path), f"--env-file {path}")
+    read = env_file.read(_texts(options, "env_file"))
     options["env"], options["env_file"] = [*read, *_texts(options, "env")], []
 
 

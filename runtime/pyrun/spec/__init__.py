@@ -4,7 +4,7 @@ Of an image:
 
     config.py          `run`'s options and an image become a config; defaults.py  what Docker gives without being asked
     values.py          the options' values; users.py  -u; capabilities.py  --cap-add and --cap-drop
-    volumes.py         an image's VOLUME
+    env_file.py        --env-file; volumes.py  an image's VOLUME
 
 Of a bundle:
 

@@ -77,8 +77,10 @@ def _environment(
     if options.get("tty"):
         merged["TERM"] = "xterm"
     given = _texts(image_config.get("Env"))
-    for path in _list(options, "env_file"):
-        given += values.environment(values.environment_file(path), f"--env-file {path}")
+    if options.get("env_file"):
+        from . import env_file
+
+        given += env_file.read(_list(options, "env_file"))
     given += values.environment(_list(options, "env"), "--env")
     for item in given:
         name, _, value = item.partition("=")

@@ -12,7 +12,6 @@ from pyrun.errors import UsageError
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's own floor
-ENVIRONMENT_FILE_BYTES = 1 << 20
 
 # RLIMIT_* of asm-generic/resource.h: the same numbers on x86_64 and aarch64.
 RLIMITS = {
@@ -169,12 +168,19 @@ def volume(text: str) -> dict[str, object]:
             raise UsageError(
                 f"--volume {text!r}: unknown option {option!r}", "ro, rw, or a propagation such as rslave"
             )
+    for group in _VOLUME_CHOICES:
+        if len(chosen := [option for option in options if option in group]) > 1:
+            raise UsageError(
+                f"--volume {text!r}: {','.join(chosen)} is more than one mode of a kind",
+                f"give one of {', '.join(group)}",
+            )
     kept = [option for option in options if option == "ro" or option in VOLUME_PROPAGATION]
     if not any(option in VOLUME_PROPAGATION for option in kept):
         kept.append("rprivate")
     return {"destination": target, "type": "bind", "source": source, "options": ["rbind", *kept]}
 
 
+_VOLUME_CHOICES = (("ro", "rw"), ("z", "Z"), ("consistent", "cached", "delegated"), tuple(VOLUME_PROPAGATION))
 _VOLUME_OPTIONS = (
     "ro", "rw", "z", "Z", "rbind", "bind", "nocopy", "consistent", "cached", "delegated", *VOLUME_PROPAGATION,
 )  # fmt: skip
@@ -256,34 +262,15 @@ def names_in_hosts(host: str) -> str:
     return f"{host} {short}" if dot else host
 
 
-def environment_file(path: str) -> list[str]:
-    """--env-file: NAME=VALUE or NAME lines; `#` begins a comment line. Of at most ENVIRONMENT_FILE_BYTES."""
-    hint = "give a file of NAME=VALUE lines"
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        text = b""
-        while len(text) <= ENVIRONMENT_FILE_BYTES and (chunk := posix.read(fd, 65536)):
-            text += chunk
-        posix.close(fd)
-        if len(text) > ENVIRONMENT_FILE_BYTES:
-            raise UsageError(
-                f"--env-file {path!r}: larger than {ENVIRONMENT_FILE_BYTES >> 20} MiB",
-                "Linux hands a program 2 MiB of arguments and variables: give a smaller file",
-            )
-        lines = text.decode("utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"--env-file {path!r}: {error.strerror}", hint) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--env-file {path!r}: not UTF-8", hint) from None
-    return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
 def environment(items: list[str], option: str) -> list[str]:
-    """-e NAME=VALUE stays; -e NAME takes the value of the caller's environment, or is dropped without one."""
+    """-e NAME=VALUE stays; -e NAME takes the value of the caller's environment, or is dropped without one.
+
+    As Docker: every name that is not empty is one.
+    """
     result = []
     for item in items:
         name, separator, _ = item.partition("=")
-        if not name or any(c.isspace() for c in name):
+        if not name:
             raise UsageError(f"invalid variable for {option}: {item!r}", "write NAME=VALUE or NAME")
         if separator:
             result.append(item)
