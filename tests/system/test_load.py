@@ -357,6 +357,7 @@ def archive_with(**changes: Any) -> bytes:
     [
         (b"", UsageError, "neither"),
         (b"hello" * 1000, ImageError, "not a tar archive"),
+        (b"hello", ImageError, "not a tar archive, or damaged: it is 5 bytes long"),
         (docker_archive(an_image(), "app:1")[:1500], ImageError, "truncated"),
         (compressed(docker_archive(an_image(), "app:1"))[:500], ImageError, "truncated"),
         (archive_with(Config="../../etc/passwd"), ImageError, "missing"),
