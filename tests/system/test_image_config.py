@@ -61,6 +61,17 @@ def test_a_stop_signal_of_the_image_is_sent(pyrun: Pyrun, tmp_path: Path) -> Non
     assert "Exited (5) " in pyrun.ok("ps", "-a")
 
 
+# ── WorkingDir ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_relative_working_directory_is_told_as_the_image_s(pyrun: Pyrun, tmp_path: Path) -> None:
+    name = image(pyrun, tmp_path, WorkingDir="srv")
+    told = pyrun.fails(125, "run", "--rm", NONE, name, "true")
+    assert told.splitlines()[0] == "pyrun: the image's WorkingDir 'srv' is not an absolute path"
+    assert "pyrun: --workdir 'x' is" in pyrun.fails(125, "run", "--rm", "-w", "x", NONE, name, "true")
+    pyrun.ok("run", "--rm", "-w", "/data", NONE, name, "true")
+
+
 # ── Volumes ────────────────────────────────────────────────────────────────────────────────────────
 
 WRITE = "for each in /data /new/deep /run/linked; do touch $each/x && cat $each/seed 2>&-; done; touch /tmp/y"

@@ -29,7 +29,7 @@ from image_files import (
     symlink,
     tar,
 )
-from pyrun.engine import load
+from pyrun.engine import load, system
 from pyrun.errors import ImageError, NotFound, PyrunError, UsageError
 from pyrun.store import image_removal, image_writer, images, layers, paths, platforms
 
@@ -307,13 +307,31 @@ def test_half_written_names_and_records(tmp_path: Path, store: Path) -> None:
     loaded("app:1")
 
 
-def test_layers_of_a_load_that_runs_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_a_load_that_runs_are_left_alone(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(docker_archive(an_image(), "app:1"))
     killed_load(path, monkeypatch, image_writer, "write_record")
     with layers.Staging():
         assert [line.split(" ")[0] for line in image_removal.remove_unneeded()] == ["unfinished"]
-    assert [line.split(" ")[0] for line in image_removal.remove_unneeded()] == ["layer", "layer"]
+    done: list[str] = []
+    system._layers(done, [])
+    assert [line.partition(" ")[0] for line in done] == ["layer", "layer"]
+    assert nothing_left(store)
+
+
+def test_layers_are_needed_by_whatever_way_the_store_is_reached(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """image.json names layers by the path the store had; a link to it is another path to the same layers."""
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(an_image(), "app:1"))
+    load.load(str(path))
+    (tmp_path / "link").symlink_to(store)
+    monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "link"))
+    assert image_removal.remove_unneeded() == []
+    loaded("app:1")
 
 
 def test_a_size_that_was_never_known_is_measured(tmp_path: Path) -> None:
@@ -357,6 +375,7 @@ def archive_with(**changes: Any) -> bytes:
     [
         (b"", UsageError, "neither"),
         (b"hello" * 1000, ImageError, "not a tar archive"),
+        (b"hello", ImageError, "not a tar archive, or damaged: it is 5 bytes long"),
         (docker_archive(an_image(), "app:1")[:1500], ImageError, "truncated"),
         (compressed(docker_archive(an_image(), "app:1"))[:500], ImageError, "truncated"),
         (archive_with(Config="../../etc/passwd"), ImageError, "missing"),

@@ -176,7 +176,7 @@ def test_what_was_tried_is_told(registry: Registry) -> None:
         "no image 'no/such:thing'",
         "not in the local store",
         "no recipe",
-        f"{registry.host} does not have no/such",
+        f"{registry.host} does not have no/such:thing",
     ):
         assert part in message
     assert "\n" not in message

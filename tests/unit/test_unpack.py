@@ -294,6 +294,8 @@ def test_truncated(cut: int, root: Path) -> None:
 def test_not_a_tar(root: Path) -> None:
     with pytest.raises(ImageError, match="not a tar archive"):
         unpacked(b"this is no archive" * 100, root)
+    with pytest.raises(ImageError, match="not a tar archive, or damaged: it is 18 bytes long"):
+        unpacked(b"this is no archive", root)
 
 
 def header_with(**fields: bytes) -> bytes:

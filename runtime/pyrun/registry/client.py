@@ -36,7 +36,8 @@ class Repository:
 
     def __init__(self, endpoint: Endpoint, domain: str, path: str, mirrored: bool = False) -> None:
         self.host = urlsplit(endpoint.url).netloc
-        self.what = f"{path} at {self.host}" if mirrored else f"{domain}/{path}"
+        self._name = path if mirrored else f"{domain}/{path}"
+        self.what = f"{path} at {self.host}" if mirrored else self._name
         self._endpoint = endpoint
         self._path = path
         self._password_of = self.host if mirrored else domain  # a registry's password is not for its mirrors
@@ -154,7 +155,7 @@ class Repository:
 
     def _refusal(self, response: transport.Response, path: str) -> Exception:
         kind, _, reference = path.partition("/")
-        thing = self.what + (f"@{reference}" if references.is_digest(reference) else f":{reference}")
+        thing = self._name + (f"@{reference}" if references.is_digest(reference) else f":{reference}")
         if response.status == 404:
             missing = thing if kind == "manifests" else f"the blob {reference} of {self.what}"
             return NotFound(f"{self.host} does not have {missing}", "check the spelling of name and tag")

@@ -107,7 +107,8 @@ def _process(
     active = bounding if user["uid"] == 0 else []
     directory = str(options.get("workdir") or image_config.get("WorkingDir") or "/")
     if directory[:1] != "/" or "\0" in directory:
-        raise UsageError(f"--workdir {directory!r} is not an absolute path", "for example --workdir /srv")
+        told = "--workdir" if options.get("workdir") else "the image's WorkingDir"
+        raise UsageError(f"{told} {directory!r} is not an absolute path", "for example --workdir /srv")
     limits = [values.rlimit(text) for text in _list(options, "ulimit")]
     return {
         "terminal": bool(options.get("tty")),

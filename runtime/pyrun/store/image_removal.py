@@ -113,14 +113,15 @@ def _half_written() -> Iterator[tuple[str, str]]:
 
 
 def _orphans() -> dict[str, str]:
+    """By their names: a store that was moved, or is reached by a link, has records that say another path."""
     known = [image for each in images.identifiers() if (image := images.load(each))]
-    needed = {layer for image in known for layer in _layers_of(image)}
+    needed = {os.path.basename(layer) for image in known for layer in _layers_of(image)}
     base = f"{paths.root()}/layers"
-    found = [f"{base}/{name}" for name in sorted(os.listdir(base)) if references.is_digest(f"sha256:{name}")]
+    names = sorted(name for name in os.listdir(base) if references.is_digest(f"sha256:{name}"))
     return {
-        path: f"layer {os.path.basename(path)[:12]}: removed, no image has it"
-        for path in found
-        if path not in needed
+        f"{base}/{name}": f"layer {name[:12]}: removed, no image has it"
+        for name in names
+        if name not in needed
     }
 
 

@@ -65,11 +65,15 @@ class Stream:
 
     def read_exactly(self, count: int) -> bytes:
         """*count* bytes. Raises ImageError if the stream ends before."""
+        data = self.read_up_to(count)
+        if len(data) < count:
+            raise ImageError(f"{self.what} is truncated")
+        return data
+
+    def read_up_to(self, count: int) -> bytes:
+        """*count* bytes, or what there is to the end."""
         data = bytes(self.read(count)) if count else b""
-        while len(data) < count:
-            more = self.read(count - len(data))
-            if not more:
-                raise ImageError(f"{self.what} is truncated")
+        while len(data) < count and (more := self.read(count - len(data))):
             data += more
         return data
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pyrun.errors import ImageError
 from pyrun.store import sparse
 from pyrun.store.inflate import Stream
 from pyrun.store.tarfields import broken, decimal, number, show, time_ns
@@ -102,7 +103,11 @@ def _block(stream: Stream) -> bytes | None:
     first = bytes(stream.read(BLOCK))
     if not first:
         return None  # no end mark; readers accept that
-    block = first + stream.read_exactly(BLOCK - len(first))
+    block = first + stream.read_up_to(BLOCK - len(first))
+    if len(block) < BLOCK and stream.position == len(block):
+        raise broken(stream, f"not a tar archive, or damaged: it is {len(block)} bytes long")
+    if len(block) < BLOCK:
+        raise ImageError(f"{stream.what} is truncated")
     if not block.strip(b"\0"):
         return None
     stored = block[148:156].strip(b"\0 ")
