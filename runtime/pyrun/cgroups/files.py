@@ -44,6 +44,7 @@ def make(directory: str, mount: str, names: str) -> bool:
                 raise StageFailed("cgroup", f"make {directory}", error.errno) from None
         except OSError as error:
             raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+    return False
 
 
 def ensure(directory: str, mount: str, names: str) -> None:
