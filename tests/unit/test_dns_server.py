@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -35,6 +36,19 @@ def bound(address: str, kind: int, port: int = 0) -> socket.socket:
     sock.settimeout(5)
     sock.bind((address, port))
     return sock
+
+
+def both(address: str) -> tuple[socket.socket, socket.socket]:
+    """One port of both kinds: the one that is free for datagrams may be somebody's for connections."""
+    for _ in range(20):
+        datagrams = bound(address, socket.SOCK_DGRAM)
+        try:
+            return datagrams, bound(address, socket.SOCK_STREAM, datagrams.getsockname()[1])
+        except OSError as error:
+            datagrams.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("no port is free")
 
 
 class Upstream:
@@ -88,9 +102,8 @@ class Place:
         self.server = Server(str(run), socket.socket(fileno=own.detach()), str(resolv))
         self.ports = {}
         for name, gateway in (("front", GATEWAY), ("inner", INNER)):
-            datagrams = bound(gateway, socket.SOCK_DGRAM)
+            datagrams, stream = both(gateway)
             self.ports[name] = datagrams.getsockname()[1]
-            stream = bound(gateway, socket.SOCK_STREAM, self.ports[name])
             stream.listen(512)
             datagrams.setblocking(False)
             stream.setblocking(False)
