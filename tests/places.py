@@ -18,8 +18,8 @@ INTERNET, NEIGHBOUR = "/run/pyrun-lab/internet", "/run/pyrun-lab/neighbour"
 # IPv6 between the lab host and its internet, while `uplink6` lasts.
 HOST6, INTERNET6 = "2001:db8:1a::2", "2001:db8:1a::1"
 
-# What becomes of ICMP's "administratively prohibited".
-REFUSED = "no: No route to host"
+# What becomes of a connection that a policy refuses.
+REFUSED = "no: Connection refused"
 
 _PAGE = """
 import http.client, sys

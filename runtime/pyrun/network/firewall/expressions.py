@@ -126,6 +126,11 @@ def reject() -> Expression:
     return expression("reject", ("TYPE", 2), ("ICMP_CODE", 3))
 
 
+def reset() -> Expression:
+    """Drop, and refuse the connection in the name of whom it was for."""
+    return expression("reject", ("TYPE", 1))
+
+
 def counter() -> Expression:
     """Count packets and bytes."""
     return expression("counter", ("BYTES", 0), ("PACKETS", 0))

@@ -42,6 +42,7 @@ from pyrun.network.firewall.expressions import (
     protocol,
     redirect,
     reject,
+    reset,
     to_own_gateway,
     to_this_host,
     untracked,
@@ -56,6 +57,7 @@ CHAINS: tuple[tuple[str, int | None, int, str], ...] = (
     ("publish", None, 0, ""),
     ("refusing", None, 0, ""),
     ("egress", None, 0, ""),
+    ("rejecting", None, 0, ""),
     ("within", None, 0, ""),
     ("guard", nft.PREROUTING, _RAW, "filter"),
     ("policies", nft.PREROUTING, _MANGLE, "filter"),
@@ -252,19 +254,29 @@ def _egress() -> Iterator[Rule]:
         ], "the resolver on the gateway, which knows the policies itself"  # fmt: skip
     yield from _egress_of(_TO_WHERE, 10, "")
     yield from _egress_of(_TO_WHERE6, 16, "6")
-    yield "egress", [reject()], "its policy allows nothing else"
+    yield "egress", [goto("rejecting")], "its policy allows nothing else"
+    yield (
+        "rejecting",
+        [protocol(_TCP), reset()],
+        "a connection is refused at once; after ICMP that takes a second",
+    )
+    yield "rejecting", [reject()], "everything else is told that an administrator forbids it"
 
 
 def _egress_of(to_where: list[Part], register: int, six: str) -> Iterator[Rule]:
     """Rules of one family. register: the one of the protocol; the next one is the port's."""
     by_port: list[Part] = [*to_where, meta("l4proto", register), payload(2, 2, 2, register + 1)]
-    yield "egress", [*to_where, lookup(names.DENIED + six), reject()], "its policy denies this"
+    yield "egress", [*to_where, lookup(names.DENIED + six), goto("rejecting")], "its policy denies this"
     yield "egress", [*by_port, lookup(names.ALLOWED + six), _ACCEPT], "its policy allows this"
     family, where = (ipv6(), payload(1, 24, 16)) if six else (ipv4(), payload(1, 16, 4))
-    yield "egress", [family, to_this_host(), reject()], "no name that others answer leads into this host"
     yield (
         "egress",
-        [family, where, lookup(names.SUBNETS + six), reject()],
+        [family, to_this_host(), goto("rejecting")],
+        "no name that others answer leads into this host",
+    )
+    yield (
+        "egress",
+        [family, where, lookup(names.SUBNETS + six), goto("rejecting")],
         "nor to somebody else's container",
     )
     yield "egress", [*to_where, lookup(names.ADMITTED + six), _ACCEPT], "a name it may reach has this address"
