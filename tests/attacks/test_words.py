@@ -60,7 +60,7 @@ def test_users_of_exec_and_of_the_image(pyrun: Pyrun, users: str) -> None:
     for user, expected in ACCEPTED.items():
         assert identity(pyrun.ok("exec", "-u", user, "victim", "cat", "/proc/self/status")) == expected, user
     for user in REFUSED:
-        assert "user" in pyrun.fails(125, "exec", "-u", user, "victim", "true") or True, user
+        pyrun.fails(125, "exec", "-u", user, "victim", "true")
     image = (
         pyrun.root / "images" / (pyrun.root / "refs/docker.io%2Flibrary%2Fusers%3Alatest").read_text().strip()
     )

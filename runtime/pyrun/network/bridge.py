@@ -217,12 +217,10 @@ def _repair_bridge(route: Any, network: Network) -> list[str]:
     index = route.link_lookup(ifname=name)[0]
     # Nobody is router here but this host. Its own address is not asked about first: meanwhile it would ask nobody.
     wanted = {"accept_ra": "0", "accept_dad": "0", "disable_ipv6": "0" if network["subnets6"] else "1"}
-    settings = [f"net/ipv6/conf/{name}/{key}" for key in wanted]
-    others = [
-        each for each, value in zip(settings, wanted.values(), strict=True) if host.read_sysctl(each) != value
-    ]
-    for each, value in zip(settings, wanted.values(), strict=True):
-        host.write_sysctl(each, value)
+    settings = {f"net/ipv6/conf/{name}/{key}": value for key, value in wanted.items()}
+    others = [setting for setting, value in settings.items() if host.read_sysctl(setting) != value]
+    for setting, value in settings.items():
+        host.write_sysctl(setting, value)
     others += _give_addresses(route, network, index)
     route.link("set", index=index, state="up")
     changed = network["index"] != index

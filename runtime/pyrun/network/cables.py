@@ -32,11 +32,8 @@ def restored(route: Any, network: Network) -> list[str]:
     if astray:
         time.sleep(_ENDING_S)
         astray &= _astray(route, network)
-        _put_back(
-            route,
-            network,
-            {link: address for link, address in _of(network["name"]).items() if link in astray},
-        )
+        cables = _of(network["name"])
+        _put_back(route, network, {link: cables[link] for link in astray & set(cables)})
     return done + [f"the cable {link}" for link in sorted(astray)]
 
 

@@ -158,16 +158,11 @@ def holders(sock: socket) -> set[str]:
     return found
 
 
-def forget_flows(template: messages.Template, addresses: Iterable[str]) -> list[str]:
-    """The undo lines that make connection tracking forget what the container began: it is judged anew."""
-    found = []
-    for address in addresses:
-        if ":" in address:
-            found.append(f"flows6\tfrom\t{address}\t0\t0")
-        else:
-            message = _filled(template, "forget", False, key=_packed(address))
-            found.append(f"netlink\t{messages.NETLINK_NETFILTER}\t{message.hex()}")
-    return found
+def forget_flows(template: messages.Template, addresses: list[str]) -> tuple[list[bytes], list[str]]:
+    """What makes connection tracking forget what the container began, so that it is judged anew: messages for IPv4, and
+    for IPv6 undo lines (csrc/flows.c)."""
+    sent = [_filled(template, "forget", False, key=_packed(each)) for each in addresses if ":" not in each]
+    return sent, [f"flows6\tfrom\t{each}\t0\t0" for each in addresses if ":" in each]
 
 
 def _listed(dump: bytes) -> list[tuple[bytes, bytes]]:

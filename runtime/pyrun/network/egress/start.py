@@ -145,9 +145,11 @@ def _judge_anew(
 ) -> None:
     if changes:
         messages.transact(sock, template, changes)
-    if flows := elements.forget_flows(template, addresses):
-        for complaint in lists.replay_lines(flows):
-            notice.say(complaint)
+    flows, lines = elements.forget_flows(template, addresses)
+    if flows:
+        messages.answers(sock, flows, len(flows))
+    for complaint in lists.replay_lines(lines) if lines else ():
+        notice.say(complaint)
 
 
 def egress(
