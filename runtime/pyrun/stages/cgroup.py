@@ -162,7 +162,7 @@ PERFORM: dict[str, Callable[..., object]] = {
 }
 
 
-def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], undo_fd: int) -> None:
+def perform(operations: list[Operation], job: dict[str, Any], undo_fd: int) -> None:
     """What before() planned. Raises Conflict for a cgroup that is somebody else's, perhaps since a moment ago: what is
     in it is not ours to end, so the undo list keeps only what was made here."""
     made = set()
@@ -173,8 +173,7 @@ def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], 
     except Conflict:
         from pyrun import undo as lists
 
-        theirs = {*undo(job["cgroups"], job)} - made
-        lists.rewrite(undo_fd, [line for line in lines if line not in theirs])
+        lists.drop(undo_fd, [line for line in undo(job["cgroups"], job) if line not in made])
         raise
 
 

@@ -225,7 +225,9 @@ def _point(full: str, identifier: str) -> None:
     before = images.read_reference(full)
     beside = f"{base}/.new-{secrets.token_hex(8)}"  # no quoted reference begins with a dot
     paths.write(beside, f"{identifier}\n".encode(), exclusive=True)
+    paths.sync(beside)
     os.rename(beside, f"{base}/{references.quote(full)}")
+    paths.sync(base)
     if before and before != identifier:
         refresh_names(before)
 
