@@ -45,6 +45,13 @@ def test_forwarded(pyrun: Pyrun, name: str, options: list[str]) -> None:
     assert process.wait(10) == 9
 
 
+@pytest.mark.parametrize("number", [signal.SIGRTMIN, signal.SIGRTMIN + 3, signal.SIGRTMAX])
+def test_real_time_signals_are_forwarded_behind_an_init(pyrun: Pyrun, number: int) -> None:
+    process = begin(pyrun, f"trap 'exit 9' {int(number)}; echo ready; {LOOP}", "--init")
+    process.send_signal(number)
+    assert process.wait(5) == 9
+
+
 def test_a_default_action_ends_it_with_128_and_the_number(pyrun: Pyrun) -> None:
     """As in Docker, only behind --init: the kernel protects process 1 from signals without a handler."""
     process = begin(pyrun, "echo ready; exec sleep 60", "--init")
