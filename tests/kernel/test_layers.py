@@ -242,6 +242,49 @@ def test_layers_are_shared_and_go_with_their_last_image(store: Path) -> None:
     assert os.listdir(store / "layers") == [] and images.identifiers() == []
 
 
+def test_layers_another_image_needs_stay_by_whatever_way_the_store_is_reached(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images that share a layer, one was installed through a link: their records say two paths."""
+    base = tar(file("a", b"1"))
+    install(base, tar(file("b", b"2")), name=references.parse("one").full)
+    (tmp_path / "link").symlink_to(store)
+    monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "link"))
+    two = install(base, tar(file("c", b"3")), name=references.parse("two").full)
+    monkeypatch.setenv("PYRUN_ROOT", str(store))
+    assert len(image_removal.remove("one")) == 3
+    assert merged(two, listing) == {"a": "1", "c": "3"}
+    image_removal.remove("two")
+    assert os.listdir(store / "layers") == []
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "{}", '{"layers": null}', '{"layers": ["/etc"]}', '{"layers": [1]}']
+)
+def test_a_broken_record_can_be_removed_and_takes_no_layer_with_it(store: Path, record: str) -> None:
+    base = tar(file("a", b"1"))
+    broken = install(base, tar(file("b", b"2")), name=references.parse("broken").full)
+    install(base, tar(file("c", b"3")), name=references.parse("other").full)
+    last = install(base, tar(file("d", b"4")), name=references.parse("last").full)
+    (store / "images" / broken["id"] / "image.json").write_text(record)
+    assert image_removal.remove("other")[-1].startswith(
+        "layers are kept, the record of another image is broken"
+    )
+    assert image_removal.remove_unneeded() == []
+    assert image_removal.remove("broken")[1:-1] == [f"deleted: sha256:{broken['id']}"]
+    assert merged(last, listing) == {"a": "1", "d": "4"}
+    assert len(image_removal.remove_unneeded()) == 2
+    image_removal.remove("last")
+    assert os.listdir(store / "layers") == [] and images.identifiers() == []
+
+
+def test_a_broken_record_is_healed_by_the_next_installation(store: Path) -> None:
+    archives = tar(file("a", b"1")), tar(file("b", b"2"))
+    image = install(*archives)
+    (store / "images" / image["id"] / "image.json").write_text("{")
+    assert install(*archives) == image
+
+
 def test_the_same_diff_on_another_base_is_another_layer() -> None:
     upper = tar(file("lib/x", b"x"))
     linked = install(
