@@ -14,7 +14,7 @@ import posix
 from pyrun import launch, notice
 from pyrun.errors import ImageError, StageFailed, UsageError
 from pyrun.spec import values
-from pyrun.store import containers, images
+from pyrun.store import containers, images, paths
 
 from . import background, explaining, prepare, reconcile, stdio
 
@@ -134,6 +134,9 @@ def _check_platform(wanted: str, there: str, name: str) -> None:
 
 def _make(keep: str, files: dict[str, bytes], record: dict[str, object], prepared: launch.Launch) -> None:
     containers.make_directories(keep, files, record, prepared.config)
+    # an `rmi` that began before it could see our record may be at the layers: store/image_removal.py, _hide
+    if not paths.exists(f"{paths.root()}/images/{record['image_id']}/image.json"):
+        raise ImageError(f"image {record['image']} was removed meanwhile", "run it again to fetch it anew")
     layers = prepared.job.get("layers")
     if prepared.job.get("fuse") and isinstance(layers, list):
         from pyrun.store import overlay_kind

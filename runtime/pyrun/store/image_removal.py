@@ -28,10 +28,11 @@ def remove(name: str, force: bool = False) -> list[str]:
     gone: list[str] = []
     with layers.store_lock():
         known = image_writer.current_names(identifier)
-        users = containers_of(identifier)
         doomed = _names_to_remove(name, identifier, known, force)
         last = len(doomed) == len(known)
-        if users and last and not force:
+        own, needed = _layers_of(identifier), _needed_layers(identifier)
+        users = _hide(identifier) if last else []
+        if users and not force:
             raise Conflict(
                 f"image {name} is used by container {users[0]}"
                 + (f" and {len(users) - 1} more" if users[1:] else ""),
@@ -43,7 +44,7 @@ def remove(name: str, force: bool = False) -> list[str]:
         if not last or users:
             image_writer.refresh_names(identifier)
         else:
-            gone, lines = _remove_image(identifier)
+            gone, lines = _remove_image(identifier, own, needed)
             done += lines
     for path in gone:
         layers.remove_tree(path)
@@ -65,12 +66,28 @@ def _names_to_remove(name: str, identifier: str, known: list[str], force: bool) 
     return known
 
 
-def _remove_image(identifier: str) -> tuple[list[str], list[str]]:
-    """Move the image and its unshared layers out of sight: (where they are now, what to tell).
+def _hide(identifier: str) -> list[str]:
+    """Take the image from the starts that are under way; returns the containers for which it stays as it is.
 
-    All that is to be known is read before anything moves.
+    A start writes its container's record before it looks for the image again (engine/run.py), we take the image away
+    before we look for containers again: one of the two sees the other, and nobody has to wait for a lock.
     """
-    own, needed = _layers_of(identifier), _needed_layers(identifier)
+    record = f"{paths.root()}/images/{identifier}/image.json"
+    users = containers_of(identifier)
+    if users or not os.path.exists(record):
+        return users
+    hidden = f"{record}.{os.getpid()}.tmp"  # should we be killed, it is an unfinished image
+    os.rename(record, hidden)
+    if users := containers_of(identifier):
+        os.rename(hidden, record)
+    return users
+
+
+def _remove_image(
+    identifier: str, own: list[str] | None, needed: set[str] | None
+) -> tuple[list[str], list[str]]:
+    """Move the image and those of its *own* layers that are not *needed* out of sight: (where they are now, what to
+    tell)."""
     os.makedirs(f"{paths.root()}/layers", 0o700, exist_ok=True)
     gone = [layers.discard(f"{paths.root()}/images/{identifier}")]
     lines = [f"deleted: sha256:{identifier}"]
@@ -124,10 +141,12 @@ def remove_unneeded() -> list[str]:
         doomed = dict(_half_written())
         if not layers.in_use():
             doomed |= _orphans()
-        gone = {layers.discard(path): line for path, line in doomed.items()}
+        gone = [layers.discard(path) for path in doomed if os.path.isdir(path)]
+        for path in doomed:
+            layers.remove_tree(path)  # a file
     for path in gone:
         layers.remove_tree(path)
-    return list(gone.values())
+    return list(doomed.values())
 
 
 def _half_written() -> Iterator[tuple[str, str]]:
