@@ -31,7 +31,7 @@ def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "id": identifier, "name": name, "image": images[name], "image_id": f"{age}" * 64,
             "created": time.time() - 100 * age, "args": ["sh", "-c", "echo \x1b[31mred; sleep 1000"],
             "network": "bridge", "ports": [["", 8080, 80, "tcp"]] if name == "web" else [],
-            "labels": {"tier": "back"} if name == "db" else {},
+            "labels": {"tier": "back", "disk": "fast"} if name == "db" else {},
         }  # fmt: skip
         (directory / "container.json").write_text(json.dumps(record))
         (tmp_path / "root" / "names").mkdir(exist_ok=True)
@@ -81,6 +81,8 @@ def test_rows(containers: Path) -> None:
         (["ancestor=nginx:latest"], []),
         (["label=tier"], ["db"]),
         (["label=tier=front"], []),
+        (["label=tier", "label=disk=fast"], ["db"]),
+        (["label=tier", "label=disk=slow"], []),
         (["network=bridge"], ["web", "db", "job"]),
     ],
 )
@@ -129,7 +131,7 @@ def test_the_table_and_json(containers: Path, capfd: pytest.CaptureFixture[str])
     verbs.call("ps", options | {"format": "json"}, [])
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [row["Names"] for row in rows] == ["web", "db", "job"]
-    assert (rows[1]["State"], rows[1]["Labels"], rows[1]["ID"]) == ("exited", "tier=back", "b2" * 6)
+    assert (rows[1]["State"], rows[1]["Labels"], rows[1]["ID"]) == ("exited", "tier=back,disk=fast", "b2" * 6)
     verbs.call("ps", options | {"quiet": True, "no_trunc": True}, [])
     assert capfd.readouterr().out.split() == list(IDS.values())
     with pytest.raises(UsageError, match="unknown --format"):
