@@ -203,6 +203,24 @@ def test_home_in_a_container_of_a_bundle(pyrun: Pyrun, static_binary: Path, tmp_
     pyrun.ok("rm", "-f", "box")
 
 
+def test_a_bundle_that_has_changed_since(pyrun: Pyrun, static_binary: Path, tmp_path: Path) -> None:
+    """What the container was started from counts: without its pid namespace the process would be among the host's."""
+    oci = Oci(static_binary.with_name("pyrun-oci"), tmp_path)
+    oci.write()
+    pyrun.ok("run", "-d", "--name", "box", "--bundle", str(oci.bundle))
+    before = inside(pyrun, "readlink /proc/self/ns/pid; id")
+    spaces = oci.config["linux"]["namespaces"]
+    oci.config["linux"]["namespaces"] = [each for each in spaces if each["type"] != "pid"]
+    oci.config["process"]["user"] = {"uid": 7, "gid": 7}
+    oci.write()
+    assert inside(pyrun, "readlink /proc/self/ns/pid; id") == before
+    (oci.bundle / "config.json").unlink()
+    assert inside(pyrun, "readlink /proc/self/ns/pid; id") == before
+    (pyrun.runroot / "containers/box/config.json").unlink()
+    assert "container box has lost its config.json" in pyrun.fails(1, "exec", "box", "true")
+    pyrun.ok("rm", "-f", "box")
+
+
 def test_in_a_container_of_a_bundle_that_names_no_cgroup(
     pyrun: Pyrun, static_binary: Path, tmp_path: Path
 ) -> None:

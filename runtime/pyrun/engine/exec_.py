@@ -38,8 +38,10 @@ def exec_(options: Options, reference: str, command: list[str]) -> int:
         raise entering.not_running(named)
     try:
         config = _config(options, container, command, pid)
-    except FileNotFoundError:  # removed meanwhile
-        raise entering.not_running(named) from None
+    except FileNotFoundError:
+        if not state.process_alive(container):  # removed meanwhile
+            raise entering.not_running(named) from None
+        raise Conflict(f"container {reference} has lost its config.json", "", 1) from None
     job = _job(options, config, container) | named
     entering.note_unit(job, container)
     if options.get("detach"):
@@ -51,8 +53,10 @@ def exec_(options: Options, reference: str, command: list[str]) -> int:
 
 
 def _stored_config(container: dict[str, object]) -> dict[str, object]:
-    directory = container.get("bundle") or f"{paths.root()}/containers/{container['id']}"
-    config = loads(paths.read(f"{directory}/config.json"))
+    """What it was started from: of a bundle a copy, whatever has become of the bundle since."""
+    copy = f"{state.run_dir(str(container['id']))}/config.json"
+    kept = f"{paths.root()}/containers/{container['id']}/config.json"
+    config = loads(paths.read(copy if paths.exists(copy) else kept))
     assert isinstance(config, dict)
     return config
 
