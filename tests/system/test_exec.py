@@ -41,6 +41,7 @@ def test_environment(pyrun: Pyrun, box: str, tmp_path: Path) -> None:
         "GIVEN=exec", "FILE=1", "HERE=yes",
     }  # fmt: skip
     assert inside(pyrun, "echo $GIVEN") == "run"
+    assert inside(pyrun, "echo ${GIVEN-none}", "-e", "GIVEN") == "none"
 
 
 def test_working_directory(pyrun: Pyrun, box: str) -> None:

@@ -92,7 +92,11 @@ def _config(
 
             rootless.check_user(user)
     for item in values.environment(given, "--env"):
-        merged[item.partition("=")[0]] = item
+        name = item.partition("=")[0]
+        if name == item:
+            merged.pop(name, None)
+        else:
+            merged[name] = item
     return {
         **config,
         "process": {

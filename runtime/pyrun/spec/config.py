@@ -83,8 +83,11 @@ def _environment(
         given += env_file.read(_list(options, "env_file"))
     given += values.environment(_list(options, "env"), "--env")
     for item in given:
-        name, _, value = item.partition("=")
-        merged[name] = value
+        name, separator, value = item.partition("=")
+        if separator:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
     merged.setdefault("HOME", str(user["home"]))
     for name, value in merged.items():
         if "\0" in value or "\0" in name:
