@@ -65,6 +65,17 @@ def test_user(pyrun: Pyrun, box: str, user: str, seen: str) -> None:
     assert sets == ["0" * 16, "0" * 16 if user != "0" else "00000000a80425fb", "00000000a80425fb"]
 
 
+def test_a_home_that_was_given_is_every_users(pyrun: Pyrun) -> None:
+    """By run -e, or as well by the image; an empty one is none, as to runc."""
+    pyrun.ok(*SPAWN, "-e", "HOME=/srv", "busybox", "sleep", "600")
+    assert inside(pyrun, "echo $HOME") == inside(pyrun, "echo $HOME", "-u", "nobody") == "/srv"
+    assert inside(pyrun, "echo $HOME", "-u", "nobody", "-e", "HOME=/x") == "/x"
+    pyrun.ok("rm", "-f", "box")
+    pyrun.ok(*SPAWN, "-e", "HOME=", "busybox", "sleep", "600")
+    assert inside(pyrun, "echo $HOME") == "/root"
+    assert inside(pyrun, "echo $HOME", "-u", "nobody") == "/nonexistent"
+
+
 def test_a_user_of_the_containers_own_passwd(pyrun: Pyrun, box: str) -> None:
     inside(pyrun, "echo 'new:x:4242:4343::/home/new:/bin/sh' >> /etc/passwd")
     assert inside(pyrun, "echo $(id -u) $(id -g) $HOME", "-u", "new") == "4242 4343 /home/new"

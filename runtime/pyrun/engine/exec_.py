@@ -75,28 +75,18 @@ def _config(
     config = _stored_config(container)
     own = config["process"]
     assert isinstance(own, dict)
-    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
-    if options.get("tty"):
-        merged.setdefault("TERM", "TERM=xterm")
     user = own.get("user") or {}
-    given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
-    if options.get("env_file"):
-        given = _of_files(options) + given
     root = f"/proc/{pid}/root"
+    home = ""
     if options.get("user"):
         found = users.resolve(str(options["user"]), _added_groups(container), [root])
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
-        merged["HOME"] = f"HOME={found['home']}"
+        home = str(found["home"])
         if boot.rootless_uid() >= 0:
             from . import rootless
 
             rootless.check_user(user)
-    for item in values.environment(given, "--env"):
-        name = item.partition("=")[0]
-        if name == item:
-            merged.pop(name, None)
-        else:
-            merged[name] = item
+    variables = _variables(options, config, home)
     return {
         **config,
         "process": {
@@ -104,12 +94,33 @@ def _config(
             "terminal": bool(options.get("tty")),
             "user": user,
             "args": command,
-            "env": users.with_home(list(merged.values()), user.get("uid") or 0, root),
+            "env": users.with_home(variables, user.get("uid") or 0, root),
             "cwd": str(options.get("workdir") or own.get("cwd") or "/"),
             "capabilities": _capabilities(options, own, user),
             "rlimits": own.get("rlimits") or [],
         },
     }
+
+
+def _variables(options: Options, config: dict[str, object], home: str) -> list[str]:
+    """The container's own, and over them those given now. *home* takes the place of one that nobody gave."""
+    own, annotations = config["process"], config.get("annotations")
+    assert isinstance(own, dict)
+    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
+    if options.get("tty"):
+        merged.setdefault("TERM", "TERM=xterm")
+    if home and isinstance(annotations, dict) and annotations.get(users.HOME) == "default":
+        merged["HOME"] = f"HOME={home}"
+    given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
+    if options.get("env_file"):
+        given = _of_files(options) + given
+    for item in values.environment(given, "--env"):
+        name = item.partition("=")[0]
+        if name == item:
+            merged.pop(name, None)
+        else:
+            merged[name] = item
+    return list(merged.values())
 
 
 def _added_groups(container: dict[str, object]) -> list[str]:
