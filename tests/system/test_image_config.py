@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ def test_a_stop_signal_of_the_image_is_sent(pyrun: Pyrun, tmp_path: Path) -> Non
     pyrun.ok("exec", "one", "sh", "-c", "while ! ls /tmp/ready; do sleep 0.05; done 2>&-")
     pyrun.ok("stop", "-t", "5", "one")
     assert "Exited (5) " in pyrun.ok("ps", "-a")
+
+
+# ── Labels ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_of_the_image_are_its_containers(pyrun: Pyrun, tmp_path: Path) -> None:
+    """As data: --label overrules them, and what is no text is none."""
+    labels = {"tier": "back", "by": "me, \x1b[31m", "number": 7, "": "x"}
+    name = image(pyrun, tmp_path, Labels=labels)
+    pyrun.ok("run", "--name=one", "--label=tier=front", "--label=mine", NONE, name, "true")
+    record = json.loads(next(pyrun.root.glob("containers/*/container.json")).read_text())
+    assert record["labels"] == {"tier": "front", "by": "me, \x1b[31m", "mine": ""}
+    assert pyrun.ok("ps", "-aq", "--filter", "label=by", "--filter", "label=tier=front")
+    assert not pyrun.ok("ps", "-aq", "--filter", "label=tier=back")
+    assert "\x1b" not in pyrun.ok("ps", "-a", "--format=json")
 
 
 # ── WorkingDir ─────────────────────────────────────────────────────────────────────────────────────
