@@ -73,7 +73,8 @@ class Registry:
     """A registry in memory. Replace answers in `special`: path -> function of the request's handler.
 
     A function returns (status, headers, body), or None after it has answered by itself. `log` holds
-    (path, headers) of every request. With `token`, only requests that carry it are answered.
+    (path, headers) of every request. With `token`, only requests that carry it are answered. As a proxy
+    it answers for everybody, and refuses tunnels.
     """
 
     def __init__(self) -> None:
@@ -92,6 +93,10 @@ class Registry:
                 answer = registry.answer(self)
                 if answer is not None:
                     send(self, *answer)
+
+            def do_CONNECT(self) -> None:
+                registry.log.append((self.path, dict(self.headers)))
+                self.send_error(407)
 
             def log_message(self, *_: object) -> None:
                 pass

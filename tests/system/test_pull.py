@@ -6,6 +6,7 @@ Everything is on loopback. Whatever happens, the store afterwards holds an image
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -34,7 +36,7 @@ from image_files import (
 from pyrun.engine import images as engine_images
 from pyrun.engine import pull
 from pyrun.errors import Conflict, ImageError, NotFound, PyrunError, RegistryError, UsageError
-from pyrun.registry import auth, client, manifests, mirrors, transport
+from pyrun.registry import auth, client, manifests, mirrors, proxies, transport
 from pyrun.store import images, layers, platforms
 from registries import Registry, break_off_after, push, real_registry
 
@@ -670,6 +672,77 @@ def test_a_mirror_does_not_get_the_registry_s_password(registry: Registry, tmp_p
     with pytest.raises(RegistryError, match="asks for a password"):
         pull.pull("me/app")
     assert not [headers for _, headers in registry.log if "Basic" in headers.get("Authorization", "")]
+
+
+# ── proxies ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def behind(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The registry as the proxy for everything, with a password."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://me:p%40ss@{registry.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    return registry
+
+
+PROXY_PASSWORD = "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
+def test_plain_http_goes_through_a_proxy_by_its_whole_address(behind: Registry) -> None:
+    """The answer comes from the proxy, which is asked for the mirror and told its own password."""
+    behind.add("me/app", "latest", an_image())
+    only("mirror.test:8080")
+    pull.pull("me/app")
+    assert {urlsplit(path).netloc for path in behind.paths()} == {"mirror.test:8080"}
+    for _, headers in behind.log:
+        assert (headers["Host"], headers["Proxy-Authorization"]) == ("mirror.test:8080", PROXY_PASSWORD)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # http.client of Python 3.11 drops it
+def test_https_goes_through_a_tunnel(behind: Registry) -> None:
+    """What is for the server is not for the proxy."""
+    told = rf"far.test:443 cannot be reached by the proxy {behind.host}: Tunnel connection failed: 407"
+    with pytest.raises(RegistryError, match=told):
+        transport.get("https://far.test/v2/", {"Authorization": "Bearer secret"})
+    ((target, headers),) = behind.log
+    assert (target, headers.get("Proxy-Authorization")) == ("far.test:443", PROXY_PASSWORD)
+    assert "Authorization" not in headers
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("excepted", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True), ("10.0.0.0/8", "11.1.2.3", False), ("10.0.0.0/8, fd00::/8", "fd00::1", True),
+        ("10.1.2.3", "10.1.2.3", True), ("[fd00::1]", "fd00::1", True), ("10.0.0.0/8", "ten.test", False),
+        ("far.test", "far.test", True), ("far.test", "a.far.test", True), (".far.test", "a.far.test", True),
+        ("far.test:443", "far.test", True), ("far.test:444", "far.test", False), ("*", "far.test", True),
+    ],
+)  # fmt: skip
+def test_whom_no_proxy_names(
+    behind: Registry, monkeypatch: pytest.MonkeyPatch, excepted: str, host: str, direct: bool
+) -> None:
+    monkeypatch.setenv("no_proxy", excepted)
+    assert (proxies.choose("https", host, 443) is None) == direct
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://p.test", "names a proxy of the kind https://"),
+        ("socks5://p.test:1080", "names a proxy of the kind socks5://"),
+        ("http://p.test:port", "is no address of a proxy"),
+        ("http://", "is no address of a proxy"),
+    ],
+)
+def test_proxies_of_other_kinds(monkeypatch: pytest.MonkeyPatch, address: str, reason: str) -> None:
+    monkeypatch.setenv("https_proxy", address)
+    with pytest.raises(UsageError, match=f"the variable https_proxy {reason}"):
+        transport.get("https://far.test/v2/", {})
 
 
 # ── interruptions ──────────────────────────────────────────────────────────────────────────────────
