@@ -629,6 +629,35 @@ def test_mirrors_are_asked_in_order(registry: Registry) -> None:
         broken.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>please log in</html>"),
+        (
+            200,
+            {"Content-Type": "application/vnd.docker.distribution.manifest.v1+json"},
+            b'{"schemaVersion": 1}',
+        ),
+        (200, {"Content-Type": OCI_MANIFEST}, b"{}"),
+    ],
+)
+def test_a_mirror_that_answers_nonsense_is_passed_over(registry: Registry, answer: Any) -> None:
+    """While there is another server; of the last one it is told."""
+    odd = Registry()
+    odd.answers["/v2/me/app/manifests/latest"] = answer
+    registry.add("me/app", "latest", an_image())
+    try:
+        only(odd.host, registry.host)
+        pull.pull("me/app")
+        assert odd.log
+        only(registry.host, odd.host)
+        del registry.answers["/v2/me/app/manifests/latest"]
+        with pytest.raises(ImageError, match=f"me/app at {odd.host}"):
+            pull.pull("me/app")
+    finally:
+        odd.close()
+
+
 def test_the_registry_itself_comes_last() -> None:
     mirror(
         {"docker.io": [{"url": "http://127.0.0.1:1"}], "a.b": [{"url": "https://m/prefix/", "only": True}]}
