@@ -245,9 +245,30 @@ def test_a_stored_password(registry: Registry, tmp_path: Path) -> None:
     pull.pull("me/app")
 
 
-def store_password(tmp_path: Path, host: str, password: str) -> None:
+def test_an_identity_token(registry: Registry, tmp_path: Path) -> None:
+    """It goes into the body of a POST, and the password beside it, which is none, nowhere."""
+    registry.token, registry.user = "t0ken", "identity"
+    registry.add("me/app", "latest", an_image())
+    store_password(tmp_path, registry.host, "00000000-0000-0000-0000-000000000000:", identitytoken="wrong")
+    with pytest.raises(RegistryError, match="refuses the stored password"):
+        pull.pull("me/app")
+    store_password(tmp_path, registry.host, "00000000-0000-0000-0000-000000000000:", identitytoken="identity")
+    pull.pull("me/app")
+    assert not [headers for _, headers in registry.log if "Basic" in headers.get("Authorization", "")]
+    assert {path for path in registry.paths() if path.startswith("/token")} == {"/token"}
+
+
+def test_a_registry_on_this_machine_that_speaks_tls(registry: Registry, tmp_path: Path) -> None:
+    """Is asked by https, with whatever certificate; one that does not, by http."""
+    registry.add("me/app", "latest", an_image())
+    pull.pull(f"{registry.host}/me/app")
+    registry.speak_tls(tmp_path)
+    pull.pull(f"{registry.host}/me/app")
+
+
+def store_password(tmp_path: Path, host: str, password: str, **more: str) -> None:
     (tmp_path / "docker").mkdir(exist_ok=True)
-    auths = {host: {"auth": base64.b64encode(password.encode()).decode()}}
+    auths = {host: {"auth": base64.b64encode(password.encode()).decode(), **more}}
     (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": auths}))
 
 

@@ -32,7 +32,8 @@ def fetch(
     failures: list[PyrunError] = []
     for number, server in enumerate(servers):
         mirrored = server != mirrors.upstream(reference.domain)
-        repository = client.Repository(server, reference.domain, reference.path, mirrored)
+        asked = server if mirrored else mirrors.settled(server)
+        repository = client.Repository(asked, reference.domain, reference.path, mirrored)
         described = None
         try:
             described = _describe(repository, reference, wanted)

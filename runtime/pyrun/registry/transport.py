@@ -11,7 +11,7 @@ import http.client
 import socket
 import ssl
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from pyrun import __version__
 from pyrun.errors import RegistryError
@@ -116,6 +116,12 @@ def get(url: str, headers: dict[str, str], insecure: bool = False) -> Response:
     raise RegistryError(f"{show(url)}: more than {MAX_REDIRECTS} redirects")
 
 
+def post(url: str, form: dict[str, str], insecure: bool = False) -> Response:
+    """POST a form, which may hold a secret: redirects are not followed. Raises RegistryError."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return _request(url, headers, insecure, urlencode(form).encode())
+
+
 def _redirected(url: str, target: str) -> str:
     try:
         new = urljoin(url, target)
@@ -145,7 +151,7 @@ def may_use_http(url: str, insecure: bool) -> bool:
     return insecure or origin(url).host in _LOOPBACK
 
 
-def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
+def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | None = None) -> Response:
     parts, here = urlsplit(url), origin(url)
     if here.scheme != "https" and not may_use_http(url, insecure):
         raise RegistryError(
@@ -162,7 +168,7 @@ def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
     connection = None
     try:
         connection = _connect(here, insecure, proxy)
-        connection.request("GET", path, headers=sent)
+        connection.request("GET" if body is None else "POST", path, body, sent)
         sock = connection.sock
         return Response(connection.getresponse(), connection, sock, url)
     except ssl.SSLCertVerificationError as error:
@@ -177,6 +183,22 @@ def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
         failure = Unreachable(f"{here.host}:{here.port} cannot be reached{way}: {_reason(error)}")
         failure.again = not isinstance(error, ConnectionRefusedError | socket.gaierror)
         raise failure from error
+
+
+def speaks_tls(url: str) -> bool:
+    """Whether the server of a URL answers a TLS handshake, with whatever certificate."""
+    here = origin(url)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((here.host, here.port), CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=here.host),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def _connect(here: Origin, insecure: bool, proxy: proxies.Proxy | None) -> http.client.HTTPConnection:
