@@ -207,9 +207,25 @@ def test_since_and_until(log: Path) -> None:
     assert read(until="2026-11-24T08:00:02Z") == b"one\noops\n"
     assert read(until="1795507202") == b"one\noops\n"
     assert read(since="1h30m") == read() or time.time() > 1795507207 + 5400
-    for bad in ("yesterday", "10x", "h", "2026-13-01"):
+    for bad in ("yesterday", "10x", "h", "2026-13-01", "2026-11-24.5", "1.5.5", "1e99", "9" * 20, "."):
         with pytest.raises(UsageError, match="--since"):
             logs.logs("web", since=bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2026-11-24T08:00:05.123456789Z", "2026-11-24T08:00:05.123456789Z"),
+        ("2026-11-24T09:00:05.000000001+01:00", "2026-11-24T08:00:05.000000001Z"),
+        ("2026-11-24T08:00:05.9999999999Z", "2026-11-24T08:00:05.999999999Z"),
+        ("1795507205.123456789", "2026-11-24T08:00:05.123456789Z"),
+        ("1795507205.1", "2026-11-24T08:00:05.100000000Z"),
+        ("1795507205", "2026-11-24T08:00:05.000000000Z"),
+    ],
+)
+def test_a_time_keeps_its_nanoseconds(text: str, same: str) -> None:
+    """What `logs -t` shows is that line's own time, for --since and for --until."""
+    assert logs.moment("--since", text) == same
 
 
 def test_following_ends_with_the_container(log: Path) -> None:
