@@ -16,6 +16,8 @@ from .values import is_number
 
 FILE_SIZE_LIMIT_BYTES = 1 << 20
 ID_LIMIT = (1 << 31) - 1
+# Annotation of a config.json that pyrun has made: whose HOME it is. "default": nobody has given one, it is the user's.
+HOME = "pyrun.home"
 _IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 _RETRIES = 1000
 
