@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyrun.cgroups import files, layout, limits_v1, limits_v2, rootless
+from pyrun.cgroups import files, layout, limits_v1, limits_v2, processes, rootless
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.stages import cgroup
@@ -403,6 +403,15 @@ def test_the_disabled_driver() -> None:
 def test_undo_ends_processes_before_it_removes_directories() -> None:
     lines = cgroup.undo([("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x")])
     assert lines == ["kill-cgroup\t/p/x", "rmcgroup\t/m/x", "rmcgroup\t/p/x", "rmcgroup\t/u/x"]
+
+
+def test_v2_ends_all_of_a_cgroup_at_once(tmp_path: Any) -> None:
+    assert not processes.end([("unified", str(tmp_path))]), "before Linux 5.14"
+    (tmp_path / "cgroup.kill").touch()
+    assert not processes.end([("unified", str(tmp_path)), ("freezer", "/f/x")]), "a hybrid host's may be left"
+    assert not (tmp_path / "cgroup.kill").read_text()
+    assert processes.end([["unified", str(tmp_path)]])
+    assert (tmp_path / "cgroup.kill").read_text() == "1"
 
 
 def test_parents_that_have_to_be_made_are_taken_away_the_deepest_first(tmp_path: Any) -> None:
