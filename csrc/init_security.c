@@ -162,18 +162,6 @@ int op_bounding(struct plan *plan) {
     return 0;
 }
 
-/* A pipe that was made for somebody else cannot be opened again by its path (/dev/stdout) unless it is the user's.
- * Nothing but pipes: the caller's terminal, files and devices stay the caller's. */
-int op_streams(struct plan *plan) {
-    uid_t uid = (uid_t)number_argument(plan);
-    struct stat status;
-    for (int fd = 0; fd < 3; fd++) {
-        if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode) || status.st_uid == uid) continue;
-        if (fchown(fd, uid, (gid_t)-1) < 0 && errno != EPERM && errno != EROFS) return -errno;
-    }
-    return 0;
-}
-
 static int holds(unsigned capability) {
     struct {
         uint32_t version;

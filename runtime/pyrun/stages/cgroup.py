@@ -143,7 +143,11 @@ def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
             raise failures.missing_controller(file, field)
     directory = place.get("unified" if v2 else "devices")
     wanted = job.get("bundle") or resources.get("devices") is not None  # a bundle is never without: as runc
-    if directory and wanted and not job.get("unprivileged"):
+    if wanted and not job.get("unprivileged"):
+        if not directory:
+            from pyrun.cgroups import failures
+
+            raise failures.missing_controller("devices.deny", "devices")
         operations.append(Operation("cgroup-devices", directory, *device_rules.lines(resources)))
     user = (config.get("process") or {}).get("user") or {}
     if v2 and job.get("bundle") and (user.get("uid") or job.get("user_namespace")):
