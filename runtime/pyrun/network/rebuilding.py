@@ -11,8 +11,8 @@ from _socket import socket
 from time import sleep
 
 from pyrun.network import claims, elements, firewall, host, leases, messages, records, templates
+from pyrun.network.egress import apart, policy
 from pyrun.network.egress import elements as egress
-from pyrun.network.egress import policy
 from pyrun.network.firewall.tables import Element
 from pyrun.network.publishing import ports, shutting
 from pyrun.network.records import Network
@@ -41,11 +41,13 @@ def build(sock: socket) -> None:
     Whoever starts a container or ends one, changes its ports or its policy, takes no lock, but changes files and the
     tables both. So the files are read again: what came or went meanwhile would be in the new tables as it was for good.
     """
+    unjudged = apart.unjudged(sock)
     for _ in range(_TRIES):
         known = _noted()
         _build(sock)
         if _noted() == known:
             break
+    apart.judge_anew(sock, unjudged)
 
 
 def forget_strays() -> list[str]:
@@ -125,7 +127,11 @@ def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
         for network in networks
         for message in _pinned(network, {**every[0], "icc": str(network["icc"])})
     ]
-    return networks, published, pinned
+    return (
+        networks,
+        published,
+        pinned + apart.mutes([each for each in networks if each["driver"] == "bridge"]),
+    )
 
 
 def template(network: Network) -> messages.Template | None:

@@ -15,7 +15,7 @@ _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
 # The sets whose elements come and go with containers, but for what the resolver admits and what is closed to the
 # outside: that is judged anew by publishing/shutting.py. What is left over in these somebody else would get.
 _PORTS = (names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT)
-_PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE)
+_PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE, names.MUTE)
 # Here it is found by rebuilding.forget_strays, and told by its address.
 _POLICIES = (names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6)
 # Of linux/netfilter/nf_tables.h: what a message about elements has, what an element has, what a key or value is.
@@ -118,7 +118,13 @@ def differences(sock: socket, published: list[bytes], pinned: list[bytes]) -> se
         wanted |= _elements(message[_HEADER:] for message in pinned)
         there |= of_bridges
     found = {each for each in wanted - there if each[0] in (*_PORTS, *_POLICIES, *_PINNED)}
-    return found | {each for each in there - wanted if each[0] not in _POLICIES}
+    return found | {each for each in there - wanted if each[0] not in (*_POLICIES, names.MUTE)}
+
+
+def lacks_policies(sock: socket) -> bool:
+    """Whether elements of the egress policies of living containers are missing."""
+    wanted = _elements(message[_HEADER:] for message in _policies())
+    return bool(wanted) and not wanted <= (_listed(sock, nft.INET, _POLICIES) or set())
 
 
 def _listed(sock: socket, family: int, sets_: tuple[str, ...]) -> set[Element] | None:
