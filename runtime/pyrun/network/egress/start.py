@@ -15,7 +15,7 @@ from typing import Any
 from pyrun import boot, notice
 from pyrun import undo as lists
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, leases, messages
+from pyrun.network import attach, claims, endpoint, later, leases, messages
 from pyrun.network.egress import elements, policy
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.plan.operations import Operation
@@ -54,10 +54,9 @@ def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     asked.addresses = addresses(wires)
     todo = Operation("EGRESS", identifier, spelled(asked), " ".join(asked.addresses), *_joined(wires))
     undone = [] if request["dry_run"] else undo(identifier, asked, wires, str(planned["owner"]))
-    also, *rest = planned["undo"]
     place = next(number for number, each in enumerate(planned["outside"]) if each.kind == "COMMIT") + 1
     outside = [*planned["outside"][:place], todo, *planned["outside"][place:]]
-    return {**planned, "outside": outside, "undo": [also, *undone, *rest]}
+    return {**planned, "outside": outside, "undo": later.inserted(planned["undo"], undone)}
 
 
 def addresses(wires: list[endpoint.Wire]) -> list[str]:
@@ -70,7 +69,8 @@ def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
 
 
 def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str = "") -> list[str]:
-    """Undo lines: what names resolved to, the policy's file, then what `undo_of` says of each interface.
+    """Undo lines: what names resolved to, the policy's file, then what `undo_of` says of each interface. The links are
+    down already.
 
     The file before them, since whoever makes the tables anew goes by it: what he put there before is deleted after.
     """
