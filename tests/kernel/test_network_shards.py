@@ -12,6 +12,7 @@ import pytest
 
 from pyrun.engine import network as engine
 from pyrun.engine import network_inspect
+from pyrun.network.egress import policy
 from small_host import (
     HOST,
     INTERNET,
@@ -48,10 +49,10 @@ def _full(host: Host) -> None:
 
     # a bridge deleted under them is put together again
     shell(f"ip link del {bridge}")
-    assert engine.reload()[0].startswith(f"network front: bridge {bridge}")
+    assert engine.reload()[0][0].startswith(f"network front: bridge {bridge}")
     assert_all_talk(containers)
     shell(f"ip link del {bridge}-1")
-    assert engine.reload(), "a further bridge is missed too"
+    assert engine.reload()[0], "a further bridge is missed too"
     assert_all_talk(containers)
     shell(f"ip link del {bridge}-1")
     fifth = host.start("fifth", "front")
@@ -92,6 +93,27 @@ def _no_icc(host: Host) -> None:
         for address in (other.address, other.address6):
             with pytest.raises(AssertionError):
                 one.run(shell, f"ping -c2 -i0.05 -W0.1 {address}")
+
+
+def test_the_rules_see_a_link_that_makes_room(on_host: OnHost) -> None:
+    on_host(_policed)
+
+
+def _policed(host: Host) -> None:
+    """A container with an egress policy moves to a further bridge, on a host that shows the rules no bridged frames."""
+    for switch in ("iptables", "ip6tables"):
+        Path(f"/proc/sys/net/bridge/bridge-nf-call-{switch}").write_text("0")
+    bridge = host.create("front", "10.1.0.0/21")["bridge"]
+    first = host.start("first", "front")
+    asked = policy.Policy("none")
+    asked.addresses = [first.address]
+    policy.save(first.identifier, asked)
+    Path("/run/pyrun/containers", first.identifier).mkdir(parents=True)
+    fill(bridge, MOST_PORTS - 1)
+    host.start("second", "front")
+    assert masters([first]) == [f"{bridge}-1"]
+    for switch in ("iptables", "ip6tables"):
+        assert Path(f"/sys/class/net/{bridge}-1/bridge/nf_call_{switch}").read_text() == "1\n"
 
 
 def assert_connections(host: Host, web: Container, other: Container) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,34 @@ def test_tables_are_made_again_when_a_policy_changed_meanwhile(
     """Each change of the files is made while the tables are: what is in them at last is what the files say."""
     one = policy.Policy("none")
     changes = [lambda: policy.save(IDENTIFIER, one), lambda: policy.forget(IDENTIFIER)]
-    built: list[int] = []
+    assert built(monkeypatch, changes, lambda: len(policy.all_policies())) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("claim", ["networks/n1/leases/10.1.0.2", "ports/tcp-0.0.0.0-8080"])
+def test_tables_are_made_again_when_a_container_came_or_went_meanwhile(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
+    """Also when another has taken what one gave up: its elements lead elsewhere."""
+    path = run_directory / claim
+    path.parent.mkdir(parents=True)
+    other = path.parent / ".record"
+    other.write_text("another")
+    changes = [lambda: path.write_text("one"), lambda: other.replace(path), path.unlink]
+    read = built(monkeypatch, changes, lambda: path.read_text() if path.exists() else "")
+    assert read == ["", "one", "another", ""]
+
+
+def built(
+    monkeypatch: pytest.MonkeyPatch, changes: list[Callable[[], object]], read: Callable[[], object]
+) -> list[object]:
+    """What was read each time the tables were made, while each of *changes* came in between."""
+    found: list[object] = []
 
     def build(sock: object) -> None:
-        built.append(len(policy.all_policies()))
+        found.append(read())
         if changes:
             changes.pop(0)()
 
     monkeypatch.setattr(rebuilding, "_build", build)
     rebuilding.build(None)  # type: ignore[arg-type]
-    assert built == [0, 1, 0]
+    return found

@@ -72,7 +72,8 @@ def refuse(identifier: str, reference: str, network: str) -> None:
 def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> None:
     wires = [wire for wire in wires if start.addresses([wire])]
     addresses = start.addresses(wires)
-    noted = start.undo(identifier, wanted, wires) if wanted is not None else []
+    # Of links that were connected later nobody else says so early that they go down.
+    noted = [*covering.downs(wires), *start.undo(identifier, wanted, wires)] if wanted is not None else []
     if noted:
         later.precede(identifier, noted)
     sock = messages.opened(messages.NETLINK_NETFILTER)

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from pyrun.network import host, leases, records, shards
+from pyrun.network.egress import apart
 from pyrun.network.publishing import ports
 from pyrun.network.records import Network
 
@@ -63,6 +64,8 @@ def _astray(route: Any, network: Network) -> set[str]:
 
 def _put_back(route: Any, network: Network, cables: dict[str, list[str]]) -> None:
     published = {address for _, address in records.published_ports()}
+    if cables:
+        apart.hold(network)
     for link, addresses in cables.items():
         for index in route.link_lookup(ifname=link):
             shards.join(route, network, index)

@@ -128,6 +128,9 @@ def _joined(route: Any, network: Network, name: str, number: int) -> None:
 def _make_room(route: Any, network: Network, bridge: int) -> None:
     """Move a container's link from the full bridge to the new one: the joint needs its port. Nothing else of the
     container changes; a packet on its way at that moment is sent again."""
+    from pyrun.network.egress import apart
+
+    apart.hold(network)
     for link in reversed(list(route.get_links(master=network["index"]))):
         if link.get_attr("IFLA_IFNAME").startswith(messages.HOST_LINK_PREFIX):
             route.link("set", index=link["index"], master=bridge)
