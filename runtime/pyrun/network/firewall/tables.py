@@ -15,6 +15,7 @@ _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
 _OF_CONTAINERS = (
     names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.CLOSED, names.CLOSED_AT, names.CLOSED6,
     names.CLOSED6_AT, names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6,
+    names.GUESTS, names.GUESTS6,
 )  # fmt: skip
 _PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE)
 _WITHOUT_BRIDGES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
