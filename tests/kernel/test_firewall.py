@@ -32,6 +32,7 @@ NETWORKS: list[dict[str, object]] = [
         "subnets6": [{"subnet": "fd00:78::/64"}], "internal": True, "icc": False, "isolate": True,
     },
     {"name": "l2", "driver": "l2", "bridge": "", "subnet": ""},
+    {"name": "old", "driver": "bridge", "bridge": "br666", "subnet": "10.0.0.0/24", "adopted": True},
 ]  # fmt: skip
 
 Sandbox = Callable[..., Any]

@@ -6,6 +6,7 @@ Docker opens every published port past ufw, firewalld and a dropping INPUT polic
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import ruleset
 from command import Pyrun
 from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
+from segments import shell
 
 pytestmark = pytest.mark.alone
 
@@ -386,3 +388,33 @@ def test_firewalld(pyrun: Pyrun, internet: SimpleNamespace, firewalld: None) -> 
     expect(internet, 8080, outside=True)
     pyrun.ok("rm", "-f", "web")
     pyrun.ok("network", "prune")
+
+
+@pytest.mark.needs("firewalld")
+def test_an_adopted_bridge_stays_in_its_zone(pyrun: Pyrun, firewalld: None) -> None:
+    """Whoever is on it is trusted no more than before; only its resolver is reached, and only while it is pyrun's."""
+
+    def zone(name: str, *words: str) -> str:
+        done = subprocess.run(
+            ["firewall-cmd", f"--zone={name}", *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    shell("ip link add br666 type bridge; ip addr add 10.0.0.1/24 dev br666; ip link set br666 up")
+    try:
+        zone("block", "--add-interface=br666")
+        before = zone("block", "--list-all")
+        pyrun.ok("network", "adopt", "br666")
+        assert zone("trusted", "--list-interfaces") == "" and zone("block", "--list-interfaces") == "br666"
+        pyrun.ok("run", "-d", "--name", "web", "--network", "br666", "busybox", "sleep", "1000")
+        script = "nslookup web; nc -w1 10.0.0.1 2222 </dev/null; echo $?"
+        with socket.create_server(("10.0.0.1", 2222)):
+            seen = pyrun.ok("run", "--rm", "--network", "br666", "busybox", "sh", "-c", script)
+        assert "10.0.0.2" in seen and seen.endswith("1")
+        zone("block", "--change-interface=br666")
+        pyrun.ok("network", "reload")
+        pyrun.ok("rm", "-f", "web")
+        pyrun.ok("network", "rm", "br666")
+        assert zone("block", "--list-all") == before
+    finally:
+        shell("ip link delete br666")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -230,6 +231,31 @@ def test_the_guard_is_killed(two: Pyrun, internet: SimpleNamespace) -> None:
     assert "already published by container web" in error
     listening = run("ss", "-Hlnt", "sport = :8080")
     assert "[::1]:8080" in listening, listening
+
+
+@pytest.mark.parametrize(
+    "heal", [("network", "reload"), ("run", "--rm", "--network=second", "busybox", "true")]
+)
+def test_a_guard_beside_another_name_server_is_gone(pyrun: Pyrun, heal: tuple[str, ...]) -> None:
+    """Its resolvers have other ports each time: those who ask are led to the new ones, whoever made the new guard."""
+    held = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+    for sock in held:
+        sock.bind(("0.0.0.0", 53))
+    try:
+        for network in ("first", "second"):
+            pyrun.ok("network", "create", network)
+            pyrun.ok("run", "-d", "--name", network, f"--network={network}", "busybox", "sleep", "1000")
+        assert asks(pyrun, "first", "first") and asks(pyrun, "second", "second")
+        ruleset.end_guard(pyrun.runroot)
+        pyrun.ok(*heal)
+        assert asks(pyrun, "first", "first") and asks(pyrun, "second", "second")
+    finally:
+        for sock in held:
+            sock.close()
+    ruleset.end_guard(pyrun.runroot)
+    pyrun.ok("network", "reload")
+    assert run("ss", "-Hlnu", "sport = :53").count(":53 ") == 2, "the port that is free again"
+    assert asks(pyrun, "first", "first") and asks(pyrun, "second", "second")
 
 
 def test_the_resolver_is_killed(two: Pyrun, internet: SimpleNamespace) -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from command import Pyrun
+from places import HOST6, INTERNET, INTERNET6, page, setting, telling, uplink6
 from segments import pings, shell
 
 pytestmark = pytest.mark.alone
@@ -131,6 +132,40 @@ def test_the_way_in_stays_as_the_hand_made_rules_have_it(by_hand: Pyrun, interne
     finally:
         internet.at("neighbour", "ip", "route", "delete", "10.0.0.0/24")
         shell("iptables -P FORWARD ACCEPT")
+
+
+def told_by(place: str, address: str) -> str:
+    """As whom somebody there goes out."""
+    return page(place, address).removeprefix("you are ")
+
+
+def test_who_was_routed_goes_out_as_before(by_hand: Pyrun, internet: SimpleNamespace) -> None:
+    """No MASQUERADE was made for the bridge, since others know the way back; only containers of ours are behind it."""
+    shell(
+        f"iptables -t nat -F; ip addr add fd10::1/64 dev {BRIDGE} nodad",
+        f"ip -n {NAME} addr add fd10::2/64 dev eth0 nodad; ip -n {NAME} -6 route add default via fd10::1",
+    )
+    forwarding = setting("net/ipv6/conf/all/forwarding", "1")
+    with uplink6(), telling(INTERNET, INTERNET6), forwarding:
+        way = (("10.0.0.0/24", internet.host), ("fd10::/64", HOST6))
+        for subnet, via in way:
+            internet.at("internet", "ip", "route", "add", subnet, "via", via)
+        four, six = internet.far, f"[{INTERNET6}]"
+        assert (told_by(NAME, four), told_by(NAME, six)) == (ADDRESS, "fd10::2")
+        by_hand.ok("network", "adopt", BRIDGE)
+        by_hand.ok("run", "-d", "--name", "web", "--network", BRIDGE, "busybox", "sleep", "1000")
+        for broken in ("true", "nft flush ruleset"):
+            shell(broken)
+            by_hand.ok("network", "reload")
+            assert (told_by(NAME, four), told_by(NAME, six)) == (ADDRESS, "fd10::2")
+            assert (told_by("web", four), told_by("web", six)) == (internet.host, HOST6)
+        assert by_hand.ok("network", "reload") == "nothing was missing"
+        guests = "nft list set inet pyrun guests; nft list set inet pyrun guests6"
+        assert "10.0.0.3" in shell(guests) and "fd10::" in shell(guests)
+        by_hand.ok("rm", "-f", "web")
+        assert "elements" not in shell(guests)
+        for subnet, _ in way:
+            internet.at("internet", "ip", "route", "delete", subnet)
 
 
 def test_everybody_on_the_bridge_keeps_the_address(by_hand: Pyrun) -> None:

@@ -92,6 +92,19 @@ def test_backwards(ask: Asker) -> None:
     assert ask("3.0.2.10.in-addr.arpa", TYPE_PTR) == ["db.back"]
 
 
+@pytest.mark.parametrize("name", ["n" * 70, "a..b", "dot.", ".".join(["n" * 60] * 5), "\xe4" * 60])
+def test_backwards_where_a_name_is_none_of_dns(networks: Networks, ask: Asker, name: str) -> None:
+    """The short id, which leads to it as well; a stranger, who has none, is told of nobody."""
+    networks.lease("front", "10.1.0.70", OTHER, f"name {name}")
+    assert ask("70.0.1.10.in-addr.arpa", TYPE_PTR) == ["d" * 12 + ".front"]
+    networks.network("x" * 70, "10.3.0.1")
+    networks.lease("x" * 70, "10.3.0.9", CLIENT, "name client")
+    ask.known.add("x" * 70, ["10.3.0.1"])
+    assert ask("9.0.3.10.in-addr.arpa", TYPE_PTR) == ["c" * 12]
+    (networks.run / "networks/front/leases/10.1.0.71").write_text("/sys/class/net/br666 1\n")
+    assert ask("71.0.1.10.in-addr.arpa", TYPE_PTR) == 3
+
+
 def test_our_own_addresses_are_asked_of_nobody(ask: Asker) -> None:
     assert ask("77.0.1.10.in-addr.arpa", TYPE_PTR) == 3
     assert ask("4.0.2.10.in-addr.arpa", TYPE_PTR, source="10.1.0.2") == 3, "a network it is not on"

@@ -183,6 +183,14 @@ def test_a_name_of_ours(place: Place) -> None:
     assert not any(each.asked for each in place.upstreams)
 
 
+def test_an_answer_that_cannot_be_written_fails_alone(place: Place) -> None:
+    """A claim that no start of ours wrote: neither an address nor a reason to end for all."""
+    place.networks.lease("front", "127.53.0.300", "f" * 64, "name broken")
+    answer = place.ask(question("broken"))
+    assert answer is not None and answer.rcode == SERVFAIL
+    assert values(place.ask(question("web"))) == [WEB]
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_several_addresses_take_turns(place: Place, count: int) -> None:
     """For a client that asks for both kinds of address each time, as a C library does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import posix
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,17 @@ class Host:
         self.routes, self.addresses, self.mtu = routes, addresses, mtu
 
     def get_routes(self, family: int) -> list[Message]:
-        split = [route.split("/") for route in self.routes]
-        return [Message(RTA_DST=address, dst_len=int(length)) for address, length in split]
+        split = [route.removeprefix("unreachable ").split("/") for route in self.routes]
+        kinds = [7 if route.startswith("unreachable ") else 1 for route in self.routes]
+        return [
+            Message(RTA_DST=address, dst_len=int(length), type=kind)
+            for (address, length), kind in zip(split, kinds, strict=True)
+            if (":" in address) == (family == socket.AF_INET6)
+        ]
 
     def get_addr(self, family: int, index: int = 0) -> list[Message]:
-        split = [address.split("/") for address in self.addresses]
+        six = family == socket.AF_INET6
+        split = [address.split("/") for address in self.addresses if (":" in address) == six]
         return [
             Message(IFA_ADDRESS=address, IFA_LOCAL=address, prefixlen=int(length))
             for address, length in split
@@ -135,6 +142,15 @@ def test_other_drivers_choose_nothing() -> None:
         host=Host(addresses=("198.51.100.2/24",)),
     )
     assert card["gateway"] == "198.51.100.1"
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan", "none"])
+def test_on_a_card_no_subnet_is_invented(driver: str) -> None:
+    """Its gateway would be nobody: an IPv6 segment is no reason for an IPv4 one, nor the other way round."""
+    six = defined(driver=driver, parent="eth0", subnets=["2001:db8::/64"])
+    assert (six["subnets4"], six["subnet"], six["subnet6"]) == ([], "", "2001:db8::/64")
+    four = defined(driver=driver, parent="eth0", subnets=["198.51.100.0/24"], ipv6=True)
+    assert (four["subnets6"], four["subnet"], four["ipv6"]) == ([], "198.51.100.0/24", False)
 
 
 def test_the_mtu_is_the_uplinks_unless_chosen() -> None:
@@ -271,6 +287,47 @@ def test_names_and_subnets_of_others() -> None:
         defined("back", subnets=["198.51.100.0/25"], host=Host(addresses=("198.51.100.2/24",)))
     with pytest.raises(Conflict, match="exists"):
         records.define({**records.DEFAULTS, "name": "front"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "host"),
+    [
+        ("2001:db8::/64", Host(addresses=("2001:db8::7/64",))),
+        ("2001:db8::/80", Host(addresses=("2001:db8::7/64",))),
+        ("2001:db8::/48", Host(routes=("2001:db8:0:7::/64",))),
+        ("fd00:1::/64", Host(routes=("fd00::/8",))),
+    ],
+)
+def test_an_ipv6_subnet_in_the_way_of_this_hosts_own(asked: str, host: Host) -> None:
+    with pytest.raises(
+        Conflict, match=f"--subnet {asked}: overlaps .* of a route, an address or a name server"
+    ):
+        defined(subnets=[asked], host=host)
+
+
+def test_an_ipv6_name_server_is_in_nobodys_subnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver fe80::1%eth0\nnameserver 2001:db8::53\nnameserver nobody\n")
+    monkeypatch.setattr(resolver, "HOST_FILE", str(file))
+    with pytest.raises(Conflict, match="overlaps 2001:db8::53/128 of a route, an address or a name server"):
+        defined(subnets=["2001:db8::/64"])
+
+
+def test_routes_for_everything_and_for_the_rest_of_a_prefix_are_in_nobodys_way() -> None:
+    host = Host(routes=("2000::/3", "::/1", "8000::/1", "unreachable 2001:db8::/32", "unreachable fc00::/7"))
+    assert defined(subnets=["2001:db8:7::/64"], host=host)["subnet6"] == "2001:db8:7::/64"
+    assert defined(ipv6=True, host=host)["subnet6"].startswith("fd")
+
+
+def test_a_chosen_ipv6_subnet_keeps_clear_of_wider_and_narrower_ones() -> None:
+    first = ipaddress.IPv6Network(defined(ipv6=True)["subnet6"])
+    assert first.network_address.packed[6:8] == b"\0\0"
+    wide = first.supernet(new_prefix=56)
+    records.define(defined("wide", subnets=[str(wide)]))
+    found = ipaddress.IPv6Network(defined("next", ipv6=True)["subnet6"])
+    assert not found.overlaps(wide) and found.network_address.packed[6:8] == b"\1\0"
+    host = Host(routes=(f"{found[7]}/128", "fd00::/8"))
+    assert defined("after", ipv6=True, host=host)["subnet6"] != str(found), "fd00::/8 leads elsewhere"
 
 
 def test_no_subnet_is_left() -> None:

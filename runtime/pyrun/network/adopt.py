@@ -25,6 +25,7 @@ from typing import Any
 from pyrun import boot, linux, notice
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
 from pyrun.network import design, host, records, requests, strangers
+from pyrun.network.firewall import firewalld
 from pyrun.network.records import Network
 from pyrun.store import containers, paths
 
@@ -273,7 +274,8 @@ def _claim(network: Network, there: list[Attached]) -> None:
 
 
 def restore(network: Network) -> None:
-    """Of the bridge's settings what pyrun changed for published ports."""
+    """Of the bridge's settings what pyrun changed for published ports; and what firewalld was told."""
+    firewalld.withdraw(network)
     before = network.get("before") or {}
     if before.get("route_localnet"):
         host.write_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet", str(before["route_localnet"]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def pin(link: Attachment, name: str, mac: str, address: str, address6: str) -> None:
     """Queue: what the link may send as its own, and nothing else."""
     link.rules += elements.pins(link.template, "pin", name, mac, address, address6)
+    link.rules += elements.guests(link.template, "pin", address, address6)
 
 
 def localnet(link: Attachment, bridge: str) -> None:

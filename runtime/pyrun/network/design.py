@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import socket
 import time
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
 from pyrun.network import host, records, requests, subnets
 from pyrun.network.records import Network
+from pyrun.network.subnets import Subnet
 from pyrun.store import containers
 
 DEFAULT = "bridge"
@@ -25,7 +26,6 @@ _DEFAULT_MTU = 1500
 # What lies beside the directories of networks, in run/networks.
 _FILES = ("before.json", "claims.lock", "events", "guard.lock", "guard.sock", "policies")
 DRIVERS = ("bridge", "macvlan", "ipvlan", "none")
-Subnet = IPv4Network | IPv6Network
 # This host, one's own segment, everybody at once, reserved, IPv4 in disguise. Source: RFC 6890.
 _NEVER = [
     ip_network(text)
@@ -121,16 +121,17 @@ def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], 
             )
     everyone = records.known()
     # On a card the subnet is the segment's, where this host has its own address.
-    taken = subnets.taken(route, everyone) if wanted["driver"] == "bridge" else []
+    on_a_card = wanted["driver"] != "bridge"
+    taken = [] if on_a_card else subnets.taken(route, everyone)
     _refuse_twice(asked)
     _refuse_overlaps(asked, taken, everyone)
     chosen = [str(subnet) for subnet in asked]
-    if wanted["driver"] == "none" or (wanted["driver"] != "bridge" and not asked):
+    if on_a_card:  # there nothing is invented: nobody would be the gateway
         return chosen, wanted["gateways"], wanted["ranges"]
-    if not any(subnet.version == 4 for subnet in asked) and not (asked and wanted.get("ipv4") is False):
-        chosen.insert(0, str(subnets.choose_small(subnets.taken(route, everyone))))
+    if not any(subnet.version == 4 for subnet in asked):
+        chosen.insert(0, str(subnets.choose_small(taken)))
     if wanted["ipv6"] and not any(subnet.version == 6 for subnet in asked):
-        chosen.append(str(subnets.choose6(everyone)))
+        chosen.append(str(subnets.choose6([*taken, *asked])))
     return chosen, wanted["gateways"], wanted["ranges"]
 
 
@@ -155,7 +156,7 @@ def _refuse_twice(asked: list[Subnet]) -> None:
                 raise UsageError(f"--subnet {subnet}: overlaps the other --subnet {other}")
 
 
-def _refuse_overlaps(asked: list[Subnet], taken: list[IPv4Network], networks: list[Network]) -> None:
+def _refuse_overlaps(asked: list[Subnet], taken: list[Subnet], networks: list[Network]) -> None:
     for subnet in asked:
         for other in taken:
             if subnet.version == other.version and subnet.overlaps(other):
@@ -163,8 +164,9 @@ def _refuse_overlaps(asked: list[Subnet], taken: list[IPv4Network], networks: li
                 whose = (
                     f"network {owner[0]}" if owner else "a route, an address or a name server of this host"
                 )
+                six = "-6 " if subnet.version == 6 else ""
                 raise Conflict(
-                    f"--subnet {subnet}: overlaps {other} of {whose}", "see `ip route show table all`"
+                    f"--subnet {subnet}: overlaps {other} of {whose}", f"see `ip {six}route show table all`"
                 )
     for network in networks:
         for text in _texts(network):

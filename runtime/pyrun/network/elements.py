@@ -28,6 +28,17 @@ def pins(
     return found
 
 
+def guests(template: messages.Template, action: str, address: str, address6: str) -> list[bytes]:
+    """The messages that let a container on an adopted bridge out under this host's address ("pin"), or take that back;
+    none elsewhere, where the whole subnet goes out so."""
+    if template.get("adopted") != "True":
+        return []
+    found = [messages.filled(template, f"{action}-guest", address=inet_aton(address))] if address else []
+    if address6:
+        found.append(messages.filled(template, f"{action}-guest6", address6=inet_pton(AF_INET6, address6)))
+    return found
+
+
 def of_the_link(mac: str) -> bytes:
     """The IPv6 address a link gives itself by its MAC, under which it asks for neighbours. Source: RFC 4291, app. A."""
     one, *rest = bytes.fromhex(mac.replace(":", ""))
@@ -77,8 +88,11 @@ def published_and_back(
 
 def unpin_batch(template: messages.Template, name: str, mac: str, address: str, address6: str) -> bytes:
     """The same for what a link may send."""
-    words = (name, mac, address, address6)
-    return messages.transaction(template, pins(template, "pin", *words) + pins(template, "unpin", *words))
+    changes = []
+    for action in ("pin", "unpin"):
+        changes += pins(template, action, name, mac, address, address6)
+        changes += guests(template, action, address, address6)
+    return messages.transaction(template, changes)
 
 
 def flows_to(template: messages.Template, address: str) -> str:

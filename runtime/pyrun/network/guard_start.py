@@ -1,7 +1,7 @@
 """Starting the guard, once among any number who want it, and telling it what stands.
 
     lock ─► is there one after all? ─► a listening socket in its place ─► spawn, the socket is its descriptor 3
-         ─► networks with leases, published ports ─► unlock
+         ─► networks with leases, published ports ─► unlock ─► a resolver that has another port now: noted
 
 The socket listens before the guard runs, so nobody waits for it: a connection waits in the queue. Whoever comes while
 another makes one waits for the lock and then finds it. Not part of a start that finds a guard, yet light: a start
@@ -41,13 +41,14 @@ def start() -> socket:
         except OSError:
             pass
         _spawn()
-        _tell()
-        try:
-            return guard.connected()
-        except OSError as error:
-            raise NetworkError(f"pyrun-guard cannot be reached: {error}") from None
+        became = _tell()
     finally:
         posix.close(lock_fd)
+    _note(became)  # under the lock of networks, which nobody waits for under that of the guard
+    try:
+        return guard.connected()
+    except OSError as error:
+        raise NetworkError(f"pyrun-guard cannot be reached: {error}") from None
 
 
 def _listening() -> socket:
@@ -95,17 +96,19 @@ def _spawn() -> None:
         raise NetworkError(f"pyrun-guard ended with status {status}", f"is {program} of this version?")
 
 
-def _tell() -> None:
-    """What the guard before knew: the networks with containers on them, and the ports of these."""
+def _tell() -> dict[str, int]:
+    """What the guard before knew: the networks with containers on them, and the ports of these. Returns the port of
+    each network's resolver."""
+    became: dict[str, int] = {}
     gateways, holds = standing(), reserved()
     inside = _names_in(f"{paths.run()}/resolvers")
     if not (gateways or holds or inside):
-        return
+        return became
     told = guard.connected()
     try:
         for at in range(0, len(gateways), guard.MOST):
             lines = ["\t".join(each) for each in gateways[at : at + guard.MOST]]
-            guard.exchanged(told, "need", lines, [])
+            became.update(guard.exchanged(told, "need", lines, []) or {})
         for at in range(0, len(holds), guard.MOST):
             some = holds[at : at + guard.MOST]
             lines = [f"{claim}\t{target}" for claim, _, target in some]
@@ -118,6 +121,20 @@ def _tell() -> None:
         told.close()
         for _, sock, _ in holds:
             sock.close()
+    return became
+
+
+def _note(became: dict[str, int]) -> None:
+    """Where somebody has port 53, a guard's resolver has any other: what leads questions there is changed with it."""
+    for network, port in became.items():
+        template = messages.load(network)
+        if port > 0 and template is not None and port != int(template.get("dns_port", 53)):
+            from pyrun.network import rebuilding
+
+            try:
+                rebuilding.note_resolver(network, port)
+            except OSError:  # the table is gone as well: whoever makes it again comes here too (resume)
+                continue
 
 
 def standing() -> list[guard.Gateway]:
@@ -141,7 +158,7 @@ def resume() -> bool:
     networks = standing()
     was_gone = bool(networks) and not guard.status()
     if networks:
-        guard.need(networks)
+        _note(guard.need(networks))
     return was_gone
 
 

@@ -122,16 +122,13 @@ def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
     ]
     published += shutting.messages_for(every[0], sock) if every else []
     published += [message for network in networks for message in resolver_elements(every[0], network)]
-    pinned = [
-        message
-        for network in networks
-        for message in _pinned(network, {**every[0], "icc": str(network["icc"])})
-    ]
-    return (
-        networks,
-        published,
-        pinned + apart.mutes([each for each in networks if each["driver"] == "bridge"]),
-    )
+    pinned = apart.mutes([each for each in networks if each["driver"] == "bridge"])
+    for network in networks:
+        words = {**every[0], "icc": str(network["icc"]), "adopted": str(network["adopted"])}
+        for link, mac, address, address6 in _links(network):
+            published += elements.guests(words, "pin", address, address6)
+            pinned += elements.pins(words, "pin", link, mac, address, address6)
+    return networks, published, pinned
 
 
 def template(network: Network) -> messages.Template | None:
@@ -152,8 +149,8 @@ def resolver_elements(template: messages.Template, network: Network, action: str
     ]
 
 
-def _pinned(network: Network, words: messages.Template) -> list[bytes]:
-    """What the links of living containers may send: an address of either family, and a MAC, for each."""
+def _links(network: Network) -> list[tuple[str, str, str, str]]:
+    """The links of living containers: name, MAC, address of either family or ""."""
     links: dict[str, dict[str, str]] = {}
     for address, lines in leases.held(network["name"]).items():
         told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
@@ -161,13 +158,14 @@ def _pinned(network: Network, words: messages.Template) -> list[bytes]:
             link = links.setdefault(told["link"], {"address": "", "address6": "", "mac": told.get("mac", "")})
             link["address6" if ":" in address else "address"] = address
     return [
-        message
-        for name, link in links.items()
-        for message in elements.pins(
-            words, "pin", name, link["mac"] or leases.mac(link["address"] or link["address6"]), link["address"],
+        (
+            name,
+            link["mac"] or leases.mac(link["address"] or link["address6"]),
+            link["address"],
             link["address6"],
         )
-    ]  # fmt: skip
+        for name, link in links.items()
+    ]
 
 
 def note_resolver(name: str, port: int) -> None:

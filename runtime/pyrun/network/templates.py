@@ -27,9 +27,9 @@ Values = dict[str, bytes]
 # What a start wants to know of its network beside the messages.
 _KEPT = (
     "name", "bridge", "index", "gateway", "prefix", "range", "gateway6", "prefix6", "range6", "mtu", "internal", "icc",
-    "dns_port",
+    "dns_port", "adopted",
 )  # fmt: skip
-_UNSAID = {"prefix6": 0, "internal": False, "icc": True, "dns_port": 53}
+_UNSAID = {"prefix6": 0, "internal": False, "icc": True, "dns_port": 53, "adopted": False}
 
 NEWLINK, DELLINK, GETLINK, SETLINK, NEWADDR, NEWROUTE = 16, 17, 18, 19, 20, 24
 GETROUTE = 26
@@ -217,6 +217,10 @@ def _firewall(values: Values) -> dict[str, bytes]:
         (done[f"{name}-mac"],) = firewall.pinned_elements(kind, link, mac, [], [])
         (done[f"{name}-address"],) = firewall.pinned_elements(kind, link, "", [address], [])
         (done[f"{name}-address6"],) = firewall.pinned_elements(kind, link, "", [], [address6])
+        done[f"{name}-guest"], done[f"{name}-guest6"] = (
+            firewall.guest(kind, address),
+            firewall.guest(kind, address6),
+        )
         (done[f"{name}-alone"],) = firewall.pinned_elements(kind, link, "", [], [], alone=True)
     return {"begin": nft.marker(begin=True), **done, **_forgetting(values), "end": nft.marker(begin=False)}
 

@@ -34,8 +34,18 @@ def _reverse(asked: wire.Question, view: names.View, known: names.Names) -> list
         if lease is not None:
             if asked.kind not in (wire.TYPE_PTR, wire.TYPE_ANY):
                 return [wire.empty(asked, wire.NOERROR)]
-            return [wire.pointer(asked, f"{lease.name}.{network.name}", TTL_S)]
+            return [_pointer(asked, lease, network)]
     # addresses of ours are nobody's business outside, and nobody there knows them
     if any(network.holds(address) for network in known.networks.values()):
         return [wire.empty(asked, wire.NXDOMAIN)]
     return []
+
+
+def _pointer(asked: wire.Question, lease: names.Lease, network: names.Network) -> bytes:
+    """The name of whoever has the address. Names of ours may have 128 characters, and dots side by side, which no name
+    in DNS has: then it is the short id, by which it is found as well."""
+    short = lease.owner[: names.SHORT_ID]
+    for name in (f"{lease.name}.{network.name}", f"{short}.{network.name}", short):
+        if wire.is_name(name):
+            return wire.pointer(asked, name, TTL_S)
+    return wire.empty(asked, wire.NXDOMAIN)

@@ -21,7 +21,7 @@ _BETWEEN_NS = 2_000_000
 _ALL_BETWEEN_NS = 5_000_000
 _TEMPLATE_BYTES = 2048
 _NETWORK_BYTES = 1 << 18
-_SHORT_ID = 12
+SHORT_ID = 12
 # Where a container is answered inside its own namespace.
 INSIDE = "127.0.0.11"
 
@@ -35,9 +35,9 @@ class Lease:
         self.address, self.inode = address, inode
         self.owner = lines[0].partition(" ")[0] if lines else ""
         told = [line.partition(" ") for line in lines[1:]]
-        self.name = next((value for key, _, value in told if key == "name"), self.owner[:_SHORT_ID])
+        self.name = next((value for key, _, value in told if key == "name"), self.owner[:SHORT_ID])
         names = [value for key, _, value in told if key in ("name", "hostname", "alias")]
-        self.called = {name.lower().rstrip(".") for name in [*names, self.owner[:_SHORT_ID]] if name}
+        self.called = {name.lower().rstrip(".") for name in [*names, self.owner[:SHORT_ID]] if name}
         self.dns = tuple(value for key, _, value in told if key == "dns")
         self.internal = any(key == "internal" for key, _, _ in told)
 

@@ -203,12 +203,12 @@ class Server:
                 return False
             reply(data[:2] + wire.complaint(data, problem.rcode))
             return True
-        known = local.answers(asked, view, self.names)
+        known = self._of_ours(asked, view)
         if not known and self.names.look(self.now_ns):
             found = self.names.view(source, network, self.now_ns)
             if found is None:
                 return False
-            view, known = found, local.answers(asked, found, self.names)
+            view, known = found, self._of_ours(asked, found)
         if not known:
             self.forwarder.forward(asked, view, source, reply, stream)
             return True
@@ -219,6 +219,13 @@ class Server:
         self.answered += 1
         reply(data[:2] + _next(known))
         return True
+
+    def _of_ours(self, asked: wire.Question, view: names.View) -> list[bytes]:
+        """Answers we know; one that cannot be written fails alone, since all networks are answered here."""
+        try:
+            return local.answers(asked, view, self.names)
+        except wire.UNREADABLE:
+            return [wire.empty(asked, wire.SERVFAIL)]
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────
 

@@ -121,6 +121,13 @@ def answers(asked: Question, addresses: list[str], ttl_s: int) -> list[bytes]:
     return found
 
 
+def is_name(text: str) -> bool:
+    """Whether a message can have *text* as a name, and it is no path: labels of 1 to 63 bytes, 253 with their dots."""
+    if not text.isascii() or "/" in text or len(text) >= _NAME_MOST_BYTES - 1:
+        return False
+    return all(0 < len(label) < 64 for label in text.split("."))
+
+
 def pointer(asked: Question, name: str, ttl_s: int) -> bytes:
     """A PTR record; without the id."""
     return _packed(asked, NOERROR, [RR(asked.record.q.qname, QTYPE.PTR, 1, ttl_s, PTR(name + "."))])

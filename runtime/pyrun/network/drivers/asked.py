@@ -37,6 +37,11 @@ def settled(wanted: dict[str, Any]) -> dict[str, Any]:
 
 def say_ignored(wanted: dict[str, Any]) -> None:
     """A line for every option that has no effect on a network that was made of *wanted*."""
+    six = any(":" in text for text in wanted.get("subnets", ()))
+    if wanted["driver"] != "bridge" and wanted.get("ipv6") and not six:
+        notice.say(
+            f"--ipv6: the driver {wanted['driver']} chooses no subnet, ignored; --subnet names the segment's"
+        )
     if wanted["driver"] not in ("bridge", "none"):
         return
     options = wanted["options"]

@@ -55,7 +55,7 @@ from pyrun.network.firewall.names import (
     TOWARDS,
     UNPINNED,
 )
-from pyrun.network.firewall.sets import network_elements, pinned_elements
+from pyrun.network.firewall.sets import guest, network_elements, pinned_elements
 from pyrun.network.firewall.tables import (
     build,
     checks,
@@ -72,6 +72,7 @@ __all__ = [
     "ALONE", "BRIDGES", "CLOSED", "CLOSED6", "CLOSED6_AT", "CLOSED_AT", "DENIED", "DENIED6", "FURTHER_MAC",
     "INSIDE", "ISOLATED", "MACS", "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT",
     "SOURCES", "SUBNETS", "SUBNETS6", "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
-    "differences", "lacks_policies", "network_elements", "open_foreign", "pinned_elements", "remove", "remove_foreign",
+    "differences", "guest", "lacks_policies", "network_elements", "open_foreign", "pinned_elements", "remove",
+    "remove_foreign",
     "set_gateway",
 ]  # fmt: skip

@@ -4,7 +4,8 @@ Its table rejects what no zone of its lets through, after our chains, and may be
 rules of others are no way in. A zone is: what comes from an interface in `trusted` is accepted, and firewalld lets
 through by itself what was redirected to a published port. Docker and podman do the same (Docker in a zone of its
 own, podman in this one). The change lasts until firewalld reloads or we remove it: `pyrun network reload` renews it.
-Cold.
+An adopted bridge stays in whatever zone it is, since nobody on it is to be trusted more than before; there, questions
+to the resolver are let in, from its subnets to its gateways alone. Cold.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ def running(sock: socket) -> bool:
 
 
 def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
-    """Put every bridge into the zone; what was done, a line each."""
+    """Put every bridge of ours into the zone; what was done, a line each."""
     if not running(sock):
         return []
-    told = []
-    for bridge in sorted({str(network["bridge"]) for network in networks if network["bridge"]}):
+    told = [line for network in networks if network.get("adopted") for line in _let_ask(network)]
+    ours = {
+        str(network["bridge"]) for network in networks if network["bridge"] and not network.get("adopted")
+    }
+    for bridge in sorted(ours):
         if _command(f"--zone={ZONE}", f"--query-interface={bridge}") == "yes":
             continue
         answer = _command(f"--zone={ZONE}", f"--change-interface={bridge}")
@@ -54,11 +58,56 @@ def forget(sock: socket) -> int:
     return len(ours)
 
 
+def withdraw(network: dict[str, object]) -> None:
+    """What was let in for an adopted bridge, in whatever zone that was, is let in no more."""
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    there = running(sock)
+    sock.close()
+    if not there:
+        return
+    zone, rules = "", set(_questions(network))
+    for line in _output("--list-all-zones").splitlines():
+        if line[:1].strip():
+            zone = line.split()[0]
+        elif line.strip() in rules:
+            _command(f"--zone={zone}", f"--remove-rich-rule={line.strip()}")
+
+
+def _let_ask(network: dict[str, object]) -> list[str]:
+    bridge, rules = str(network["bridge"]), _questions(network)
+    zone = _command(f"--get-zone-of-interface={bridge}")
+    if zone == "no zone":
+        zone = _command("--get-default-zone")
+    there = {line.strip() for line in _output(f"--zone={zone}", "--list-rich-rules").splitlines()}
+    if there.issuperset(rules):
+        return []
+    answer = _command(f"--zone={zone}", *[f"--add-rich-rule={rule}" for rule in rules])
+    if answer == "success":
+        return [f"firewalld: questions of containers on {bridge} let in, in its zone {zone}"]
+    notice.say(f"firewalld may refuse what containers on {bridge} ask for names: {answer}")
+    return []
+
+
+def _questions(network: dict[str, object]) -> list[str]:
+    """The rules of a zone that let them in, as firewalld itself writes them."""
+    return [
+        f'rule family="ipv{version}" source address="{each["subnet"]}" destination address="{each["gateway"]}" '
+        f'port port="53" protocol="{protocol}" accept'
+        for version in (4, 6)
+        for each in network[f"subnets{version}"]  # type: ignore[attr-defined]
+        for protocol in ("udp", "tcp")
+    ]
+
+
 def _program() -> str:
     return shutil.which("firewall-cmd", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/sbin") or ""
 
 
 def _command(*words: str) -> str:
+    return _output(*words).rpartition("\n")[2]
+
+
+def _output(*words: str) -> str:
     program = _program()
     if not program:
         return "there is no firewall-cmd"
@@ -68,5 +117,4 @@ def _command(*words: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return lines[-1] if lines else ""
+    return (done.stdout if done.returncode == 0 else done.stderr).strip()

@@ -14,6 +14,8 @@
     towards      bridge -> drop                                                  unpublished ports, other networks
     sources      bridge -> goto within                                           what an --internal network sends out
     isolated     bridge                                                          --isolate
+    adopted      bridge                                                          of `network adopt`
+    guests       container address                                               of a container of ours on such a bridge
     policed      container address                                               it has an egress policy
     allowed      container . destination . protocol . port, ranges               its policy: may be reached
     denied       container . destination, ranges                                 its policy: must not
@@ -42,8 +44,8 @@ POLICED, ALLOWED, DENIED = "policed", "allowed", "denied"
 POLICED6, ALLOWED6, DENIED6 = "policed6", "allowed6", "denied6"
 ADMITTED, ADMITTED_AT, ADMITTED6, ADMITTED6_AT = "admitted", "admitted_at", "admitted6", "admitted6_at"
 CLOSED, CLOSED_AT, CLOSED6, CLOSED6_AT = "closed", "closed_at", "closed6", "closed6_at"
-BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED = (
-    "bridges", "further", "inside", "own", "towards", "sources", "isolated",
+BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED, ADOPTED, GUESTS, GUESTS6 = (
+    "bridges", "further", "inside", "own", "towards", "sources", "isolated", "adopted", "guests", "guests6",
 )  # fmt: skip
 MACS, ADDRESSES, ADDRESSES6, UNPINNED = "macs", "addresses", "addresses6", "unpinned"
 ALONE, MUTE, ROUTERS, ENTRANCES = "alone", "mute", "routers", "entrances"

@@ -59,6 +59,7 @@ CHAINS: tuple[tuple[str, int | None, int, str], ...] = (
     ("egress", None, 0, ""),
     ("rejecting", None, 0, ""),
     ("within", None, 0, ""),
+    ("leaving", None, 0, ""),
     ("guard", nft.PREROUTING, _RAW, "filter"),
     ("policies", nft.PREROUTING, _MANGLE, "filter"),
     ("prerouting", nft.PREROUTING, _DNAT, "nat"),
@@ -189,6 +190,12 @@ def _masquerading() -> Iterator[Rule]:
         yield "postrouting", [
             _REDIRECTED, *source, meta("iifname"), meta("oifname", 2), lookup(names.OWN), masquerade()
         ], "a neighbour in the same network would answer past this host, from another address"  # fmt: skip
+    yield "postrouting", [
+        meta("iifname"), lookup(names.ADOPTED), goto("leaving")
+    ], "whoever was on an adopted bridge before goes out as before"  # fmt: skip
+    why = "a container of ours on it, as on any other network"
+    yield "leaving", [ipv4(), _SOURCE, lookup(names.GUESTS), *_BEYOND, masquerade()], why
+    yield "leaving", [ipv6(), _SOURCE6, lookup(names.GUESTS6), *_BEYOND, masquerade()], why
     yield "postrouting", [
         ipv4(), _SOURCE, lookup(names.SUBNETS), *_BEYOND, masquerade()
     ], "out into the world under the host's own address"  # fmt: skip

@@ -25,6 +25,7 @@ def every() -> list[bytes]:
             (f"closed{six}_at", [address, *everywhere], {}),
             ("subnets" + six, [address], {"interval": True}),
             ("policed" + six, [address], {}),
+            ("guests" + six, [address], {}),
             ("allowed" + six, to_where, {"interval": True}),
             ("denied" + six, [address, address], {"interval": True}),
             ("admitted" + six, [address, address], {"timeout": True}),
@@ -39,6 +40,7 @@ def every() -> list[bytes]:
         (names.TOWARDS, [link], to_verdict),
         (names.SOURCES, [link], to_verdict),
         (names.ISOLATED, [link], {}),
+        (names.ADOPTED, [link], {}),
     ]
     return [
         nft.set_(names.TABLE, name, key, number, **more) for number, (name, key, more) in enumerate(done, 1)
@@ -83,7 +85,11 @@ def network_elements(kind: int, network: dict[str, object]) -> list[bytes]:
     router = _router(network)
     if padded[1:] and router:
         items.append((names.FURTHER, [{"key": bridge + router} for bridge in padded[1:]]))
-    if not network.get("adopted"):  # of a bridge wired by hand, the rules made with it say who may come in
+    if network.get(
+        "adopted"
+    ):  # wired by hand: the rules made with it say who may come in, and as whom one leaves
+        items.append((names.ADOPTED, [{"key": bridge} for bridge in padded]))
+    else:
         items.append((names.TOWARDS, [{"key": bridge, "data": drop} for bridge in padded]))
     if network.get("internal"):
         within = nft.verdict_value(nft.GOTO, "within")
@@ -107,6 +113,13 @@ def gateway_elements(kind: int, network: dict[str, object]) -> list[bytes]:
         (names.ENTRANCES, {"key": router, "data": _mac(names.FURTHER_MAC)}),
     ]
     return [nft.elements(kind, names.TABLE, name, [item], nft.BRIDGE) for name, item in items]
+
+
+def guest(kind: int, address: str) -> bytes:
+    """Add or delete a container of ours on an adopted bridge."""
+    six = ":" in address
+    packed = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, address)
+    return nft.elements(kind, names.TABLE, names.GUESTS6 if six else names.GUESTS, [{"key": packed}])
 
 
 def _mac(text: str) -> bytes:

@@ -14,7 +14,9 @@ from pyrun.network.firewall import bridged, names, routed, sets
 _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
 # The sets whose elements come and go with containers, but for what the resolver admits and what is closed to the
 # outside: that is judged anew by publishing/shutting.py. What is left over in these somebody else would get.
-_PORTS = (names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT)
+_OF_CONTAINERS = (
+    names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.GUESTS, names.GUESTS6,
+)  # fmt: skip
 _PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE, names.MUTE)
 # Here it is found by rebuilding.forget_strays, and told by its address.
 _POLICIES = (names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6)
@@ -112,12 +114,12 @@ def differences(sock: socket, published: list[bytes], pinned: list[bytes]) -> se
     """What the tables lack of these elements of containers, given as for `build`, and what else they have of ports and
     links."""
     wanted = _elements(message[_HEADER:] for message in (*published, *_policies()))
-    there = _listed(sock, nft.INET, (*_PORTS, *_POLICIES)) or set()
+    there = _listed(sock, nft.INET, (*_OF_CONTAINERS, *_POLICIES)) or set()
     of_bridges = _listed(sock, nft.BRIDGE, _PINNED)
     if of_bridges is not None:  # else this kernel has no such table
         wanted |= _elements(message[_HEADER:] for message in pinned)
         there |= of_bridges
-    found = {each for each in wanted - there if each[0] in (*_PORTS, *_POLICIES, *_PINNED)}
+    found = {each for each in wanted - there if each[0] in (*_OF_CONTAINERS, *_POLICIES, *_PINNED)}
     return found | {each for each in there - wanted if each[0] not in (*_POLICIES, names.MUTE)}
 
 
