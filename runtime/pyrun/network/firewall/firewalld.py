@@ -32,7 +32,7 @@ def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
     if not running(sock):
         return []
     told = []
-    for bridge in sorted({str(network["bridge"]) for network in networks if network["bridge"]}):
+    for bridge in sorted({bridge for network in networks for bridge in _bridges(network)}):
         if _command(f"--zone={ZONE}", f"--query-interface={bridge}") == "yes":
             continue
         answer = _command(f"--zone={ZONE}", f"--change-interface={bridge}")
@@ -41,6 +41,13 @@ def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
         else:
             notice.say(f"firewalld may cut containers on {bridge} off: {answer}")
     return told
+
+
+def _bridges(network: dict[str, object]) -> list[str]:
+    further = network.get("shards")
+    return (
+        [str(network["bridge"]), *(further if isinstance(further, list) else [])] if network["bridge"] else []
+    )
 
 
 def forget(sock: socket) -> int:
