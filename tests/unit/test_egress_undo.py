@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pyrun.engine import policy as engine
 from pyrun.errors import NotFound
 from pyrun.network import later, rebuilding
 from pyrun.network.egress import covering, policy, start
 from pyrun.network.endpoint import Wire
+from pyrun.store import state
 
 IDENTIFIER = "a" * 64
 
@@ -77,6 +79,23 @@ def test_what_precedes_is_undone_before_the_address_is_given_up(run_directory: P
     assert Path(later.path(IDENTIFIER)).read_text().splitlines() == [*newer, "unlink-if\tlease\towner"]
     with pytest.raises(NotFound):
         later.precede("b" * 64, newer)
+
+
+def test_a_policy_for_one_that_ended_meanwhile_is_taken_away_again(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its undo list may have been executed before ours was in it: then its addresses would keep the policy."""
+    box = wire(run_directory, "n1", ("10.1.0.2", f"{IDENTIFIER} 7 70"))
+    known = {"id": IDENTIFIER, "name": "box", "mode": "bridge", "networks": [{**box, "link": "pyv0"}]}
+    answers = {"resolve": IDENTIFIER, "load": known, "status": "running", "process_alive": False}
+    for name, answer in answers.items():
+        monkeypatch.setattr(state, name, lambda _, answer=answer: answer)
+    monkeypatch.setattr(engine, "_set", lambda identifier, _, wanted: policy.save(identifier, wanted))
+    left: list[object] = []
+    monkeypatch.setattr(rebuilding, "forget_strays", lambda: left.append(policy.load(IDENTIFIER)))
+    with pytest.raises(NotFound, match="not running"):
+        engine.change("box", "none")
+    assert left == [None], "the file first, by which elements are strays"
 
 
 def test_tables_are_made_again_when_a_policy_changed_meanwhile(

@@ -170,12 +170,14 @@ def repair(route: Any, network: Network, *, thorough: bool = False, counted: boo
     text = templates.text(network)
     template = messages.parsed(text)
     assert template is not None
-    if not health.standing_table(template, sock):
+    led = rebuilding.resolver_elements(template, network)
+    try:
+        if not health.standing_table(template, sock):
+            raise FileNotFoundError
+        firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
+    except FileNotFoundError:  # or they are of an older version, and lack a set
         rebuilding.build(sock)
         done.append(f"table inet {firewall.TABLE}")
-    else:
-        led = rebuilding.resolver_elements(template, network)
-        firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
     if host.enable_forwarding(ipv6=bool(network["subnets6"])) and thorough:
         done.append("forwarding")
     host.make_room()
