@@ -188,7 +188,7 @@ def test_a_mac_in_use(pyrun: Pyrun) -> None:
 
 def test_an_unknown_image(pyrun: Pyrun) -> None:
     """The error lists what was tried; the registry is not to be reached from here."""
-    message = refused(pyrun, 125, *RUN, "no.such.registry.test/name", "true")
+    message = refused(pyrun, 125, *RUN, "-q", "no.such.registry.test/name", "true")
     assert "no.such.registry.test/name" in message
 
 

@@ -283,7 +283,7 @@ def test_no_room_for_what_is_printed(pyrun: Pyrun, words: tuple[str, ...]) -> No
 
 def test_a_store_that_is_no_directory(pyrun: Pyrun) -> None:
     env = {"PYRUN_ROOT": "/etc/passwd"}
-    told = pyrun.fails(125, "run", "--rm", "--net=none", "busybox", "true", env=env)
+    told = pyrun.fails(125, "run", "-q", "--rm", "--net=none", "busybox", "true", env=env)
     assert "Not a directory\nhint: PYRUN_ROOT is /etc/passwd: " in told
     for name in ("PYRUN_ROOT", "PYRUN_RUNROOT"):
         told = pyrun.fails(125, "ps", env={name: "relative/place"})

@@ -16,6 +16,9 @@ from pyrun.errors import CommandError, PyrunError, UsageError
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pyrun.engine.pull import Progress
     from pyrun.launch import Launch
 
 _STARTING = ("run", "exec")
@@ -220,8 +223,15 @@ def _run(parsed: dict[str, object], arguments: list[str]) -> int:
 
     if parsed.get("dry_run"):
         return _show(run.plan_only(parsed, arguments[0], arguments[1:]), parsed)
-    sys.stdout.write(run.run(parsed, arguments[0], arguments[1:]) + "\n")
+    sys.stdout.write(run.run(parsed, arguments[0], arguments[1:], _progress) + "\n")
     return 0
+
+
+def _progress(quiet: bool) -> AbstractContextManager[Progress | None]:
+    """For an image that is not here."""
+    from . import verbs_cold
+
+    return verbs_cold.progress(quiet=quiet)
 
 
 def _show(plan: Launch, parsed: dict[str, object]) -> int:

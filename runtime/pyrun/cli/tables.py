@@ -18,7 +18,6 @@ Verb = tuple[tuple[Row, ...], str, str, int, int]
 # fmt: off
 # ruff: noqa: E501
 _FORMAT: Row = (("--format",), "value", "format", "table", "FORMAT", "Output format: table or json (one object a line)")
-_FILTER: Row = (("-f", "--filter"), "list", "filter", (), "FILTER", "Show only what matches, for example name=web")
 _QUIET: Row = (("-q", "--quiet"), "flag", "quiet", False, "", "Show the ids alone")
 _NO_TRUNC: Row = (("--no-trunc",), "flag", "no_trunc", False, "", "Do not shorten the output")
 
@@ -72,7 +71,7 @@ _RUN: tuple[Row, ...] = (
     (("-P", "--publish-all"), "flag", "publish_all", False, "", "Publish what the image and --expose tell of, each on a free port"),
     _THROUGH,
     (("--pull",), "value", "pull", "missing", "POLICY", "Pull the image: always, missing or never"),
-    (("-q", "--quiet"), "flag", "quiet", False, "", "No progress while the image is pulled"),
+    (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled"),
     (("--read-only",), "flag", "read_only", False, "", "Make the root file system read-only"),
     (("--rm",), "flag", "rm", False, "", "Remove the container when it has ended"),
     (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges"),
@@ -94,7 +93,7 @@ _EXEC: tuple[Row, ...] = (_EXEC_DETACH, _ENV, _ENV_FILE, _INTERACTIVE, _PRIVILEG
 
 _PS: tuple[Row, ...] = (
     (("-a", "--all"), "flag", "all", False, "", "Show all containers, not only those that run"),
-    (("-f", "--filter"), "list", "filter", (), "FILTER", "Show only what matches: name=, id=, status=, ancestor= or label="),
+    (("-f", "--filter"), "list", "filter", (), "FILTER", "Show only what matches: name=, id=, status=, exited=, ancestor=, network= or label= (a label given again: both)"),
     _FORMAT,
     _NO_TRUNC,
     _QUIET,
@@ -136,7 +135,7 @@ _PULL: tuple[Row, ...] = (
 _LOAD: tuple[Row, ...] = (
     (("-i", "--input"), "value", "input", "", "FILE", "Read this file instead of standard input"),
     (("--platform",), "value", "platform", "", "OS/ARCH", "Of an archive for several platforms take this one"),
-    (("-q", "--quiet"), "flag", "quiet", False, "", "No progress"),
+    (("-q", "--quiet"), "flag", "quiet", False, "", "Accepted for Docker's sake: a load shows no progress"),
     (("-t", "--tag"), "value", "tag", "", "NAME", "Name the image (needed for a plain root file system)"),
 )
 

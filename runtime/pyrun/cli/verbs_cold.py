@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,8 +66,8 @@ def cmd_pull(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import pull
     from pyrun.store import references
 
-    with _progress(quiet=bool(options["quiet"])) as progress:
-        pull.pull(arguments[0], str(options["platform"]) or None, progress)
+    with progress(quiet=bool(options["quiet"])) as told:
+        pull.pull(arguments[0], str(options["platform"]) or None, told)
     text.write(references.parse(arguments[0]).full + "\n")
     return 0
 
@@ -167,21 +168,31 @@ def _complain(error: PyrunError) -> None:
 
 
 @contextlib.contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """Bars on a terminal, a line for every finished layer elsewhere, nothing when quiet."""
-    if quiet:
-        yield None
-        return
-    if text.is_terminal(2):
-        try:
-            from pyrun.cli import render
-        except ImportError:
-            yield _told
-            return
-        with render.Bars() as bars:
-            yield bars
-        return
-    yield _told
+def progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """What hears of a pull, or None. On standard error: bars on a terminal, elsewhere a line for a finished layer."""
+    with contextlib.ExitStack() as stack:
+        yield None if quiet else _bars(stack) if text.is_terminal(2) else _told
+
+
+def _bars(stack: contextlib.ExitStack) -> Progress:
+    """Bars that begin with the first event: there may be nothing to pull."""
+    lock, shown = threading.Lock(), list[Progress]()
+
+    def tell(event: dict[str, Any]) -> None:
+        with lock:
+            if not shown:
+                shown.append(_begin(stack))
+        shown[0](event)
+
+    return tell
+
+
+def _begin(stack: contextlib.ExitStack) -> Progress:
+    try:
+        from pyrun.cli import render
+    except ImportError:
+        return _told
+    return stack.enter_context(render.Bars())
 
 
 def _told(event: dict[str, Any]) -> None:

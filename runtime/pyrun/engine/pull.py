@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyrun.errors import ImageError, NotFound, RegistryError, UsageError
+from pyrun.notice import say
 from pyrun.store import images, layers, platforms, recipes, references
 
 # Told of every step: {"image", "layer": short digest or "", "state": "waiting" | "downloading" | "unpacking" |
@@ -41,6 +42,8 @@ def ensure(
     if image is None:
         if policy == "never" or _is_id(name):
             raise NotFound(f"no local image {name!r}", "`pyrun images` lists them, `pyrun pull` fetches one")
+        if progress and policy == "missing":
+            say(f"Unable to find image '{references.parse(name).familiar}' locally")
         image = pull(name, platform, progress)
     wanted = platforms.parse(platform)
     if platforms.rank(_platform(image), wanted) < 0 and not platform:

@@ -18,19 +18,34 @@ from pyrun.store import containers, images, paths
 
 from . import background, explaining, prepare, reconcile, stdio
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from .pull import Progress
+
 Options = dict[str, object]
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
-def run(options: Options, name: str, command: list[str]) -> str:
-    """Run *command* in a container of image *name*. Returns its id with -d; a foreground run does not return."""
+def run(
+    options: Options,
+    name: str,
+    command: list[str],
+    progress: Callable[[bool], AbstractContextManager[Progress | None]],
+) -> str:
+    """Run *command* in a container of image *name*. Returns its id with -d; a foreground run does not return.
+
+    progress: makes what hears of a pull, if there has to be one, from whether it is to be quiet.
+    """
     launch.mark("imports")
     launch.need_root("run")
     check(options)
     stdio.check(options)
     reconcile.reconcile_quietly()
-    image = _image(options, name)
+    image = _image(options, name, progress)
     request = prepare.request(options, image, name, command)
     # before anything is claimed: what is claimed is this process's, and the caller's may be killed by itself
     running_fd = background.fork() if options.get("detach") else -1
@@ -103,13 +118,16 @@ def check(options: Options) -> None:
         number(str(options["stop_signal"]))
 
 
-def _image(options: Options, name: str) -> dict[str, object]:
+def _image(
+    options: Options, name: str, progress: Callable[[bool], AbstractContextManager[Progress | None]]
+) -> dict[str, object]:
     policy, platform = str(options.get("pull") or "missing"), str(options.get("platform") or "")
     image = images.find(name) if policy != "always" and not platform else None
     if image is None:
         from .pull import ensure
 
-        image = ensure(name, policy, platform or None)
+        with progress(bool(options.get("quiet"))) as told:
+            image = ensure(name, policy, platform or None, told)
     machine = posix.uname().machine
     if image.get("architecture") not in (None, "", _MACHINES.get(machine, machine)):
         _check_machine(image, name, asked=bool(platform))
