@@ -35,10 +35,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LISTENING_FD = 3, END_AFTER_MS = 2000, MESSAGE_SIZE = 65536, EVENTS = 64 };
+enum { LISTENING_FD = 3, END_AFTER_MS = 2000, ROOM_AFTER_MS = 200, MESSAGE_SIZE = 65536, EVENTS = 64 };
 
 struct guard guard;
-static int64_t end_at;
+static int64_t end_at, listen_at;
+static int reserve_fd = -1;
 static struct stat own_socket;
 static int policies = -1; /* inotify's watch of egress policies */
 
@@ -175,7 +176,7 @@ static void put(struct answer *answer, const char *name, int value) {
     answer->length += (size_t)sprintf(answer->text + answer->length, "%.*s\t%d\n", NAME_SIZE, name, value);
 }
 
-static void request(char *text, const int *fds, int count, struct answer *answer) {
+static void request(char *text, const int *fds, int count, int missing, struct answer *answer) {
     char *next = NULL, *verb = strtok_r(text, "\n", &next), *line;
     int used = 0;
     if (verb && strcmp(verb, "status") == 0) {
@@ -188,7 +189,7 @@ static void request(char *text, const int *fds, int count, struct answer *answer
         return;
     }
     while (verb && (line = strtok_r(NULL, "\n", &next))) {
-        int value = -EINVAL;
+        int value = missing;
         char *name = next_field(&line), *first = next_field(&line), *second = next_field(&line);
         if (!is_name(name)) value = -EINVAL;
         else if (strcmp(verb, "need") == 0) value = dns_need(name, first, second);
@@ -225,15 +226,44 @@ static void client(int fd) {
     }
     text[got] = '\0';
     answer.length = 0;
-    request(text, fds, count, &answer);
+    /* cut off: there was no room for all of the descriptors */
+    request(text, fds, count, message.msg_flags & MSG_CTRUNC ? -EMFILE : -EINVAL, &answer);
     for (int i = 0; i < count; i++) close(fds[i]);
     if (send(fd, answer.text, answer.length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) close(fd);
+}
+
+/* Whose connection cannot be accepted, for want of descriptors or memory, waits in the queue. Watched on, the socket
+ * would tell of it all the time. */
+int wait_for_room(void) {
+    if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return 0;
+    sooner(&listen_at, now_ms() + ROOM_AFTER_MS);
+    return 1;
+}
+
+static int64_t room_tick(void) {
+    if (reserve_fd < 0) reserve_fd = fcntl(guard.epoll_fd, F_DUPFD_CLOEXEC, LISTENING_FD + 1);
+    if (listen_at && now_ms() >= listen_at) {
+        listen_at = 0;
+        watch(LISTENING_FD, LISTENER, 0);
+        ports_listen();
+    }
+    return listen_at;
+}
+
+/* Whoever asks is heard, even where ports have taken all descriptors but one. */
+static int accepted(void) {
+    int fd = accept4(LISTENING_FD, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0 || errno != EMFILE || reserve_fd < 0) return fd;
+    close(reserve_fd);
+    reserve_fd = -1;
+    return accept4(LISTENING_FD, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
 static void connection(void) {
     struct ucred who = {0};
     socklen_t size = sizeof who;
-    int fd = accept4(LISTENING_FD, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = accepted();
+    if (fd < 0 && wait_for_room()) unwatch(LISTENING_FD);
     if (fd < 0) return;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 || who.uid != geteuid()) close(fd);
     else watch(fd, CLIENT, fd);
@@ -365,6 +395,7 @@ int guard_main(int argc, char **argv) {
         sooner(&due, dns_tick());
         sooner(&due, watch_tick());
         sooner(&due, spare_tick());
+        sooner(&due, room_tick());
         now = now_ms();
         int count = epoll_wait(guard.epoll_fd, events, EVENTS, !due ? -1 : due <= now ? 0 : (int)(due - now));
         for (int i = 0; i < count; i++) happened(&events[i]);

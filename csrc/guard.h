@@ -34,6 +34,7 @@ int64_t now_ms(void);
 void sooner(int64_t *deadline, int64_t other); /* of two times in ms; 0: never */
 void watch(int fd, enum source source, int number);
 void unwatch(int fd);
+int wait_for_room(void); /* after accept4: whether that is why it failed; ports_listen is called when it has waited */
 pid_t start_program(const char *const *argv, int fd, const char *errors); /* fd becomes its descriptor 3 */
 int run_path(char *path, size_t size, const char *below, const char *name);
 
@@ -52,6 +53,7 @@ void dns_stop(void);
 /* guard_ports.c */
 int ports_hold(const char *name, const char *target, int fd);
 void ports_gone(const char *name);
+void ports_listen(void); /* again, to all of them */
 void ports_connection(int fd);
 void ports_ended(pid_t pid);
 int ports_watch(void); /* inotify's watch of the claims, -1 before the first */

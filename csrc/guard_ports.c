@@ -28,7 +28,7 @@ static struct hold {
 static uint32_t *sums; /* of the claims: with thousands of them, which one it is must not take long to find */
 static int count, room, directory = -1;
 static pid_t relays[RELAYS_MOST];
-static int relaying;
+static int relaying, full; /* full: no descriptor for one more connection */
 
 int ports_watch(void) { return directory; }
 int ports_count(void) { return count; }
@@ -137,7 +137,7 @@ int ports_hold(const char *name, const char *target, int fd) {
     hold->listener = listener_for(hold);
     if (hold->listener < 0) return 0;
     fcntl(hold->listener, F_SETFL, O_NONBLOCK);
-    if (relaying < RELAYS_MOST) watch(hold->listener, LOOPBACK, hold->listener);
+    if (relaying < RELAYS_MOST && !full) watch(hold->listener, LOOPBACK, hold->listener);
     return 0;
 }
 
@@ -242,12 +242,18 @@ static pid_t relay(int client, const char *target) {
     _exit(0);
 }
 
-static void listen_all(int wanted) {
+static void listen_all(void) {
+    int wanted = relaying < RELAYS_MOST && !full;
     for (int i = 0; i < count; i++) {
         if (holds[i].listener < 0) continue;
         if (wanted) watch(holds[i].listener, LOOPBACK, holds[i].listener);
         else unwatch(holds[i].listener);
     }
+}
+
+void ports_listen(void) {
+    full = 0;
+    listen_all();
 }
 
 static int is_loopback(const struct sockaddr_in6 *peer) {
@@ -260,8 +266,9 @@ void ports_connection(int listener) {
     socklen_t size = sizeof peer;
     for (int i = 0; i < count && !hold; i++)
         if (holds[i].listener == listener) hold = &holds[i];
-    if (!hold) return;
+    if (!hold || relaying >= RELAYS_MOST) return; /* told of together with the one that was the last */
     int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
+    if (fd < 0 && (full = wait_for_room())) listen_all();
     if (fd < 0) return;
     /* a socket on :: also sees what the firewall did not redirect, on purpose or by accident */
     pid_t pid = is_loopback(&peer) ? relay(fd, hold->target) : -1;
@@ -272,14 +279,14 @@ void ports_connection(int listener) {
             relays[i] = pid;
             break;
         }
-    if (++relaying == RELAYS_MOST) listen_all(0); /* the rest waits in the queue */
+    if (++relaying == RELAYS_MOST) listen_all(); /* the rest waits in the queue */
 }
 
 void ports_ended(pid_t pid) {
     for (int i = 0; i < RELAYS_MOST; i++) {
         if (relays[i] != pid) continue;
         relays[i] = 0;
-        if (relaying-- == RELAYS_MOST) listen_all(1);
+        if (relaying-- == RELAYS_MOST) listen_all();
         return;
     }
 }

@@ -96,7 +96,8 @@ int op_directory(struct plan *plan) {
 
 static int copy_entries(struct plan *plan, int from_fd, int to_fd, int depth);
 
-/* Extended attributes as far as the file system copied to has them. */
+/* Extended attributes as far as the file system copied to has them. After owner and mode: a new owner takes file
+ * capabilities away. */
 static void copy_attributes(int from_fd, int to_fd) {
     char names[4096], value[4096];
     ssize_t length = flistxattr(from_fd, names, sizeof names);
@@ -116,24 +117,26 @@ static int copy_status(int dir_fd, const char *name, const struct stat *status) 
     return failure(utimensat(dir_fd, name, times, AT_SYMLINK_NOFOLLOW));
 }
 
-static int copy_file(int from_fd, int dir_fd, const char *name) {
+static int copy_file(int from_fd, int dir_fd, const char *name, const struct stat *kept) {
     int to_fd = failure(openat(dir_fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (to_fd < 0) return to_fd;
     ssize_t copied;
     do copied = sendfile(to_fd, from_fd, NULL, 1 << 30);
     while (copied > 0);
-    int status = copied < 0 ? -errno : 0;
-    copy_attributes(from_fd, to_fd);
+    int status = copied < 0 ? -errno : copy_status(dir_fd, name, kept);
+    if (status == 0) copy_attributes(from_fd, to_fd);
     close(to_fd);
     return status;
 }
 
-static int copy_subdirectory(struct plan *plan, int from_fd, int dir_fd, const char *name, int depth) {
+static int copy_subdirectory(struct plan *plan, int from_fd, int dir_fd, const char *name, const struct stat *kept,
+                             int depth) {
     if (mkdirat(dir_fd, name, 0700) < 0) return -errno;
     int to_fd = failure(openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (to_fd < 0) return to_fd;
     int status = copy_entries(plan, from_fd, to_fd, depth + 1);
-    copy_attributes(from_fd, to_fd);
+    if (status == 0) status = copy_status(dir_fd, name, kept);
+    if (status == 0) copy_attributes(from_fd, to_fd);
     close(to_fd);
     return status;
 }
@@ -154,14 +157,15 @@ static int copy_entry(struct plan *plan, int from_fd, const char *name, int to_f
         int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (kind == S_IFDIR ? O_DIRECTORY : 0);
         int fd = failure(openat(from_fd, name, flags));
         if (fd < 0) return fd;
-        result = kind == S_IFDIR ? copy_subdirectory(plan, fd, to_fd, name, depth) : copy_file(fd, to_fd, name);
+        result = kind == S_IFDIR ? copy_subdirectory(plan, fd, to_fd, name, &status, depth)
+                                 : copy_file(fd, to_fd, name, &status);
         close(fd);
-    } else if (kind == S_IFLNK) {
-        result = copy_link(from_fd, name, to_fd);
-    } else if (mknodat(to_fd, name, status.st_mode, status.st_rdev) < 0) {
-        return errno == EPERM ? 0 : -errno; /* devices, in a user namespace */
+    } else {
+        if (kind == S_IFLNK) result = copy_link(from_fd, name, to_fd);
+        else if (mknodat(to_fd, name, status.st_mode, status.st_rdev) < 0)
+            return errno == EPERM ? 0 : -errno; /* devices, in a user namespace */
+        if (result == 0) result = copy_status(to_fd, name, &status);
     }
-    if (result == 0) result = copy_status(to_fd, name, &status);
     if (result < 0 && plan->detail[0] != '.') {
         static char culprit[300];
         snprintf(culprit, sizeof culprit, "./%.250s", name);

@@ -160,7 +160,7 @@ static int drop_capabilities(int may_admit) {
 static int may_open_enough(void) {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= FILES_LEAST) return 1;
-    dprintf(2, "pyrun: the limit of open files is %d, and %d are needed\nhint: ulimit -n 1024\n", (int)files.rlim_cur,
+    dprintf(2, "pyrun: the limit of open files is %d, and %d are needed\nhint: ulimit -Sn 1024\n", (int)files.rlim_cur,
             FILES_LEAST);
     return 0;
 }

@@ -218,13 +218,12 @@ static int granted(const char *path, const char *name, char texts[][24]) {
     return count;
 }
 
-/* newuidmap PID 0 OWN 1  1 START COUNT ...; -1 if there is no such program, nothing is granted, or it refuses. */
-static int map_by_program(const char *program, const char *path, const char *name, int pid, unsigned own) {
-    static char texts[2 * RANGES][24], firsts[RANGES][24];
+/* newuidmap PID 0 OWN 1  1 START COUNT ...; -1 if there is no such program, or it refuses. */
+static int map_by_program(const char *program, char texts[][24], int count, int pid, unsigned own) {
+    static char firsts[RANGES][24];
     char pid_text[16], own_text[16];
     char *arguments[6 + 3 * RANGES], *nothing[] = {NULL};
-    int count = granted(path, name, texts), used = 0, status = 0;
-    if (!count) return -1;
+    int used = 0, status = 0;
     snprintf(pid_text, sizeof pid_text, "%d", pid);
     snprintf(own_text, sizeof own_text, "%u", own);
     char *begin[] = {(char *)program, pid_text, (char *)"0", own_text, (char *)"1"};
@@ -259,12 +258,17 @@ static int map_alone(int pid, const char *kind, unsigned own) {
     return status;
 }
 
-static int write_maps(int pid) {
+/* -1 leaves maps that are written for good: only another process can have others. */
+static int write_maps(int pid, int alone) {
+    static char uids[2 * RANGES][24], gids[2 * RANGES][24];
     const char *name = own_name();
     char path[64];
-    if (map_by_program("/usr/bin/newuidmap", "/etc/subuid", name, pid, getuid()) == 0 &&
-        map_by_program("/usr/bin/newgidmap", "/etc/subgid", name, pid, getgid()) == 0)
-        return 0;
+    int uid_texts = alone ? 0 : granted("/etc/subuid", name, uids);
+    int gid_texts = uid_texts ? granted("/etc/subgid", name, gids) : 0;
+    if (gid_texts) {
+        int status = map_by_program("/usr/bin/newuidmap", uids, uid_texts, pid, getuid());
+        return status < 0 ? status : map_by_program("/usr/bin/newgidmap", gids, gid_texts, pid, getgid());
+    }
     snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, "deny", 4) != 4) return -1;
@@ -272,22 +276,27 @@ static int write_maps(int pid) {
     return map_alone(pid, "uid", getuid()) < 0 ? -1 : map_alone(pid, "gid", getgid());
 }
 
-/* A new pause process with its maps written, or in the namespaces of *monitor*, noted in the file; its pid, or -1. */
-static int make_pause(int file_fd, int monitor, char **argv) {
+/* A new pause process with its maps written, of all that is granted or of the own id alone, or in the namespaces of
+ * *monitor*, noted in the file; its pid, or -1. */
+static int make_pause(int file_fd, int monitor, int alone, char **argv) {
     int told[2], go[2];
     char byte, text[64];
     if (pipe2(told, O_CLOEXEC) < 0 || pipe2(go, O_CLOEXEC) < 0) return -1;
     pid_t pid = fork();
-    if (pid == 0) pause_for_ever(told[1], go[0], monitor, argv);
+    if (pid == 0) {
+        close(go[1]); /* or it would wait for itself */
+        pause_for_ever(told[1], go[0], monitor, argv);
+    }
     close(told[1]);
     close(go[0]);
     int status = pid > 0 && read(told[0], &byte, 1) == 1 && byte == 'y' ? 0 : -1;
-    if (status == 0 && !monitor) status = write_maps(pid);
+    if (status == 0 && !monitor) status = write_maps(pid, alone);
     int length = snprintf(text, sizeof text, "%d %llu\n", pid, start_time(pid));
     if (status == 0 && (ftruncate(file_fd, 0) < 0 || pwrite(file_fd, text, (size_t)length, 0) != length)) status = -1;
     if (status == 0 && write(go[1], "g", 1) != 1) status = -1;
     close(told[0]);
     close(go[1]); /* without a byte the other side ends */
+    if (status < 0 && pid > 0) waitpid(pid, NULL, 0);
     return status == 0 ? pid : -1;
 }
 
@@ -309,8 +318,9 @@ int become_own_root(char **argv) {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || flock(fd, LOCK_EX) < 0) return fail("cannot use the file", path);
     snprintf(number, sizeof number, "%u", getuid());
-    int pid = paused(fd);
-    if (!pid) pid = make_pause(fd, monitor_of_a_container(run), argv);
+    int pid = paused(fd), monitor = pid ? 0 : monitor_of_a_container(run);
+    if (!pid) pid = make_pause(fd, monitor, 0, argv);
+    if (pid < 0 && !monitor) pid = make_pause(fd, 0, 1, argv); /* a program that maps ids is missing, or refuses */
     close(fd);
     const char *here = getcwd(directory, sizeof directory); /* another mount namespace begins at its root */
     if (pid < 0 || enter(pid) < 0) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,21 @@ def test_tmpcopyup(run: Run, root: Path) -> None:
     assert lines[4:6] == ["/nowhere", "2000"]
     assert "Read-only" in lines[6] and "tmpfs" in lines[7]
     assert not (source / "new").exists()
+
+
+def test_tmpcopyup_keeps_what_an_owner_would_take(run: Run, root: Path) -> None:
+    """File capabilities, which a change of owner takes away; here CAP_NET_RAW (man 7 capabilities)."""
+    program, name = root / "t/ping", "security.capability"
+    program.parent.mkdir()
+    program.touch(0o755)
+    os.chown(program, 7, 9)
+    wanted = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    os.setxattr(program, name, wanted)
+    seen = run(
+        tmpfs("tmpcopyup"), script="echo ready; read x; stat -c '%a %u:%g' /t/ping",
+        meanwhile=lambda pid: os.getxattr(f"/proc/{pid}/root/t/ping", name),
+    )  # fmt: skip
+    assert (seen.told, seen.lines()) == (wanted, ["755 7:9"])
 
 
 def test_remount_of_a_mount_that_is_there(run: Run) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from name_server import GATEWAY6, WEB, WEB_ID, Inside, Site, bind, guards, is_taken, processes, pss_kb, until
+from pyrun.errors import NetworkError
 from pyrun.network import guard
 
 pytestmark = pytest.mark.needs("ipv6")
@@ -115,6 +119,91 @@ def test_only_the_loopback_is_relayed(site: Site) -> None:
         except ConnectionResetError:
             pass
     (site.run / "ports/tcp-::-8082").unlink()
+
+
+# ── as many as can be ──────────────────────────────────────────────────────────────────────────────
+
+
+def relays() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if path.read_text() == "pyrun-relay\n":
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def patient(site: Site) -> Iterator[socket.socket]:
+    """A server of the container that lets everybody wait; ports 8083 and 8084 lead to it."""
+    site.need()
+    with site.web.socket(kind=socket.SOCK_STREAM) as server:
+        server.bind(("0.0.0.0", 80))
+        server.listen(1024)
+        for port in (8083, 8084):
+            claim(site, f"tcp-0.0.0.0-{port}")
+            with bind("0.0.0.0", port) as sock:
+                guard.hold(f"tcp-0.0.0.0-{port}", sock.fileno(), f"{WEB}:80")
+        yield server
+    for port in (8083, 8084):
+        (site.run / f"ports/tcp-0.0.0.0-{port}").unlink()
+
+
+def knocking(port: int, count: int = 1) -> list[socket.socket]:
+    return [socket.create_connection(("::1", port), 10) for _ in range(count)]
+
+
+@pytest.mark.usefixtures("patient")
+def test_every_relay_beyond_the_most_waits_its_turn(site: Site) -> None:
+    """The last place, and two connections that are told of at once: the count is true afterwards."""
+    (own,) = guards(site)
+    clients = knocking(8083, 255)
+    until(lambda: len(relays()) == 255)
+    os.kill(own, signal.SIGSTOP)
+    clients += knocking(8083) + knocking(8084)
+    os.kill(own, signal.SIGCONT)
+    until(lambda: len(relays()) == 256)
+    there = relays()
+    os.kill(there[0], signal.SIGKILL)
+    until(lambda: len(relays()) == 256 and set(relays()) != set(there))
+    for client in clients:
+        client.close()
+    for pid in relays():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not relays())
+    clients = knocking(8083, 256)
+    until(lambda: len(relays()) == 256)
+    for client in clients:
+        client.close()
+
+
+def processor_ticks(pid: int) -> int:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_guard_without_descriptors_rests_and_says_so(site: Site) -> None:
+    (own,) = guards(site)
+    fds = Path(f"/proc/{own}/fd")
+    kept = max(int(fd.name) for fd in fds.iterdir() if "eventpoll" in os.readlink(fd))
+    waiting = []
+    while len([fd for fd in fds.iterdir() if int(fd.name) < kept]) < kept:
+        waiting.append(guard.connected())
+        guard.exchanged(waiting[-1], "status", [], [])
+    before = resource.prlimit(own, resource.RLIMIT_NOFILE)
+    resource.prlimit(own, resource.RLIMIT_NOFILE, (kept + 1, before[1]))
+    clients = knocking(8083)
+    began = processor_ticks(own)
+    assert guard.status()["ports"] == 2
+    claim(site, "tcp-0.0.0.0-8086")
+    with bind("0.0.0.0", 8086) as sock, pytest.raises(NetworkError, match="Too many open files"):
+        guard.hold("tcp-0.0.0.0-8086", sock.fileno())
+    time.sleep(0.5)
+    assert processor_ticks(own) - began < 20 and not relays()
+    resource.prlimit(own, resource.RLIMIT_NOFILE, before)
+    until(lambda: len(relays()) == 1)
+    for sock in (*clients, *waiting):
+        sock.close()
 
 
 def test_ports_are_held_again_after_the_guard_was_killed(site: Site) -> None:

@@ -48,6 +48,21 @@ def test_one_id_is_enough_for_root(solo: UserPyrun) -> None:
     ]
 
 
+@pytest.mark.needs("newuidmap")
+@pytest.mark.parametrize(
+    ("place", "instead"),
+    [("/etc/subgid", "/dev/null"), ("/usr/bin/newgidmap", "/dev/null"), ("/usr/bin/newgidmap", "/bin/false")],
+)
+def test_ranges_of_one_kind_are_none(tess: UserPyrun, place: str, instead: str) -> None:
+    """Without groups to map, or a program that does it, the own id alone is mapped, of both kinds."""
+    subprocess.run(["mount", "--bind", instead, place], check=True)
+    try:
+        printed = tess.ok("run", "--rm", "busybox", "cat", "/proc/self/uid_map", "/proc/self/gid_map").split()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert printed == ["0", str(tess.user.uid), "1"] * 2
+
+
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_a_user_there_is_no_id_for(solo: UserPyrun, verb: str) -> None:
     solo.ok("run", "-d", "--name", "box", "busybox", "sleep", "100")

@@ -256,7 +256,7 @@ def test_a_start_with_few_descriptors(pyrun: Pyrun) -> None:
     few = ["sh", "-c", 'ulimit -Sn 10; exec "$@"', "sh", str(pyrun.binary), *words]
     done = subprocess.run(few, env=pyrun.env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
-        125, "pyrun: the limit of open files is 10, and 32 are needed\nhint: ulimit -n 1024\n"
+        125, "pyrun: the limit of open files is 10, and 32 are needed\nhint: ulimit -Sn 1024\n"
     )  # fmt: skip
 
 
