@@ -71,7 +71,7 @@ def take_this(network: str, address: str, record: str) -> str:
     file = path(network, address)
     if not (claims.take(record, file) or (claims.reclaim(file) and claims.take(record, file))):
         raise Conflict(
-            f"the address {address} of network {network} is held by container {claims.name_of(file)}",
+            f"the address {address} of network {network} is held by {claims.whose(file)}",
             "choose another, or leave the choice to pyrun",
         )
     return address

@@ -171,7 +171,7 @@ class Forwarder:
     def _send(self, pending: Pending, server: str, sock: socket) -> bool:
         message = posix.urandom(2) + pending.message
         try:
-            sock.connect((server, _PORT))
+            sock.connect(upstream.place(server, _PORT))
         except BlockingIOError:
             pass
         except OSError:
