@@ -13,7 +13,7 @@ SECONDS ?= 60
 # Debian packages: to build and run, to test, to compare with
 PACKAGES       := gcc libc6-dev make python3-dev python3-venv musl-tools libcap-dev libseccomp2 busybox-static \
                   mmdebstrap debian-archive-keyring iproute2 iputils-ping ca-certificates
-PACKAGES_TEST  := clang-format containernetworking-plugins cppcheck docker-registry fuse-overlayfs iptables nftables \
+PACKAGES_TEST  := clang-format containernetworking-plugins cppcheck docker-registry fuse-overlayfs iptables locales nftables \
                   passt procps shellcheck skopeo slirp4netns uidmap umoci
 # not for a machine somebody uses: tests of coexistence skip without them
 PACKAGES_FIREWALLS = ufw firewalld dbus libvirt-daemon libvirt-clients dnsmasq-base \

@@ -9,8 +9,7 @@ A wheel is a zip file with three text files of metadata, so it is written here d
     csrc/*.c but shim.c       -> bin/pyrun, bin/pyrun-oci    the static binary, by musl (else the C library's)
 
 What shim.h and ops.h hold is written once, for C and Python: the text between `/* cdef-begin */` and
-`/* cdef-end */` in shim.h is given to cffi as it is, every `#define OP_X n` in ops.h becomes a constant,
-and so does every name between `/* constants-begin` and `constants-end */` in shim.h.
+`/* cdef-end */` in shim.h is given to cffi as it is, every `#define OP_X n` in ops.h becomes a constant.
 
 Needs a compiler and headers; whatever is missing is named in one line with its Debian package.
 """
@@ -41,7 +40,8 @@ COMMANDS = ("pyrun", "pyrun-oci")
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 SECTIONS = ["-ffunction-sections", "-fdata-sections", "-fno-reorder-functions"]  # the linker keeps our order
 STATIC = ["-static", "-Os", "-fno-asynchronous-unwind-tables", *SECTIONS]
-STATIC_LINK = "-Wl,--gc-sections -Wl,-z,separate-code,-z,max-page-size=16384 -Wl,--build-id=none -s".split()
+STATIC_LINK = "-Wl,--gc-sections -Wl,-z,separate-code,-z,max-page-size={} -Wl,--build-id=none -s"
+PAGE_BYTES = {"aarch64": 65536}  # kernels there may have such pages; elsewhere 16384, see _link_order
 
 # what is looked for -> the Debian package that holds it
 _HEADERS = {"sys/capability.h": "libcap-dev", "linux/openat2.h": "linux-libc-dev", "stdio.h": "libc6-dev"}
@@ -155,8 +155,7 @@ def cdef() -> str:
     """The declarations for cffi, taken from shim.h and ops.h (see above)."""
     header = (CSRC / "shim.h").read_text()
     declarations = _between(header, r"/\* cdef-begin \*/", r"/\* cdef-end \*/")
-    names = _between(header, r"/\* constants-begin", r"constants-end \*/").split()
-    names += re.findall(r"^#define (OP_\w+) ", (CSRC / "ops.h").read_text(), re.MULTILINE)
+    names = re.findall(r"^#define (OP_\w+) ", (CSRC / "ops.h").read_text(), re.MULTILINE)
     return declarations + "".join(f"\n#define {name} ..." for name in names) + "\n"
 
 
@@ -196,7 +195,7 @@ def _link_order() -> list[str]:
 
 def build_static(scratch: Path, extra: tuple[str, ...] = ()) -> Path:
     """Compile the static binary `pyrun`: with musl when it is there, else with the C library and a notice."""
-    sources = _link_order()
+    link = STATIC_LINK.format(PAGE_BYTES.get(os.uname().machine, 16384)).split()
     product = scratch / "pyrun"
     compiler = musl_compiler(scratch)
     if not compiler:
@@ -204,7 +203,7 @@ def build_static(scratch: Path, extra: tuple[str, ...] = ()) -> Path:
             "pyrun: musl-gcc not found (apt-get install musl-tools): the binary will be larger and use more memory"
         )
         compiler = [c_compiler()]
-    _compile([*compiler, *WARNINGS, *extra, *STATIC, f"-I{CSRC}", *sources, *STATIC_LINK, "-o", str(product)])
+    _compile([*compiler, *WARNINGS, *extra, *STATIC, f"-I{CSRC}", *_link_order(), *link, "-o", str(product)])
     return product
 
 

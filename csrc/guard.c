@@ -87,20 +87,38 @@ pid_t start_program(const char *const *argv, int fd, const char *errors) {
 
 /* ── who still needs us ─────────────────────────────────────────────────────────────────────────── */
 
-static int has_entries(const char *network) {
+/* Whether a claim is a living container's: it has a run directory, or is being planned. Who was on an adopted bridge
+ * before has a path for an owner, and is no reason to stay. */
+static int is_living(int directory, const char *name) {
+    char line[128], path[4200];
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t got = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+    if (fd >= 0) close(fd);
+    if (got <= 0 || line[0] == '/') return 0;
+    line[got] = '\0';
+    char *planner = strchr(line, ' ');
+    if (!planner) return 0;
+    *planner++ = '\0';
+    if (run_path(path, sizeof path, "containers/", line) == 0 && access(path, F_OK) == 0) return 1;
+    long pid = strtol(planner, NULL, 10);
+    return pid > 0 && kill((pid_t)pid, 0) == 0;
+}
+
+static int has_living(const char *network) {
     char path[4200];
     struct dirent *entry;
     int found = 0;
     if (snprintf(path, sizeof path, "%s/networks/%s/leases", guard.run, network) >= (int)sizeof path) return 0;
     DIR *directory = opendir(path);
-    while (directory && !found && (entry = readdir(directory))) found = entry->d_name[0] != '.';
+    while (directory && !found && (entry = readdir(directory)))
+        found = entry->d_name[0] != '.' && is_living(dirfd(directory), entry->d_name);
     if (directory) closedir(directory);
     return found;
 }
 
 static int is_used(void) {
     for (int i = 0; i < guard.count; i++)
-        if (has_entries(guard.networks[i].name)) return 1;
+        if (has_living(guard.networks[i].name)) return 1;
     return 0;
 }
 

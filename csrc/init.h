@@ -56,6 +56,7 @@ int attach(int mount_fd, int target_fd);
 int open_proc(struct plan *plan, const char *path, int flags);
 int write_proc(struct plan *plan, const char *path, const char *text);
 int load_filter(struct plan *plan);
+int load_filter_here(struct plan *plan);
 int enter_directory(const char *path);
 
 operation op_root_bind, op_root_overlay, op_mount, op_bind, op_attributes, op_device, op_symlink, op_directory, op_mask,

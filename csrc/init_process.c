@@ -1,4 +1,4 @@
-/* init's operations on the process itself: names, limits, session and terminal, working directory, reaping. */
+/* init's operations on the process itself: names, limits, session and terminal, working directory. */
 #define _GNU_SOURCE
 #include "init.h"
 
@@ -193,46 +193,5 @@ int op_directory_current(struct plan *plan) {
     int status = enter_directory(path);
     if (status != -EACCES && status != -EPERM) return status;
     plan->directory = path;
-    return 0;
-}
-
-static volatile sig_atomic_t reaped_pid;
-
-static void forward_signal(int signal) {
-    if (reaped_pid > 0) kill((pid_t)reaped_pid, signal);
-}
-
-/* What pid 1 of an ordinary system does: hand signals on, collect orphans, end with the one child that matters. */
-static void reap(pid_t child) {
-    int status;
-    pid_t pid;
-    reaped_pid = child;
-    close(sync_fd);
-    syscall(SYS_close_range, 3, ~0u, 0);
-    for (;;) {
-        pid = waitpid(-1, &status, 0);
-        if (pid == child) _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-        if (pid < 0 && errno != EINTR) _exit(125);
-    }
-}
-
-int op_reaper(struct plan *plan) {
-    (void)plan;
-    struct sigaction forward = {.sa_handler = forward_signal};
-    int terminal = isatty(0);
-    pid_t child = fork();
-    if (child < 0) return -errno;
-    if (child == 0) {
-        /* a process group of its own, in front on the terminal: Ctrl-C is for the child, not for pid 1 */
-        if (terminal && setpgid(0, 0) == 0) {
-            signal(SIGTTOU, SIG_IGN);
-            tcsetpgrp(0, getpid());
-            signal(SIGTTOU, SIG_DFL);
-        }
-        return 0;
-    }
-    for (int number = 1; number < 32; number++)
-        if (number != SIGCHLD && number != SIGKILL && number != SIGSTOP) sigaction(number, &forward, NULL);
-    reap(child);
     return 0;
 }

@@ -125,9 +125,18 @@ int load_filter(struct plan *plan) {
     return status == listener_fd ? await_taken() : -EBADF;
 }
 
-/* Without no_new_privs a filter is loaded while init has CAP_SYS_ADMIN, and then it binds init too: descriptors are
- * marked first, so that a profile may know nothing of close_range. With it, OP_EXECUTE does it, and execve is the only
- * call the filter sees. */
+/* Here and now: descriptors are marked first, so that a profile may know nothing of close_range. */
+int load_filter_here(struct plan *plan) {
+    if (syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC) < 0) return -errno;
+    plan->marked = 1;
+    int loaded = load_filter(plan);
+    if (loaded < 0) plan->index = plan->filter.index;
+    plan->filter.text = NULL;
+    return loaded;
+}
+
+/* Without no_new_privs a filter is loaded while init has CAP_SYS_ADMIN, and then it binds init too. With it, OP_EXECUTE
+ * does it, and execve is the only call the filter sees. */
 int op_seccomp(struct plan *plan) {
     int fd = (int)number_argument(plan);
     unsigned flags = (unsigned)number_argument(plan);
@@ -139,12 +148,7 @@ int op_seccomp(struct plan *plan) {
     if (text == MAP_FAILED) return -errno;
     close(fd); /* a file of the host: not to be seen through /proc by the container */
     plan->filter = (struct filter){text, (unsigned short)(status.st_size / 8), flags, plan->index};
-    if (late) return 0;
-    if (syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC) < 0) return -errno;
-    plan->marked = 1;
-    int loaded = load_filter(plan);
-    plan->filter.text = NULL;
-    return loaded;
+    return late ? 0 : load_filter_here(plan);
 }
 
 int op_bounding(struct plan *plan) {
@@ -154,18 +158,6 @@ int op_bounding(struct plan *plan) {
         int there = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
         if (there < 0) break; /* past the last one this kernel knows */
         if (there && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) return -errno;
-    }
-    return 0;
-}
-
-/* A pipe that was made for somebody else cannot be opened again by its path (/dev/stdout) unless it is the user's.
- * Nothing but pipes: the caller's terminal, files and devices stay the caller's. */
-int op_streams(struct plan *plan) {
-    uid_t uid = (uid_t)number_argument(plan);
-    struct stat status;
-    for (int fd = 0; fd < 3; fd++) {
-        if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode) || status.st_uid == uid) continue;
-        if (fchown(fd, uid, (gid_t)-1) < 0 && errno != EPERM && errno != EROFS) return -errno;
     }
     return 0;
 }

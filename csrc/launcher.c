@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,6 +170,7 @@ extern char **environ;
 int launcher_main(int argc, char **argv) {
     char environment[PATH_SIZE], python[PATH_SIZE], real[PATH_SIZE], planner[PATH_SIZE];
     note_start();
+    signal(SIGCHLD, SIG_DFL); /* some callers ignore it, and then nobody's children could be waited for */
     fill_standard_streams();
     unsetenv("PYRUN_START_FAILED"); /* quick_main's to set */
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
@@ -190,10 +192,12 @@ int launcher_main(int argc, char **argv) {
     if (!arguments) return fail("cannot start", python);
     int count = 0;
     /* By its real name, the interpreter finds its library without asking what environment the link belongs to: the
-     * environment's packages are none of its business (-S), and reading its pyvenv.cfg is saved. */
+     * environment's packages are none of its business (-S), and reading its pyvenv.cfg is saved. Words and paths are
+     * bytes, whatever the caller's locale takes them for (-X utf8). */
     arguments[count++] = realpath(python, real) ? real : python;
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
+    arguments[count++] = (char *)"-Xutf8";
     arguments[count++] = planner;
     for (int i = 1; i < argc; i++) arguments[count++] = argv[i];
     setenv("PYRUN_COMMAND", argc > 0 ? argv[0] : "pyrun", 1);

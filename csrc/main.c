@@ -9,7 +9,7 @@ static const struct {
     int (*main)(int, char **);
 } PROGRAMS[] = {
     {"pyrun-guard", guard_main},     {"pyrun-hand", sealed_hand_main}, {"pyrun-init", init_main},
-    {"pyrun-monitor", monitor_main}, {"pyrun-undo", undo_main},
+    {"pyrun-monitor", monitor_main}, {"pyrun-reaper", reaper_main},    {"pyrun-undo", undo_main},
 };
 
 int main(int argc, char **argv) {

@@ -9,6 +9,7 @@ int launcher_main(int argc, char **argv);
 int guard_main(int argc, char **argv);
 int init_main(int argc, char **argv);
 int monitor_main(int argc, char **argv);
+int reaper_main(int argc, char **argv);
 void give_back_code(void); /* what is needed is mapped again */
 int undo_main(int argc, char **argv);
 

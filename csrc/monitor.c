@@ -213,17 +213,19 @@ static void read_signals(void) {
 
 /* ── when the caller does not listen any more ───────────────────────────────────────────────────── */
 
-/* The exit status of a process that somebody else reaps: kernels from 6.15 keep it with the pidfd. */
+/* The exit status of a process that somebody else reaps: kernels from 6.15 keep it with the pidfd. ESRCH: it is being
+ * reaped just now, or, before 6.15, has been. */
 static int status_by_pidfd(void) {
     struct {
         uint64_t mask, cgroup;
         uint32_t ids[11]; /* pid tgid ppid, then user and group ids */
         int32_t exit_code;
-    } info;
+    } info = {0};
     for (int tries = 0; tries < 100; tries++) {
         info.mask = 1 << 3; /* PIDFD_INFO_EXIT: there only once it is reaped */
-        if (ioctl((int)config.pidfd, _IOWR(0xff, 11, info), &info) < 0 && errno != ESRCH) return -1;
-        if (info.mask & 1 << 3) {
+        int told = ioctl((int)config.pidfd, _IOWR(0xff, 11, info), &info) == 0;
+        if (!told && errno != ESRCH) return -1;
+        if (told && info.mask & 1 << 3) {
             int status = info.exit_code;
             return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
@@ -292,7 +294,7 @@ enum { SIGNALS, PROCESS, FROM_CALLER, TO_CONTAINER, FROM_0, FROM_1, TO_0, TO_1, 
 
 /* Fill in what to wait for; returns the timeout in milliseconds. */
 static int interests(struct pollfd *polled) {
-    int timeout = now.child_gone ? IDLE_MS : -1;
+    int timeout = now.child_gone ? IDLE_MS : now.signal_fd < 0 ? REST_MS : -1;
     for (int i = 0; i < POLLED; i++) polled[i] = (struct pollfd){.fd = -1};
     polled[SIGNALS] = (struct pollfd){.fd = now.signal_fd, .events = POLLIN};
     if (now.orphaned && !now.child_gone) polled[PROCESS] = (struct pollfd){.fd = (int)config.pidfd, .events = POLLIN};
@@ -339,6 +341,7 @@ static void loop(void) {
     struct pollfd polled[POLLED];
     reap(); /* it may have ended before SIGCHLD was ours */
     while (!now.child_gone || !drained()) {
+        if (now.signal_fd < 0) reap(); /* no signal tells */
         int ready = poll(polled, POLLED, interests(polled));
         if (ready > 0) serve(polled);
         if (ready == 0 && now.child_gone) break;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* under names of our own: some C libraries' sys/mount.h has them, others have not, and linux/mount.h goes beside
@@ -44,9 +45,16 @@ struct mount_attr_v0 { /* struct mount_attr */
 
 static inline int failure(long value) { return value < 0 ? -errno : (int)value; }
 
+/* EAGAIN: a file was renamed, or something mounted, anywhere on this machine while a ".." was walked, and the kernel
+ * cannot be sure where that led. Somebody may do nothing but rename: after some tries his turn ends between two. */
 static inline int open_below(int dir_fd, const char *path, uint64_t flags, uint64_t resolve) {
     struct open_how_v0 how = {flags | O_CLOEXEC, 0, resolve};
-    return failure(syscall(SYS_openat2, dir_fd, path, &how, sizeof how));
+    int fd = -EAGAIN;
+    for (int tries = 0; fd == -EAGAIN && tries < 1000; tries++) {
+        if (tries > 30) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        fd = failure(syscall(SYS_openat2, dir_fd, path, &how, sizeof how));
+    }
+    return fd;
 }
 
 static inline int clone_tree(int dir_fd, const char *path, unsigned flags) {

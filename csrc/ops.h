@@ -60,7 +60,7 @@
 #define OP_PERSONALITY 55   /* persona */
 #define OP_LABEL 56         /* optional value file...: into the first of these that exists below /proc/self/attr */
 #define OP_LOOK_UP 57       /* command uid gid PATH group...: find the program, execute nothing */
-#define OP_STREAMS 58       /* uid: pipes that are standard streams become the user's */
+#define OP_STREAMS 58       /* uid: standard streams: pipes become the user's, /dev/null the container's */
 #define OP_PROCFS 59 /* [fd]: a procfs now, of our own or the one given: where masks are mounted it is too late */
 
 #define OP_NO_IPV6 60  /* interface...: none of these has it; without any: none that comes has it */

@@ -217,8 +217,11 @@ static int delete (const char *root, const char *id, int force) {
     const char *status = status_of(&container);
     if (!status || (!force && strcmp(status, "stopped") != 0)) return NOT_HERE;
     if (strcmp(status, "paused") == 0 || end(&container) < 0) return NOT_HERE;
+    struct stat list;
     int undo_fd = openat(container.directory_fd, "undo", O_RDONLY | O_CLOEXEC);
     if (undo_fd < 0 || flock(undo_fd, LOCK_EX | LOCK_NB) < 0) return NOT_HERE;
+    /* done by whoever had the lock before: its id may be another container's by now */
+    if (fstat(undo_fd, &list) < 0 || !list.st_nlink) return NOT_HERE;
     return undo_run(undo_fd) || there(&container, "undo") ? NOT_HERE : 0; /* or a list that was torn */
 }
 

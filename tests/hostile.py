@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -143,6 +144,22 @@ def without_umask() -> Iterator[None]:
         yield
     finally:
         os.umask(old)
+
+
+@contextlib.contextmanager
+def renaming(directory: Path) -> Iterator[None]:
+    """Somebody renames a file of *directory* all the time: some paths with `..` the kernel then gives up (EAGAIN)."""
+    names = [str(directory / name) for name in ("this", "that")]
+    Path(names[0]).touch()
+    pid = os.fork()
+    while pid == 0:
+        os.rename(*names)
+        names.reverse()
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def link(name: str, target: str | Path) -> Change:

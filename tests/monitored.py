@@ -1,6 +1,7 @@
 """A stand-in for the planner: starts a "container" (an ordinary child) and becomes its monitor.
 
 `Monitored(binary, directory, ["sh", "-c", ...], tty=..., keys=...)` is the monitor's process as the caller sees it.
+without: what the kernel lacks (deprived.py).
 The descriptors are real pipes or a real pty, as the planner makes them.
 """
 
@@ -15,6 +16,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from deprived import deprived
 
 LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) (stdout|stderr) ([FP]) (.*)", re.DOTALL)
 
@@ -70,6 +73,7 @@ class Monitored:
     def __init__(
         self, binary: Path, directory: Path, command: list[str], *, tty: bool = False, stdin_pipe: bool = False,
         detach: bool = False, pidfd: bool = True, delay_s: float = 0, keys: tuple[str, ...] = (), undo: str = "",
+        without: str = "",
         **popen: object,
     ) -> None:  # fmt: skip
         self.run, self.keep, self.log = directory / "run", directory / "keep", directory / "keep/log"
@@ -82,6 +86,7 @@ class Monitored:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
                    "start_new_session": True}  # fmt: skip
         words = [sys.executable, "-I", "-S", "-c", _PLANNER, json.dumps(plan)]
+        words = [*(deprived(without) if without else []), *words]
         self.process = subprocess.Popen(words, **streams | popen)  # type: ignore[call-overload]
 
     def finish(self, timeout_s: float = 15) -> tuple[int, bytes, bytes]:

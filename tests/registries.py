@@ -10,6 +10,7 @@ import base64
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -73,7 +74,8 @@ class Registry:
     """A registry in memory. Replace answers in `special`: path -> function of the request's handler.
 
     A function returns (status, headers, body), or None after it has answered by itself. `log` holds
-    (path, headers) of every request. With `token`, only requests that carry it are answered.
+    (path, headers) of every request. With `token`, only requests that carry it are answered. As a proxy
+    it answers for everybody, and refuses tunnels.
     """
 
     def __init__(self) -> None:
@@ -93,6 +95,15 @@ class Registry:
                 if answer is not None:
                     send(self, *answer)
 
+            def do_POST(self) -> None:
+                form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                registry.log.append((self.path, dict(self.headers)))
+                send(self, *registry.exchange({key: value for key, (value,) in parse_qs(form).items()}))
+
+            def do_CONNECT(self) -> None:
+                registry.log.append((self.path, dict(self.headers)))
+                self.send_error(407)
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -106,6 +117,18 @@ class Registry:
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
+
+    def speak_tls(self, directory: Path) -> None:
+        """From now on by https, with a certificate nobody knows."""
+        certificate, key = directory / "certificate.pem", directory / "key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=localhost", "-newkey", "ec",
+             "-pkeyopt", "ec_paramgen_curve:P-256", "-out", certificate, "-keyout", key],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def close(self) -> None:
         """Stop."""
@@ -145,6 +168,18 @@ class Registry:
         if self.user and request.headers.get("Authorization") != wanted:
             return 401, {}, b"{}"
         return 200, {}, json.dumps({"token": self.token}).encode()
+
+    def exchange(self, form: dict[str, str]) -> Answer:
+        """The answer to an identity token, which is `name:password` here."""
+        assert (form["grant_type"], form["service"], form["scope"]) == (
+            "refresh_token",
+            "tests",
+            "repository:x:pull",
+        )
+        assert form["client_id"]
+        if form["refresh_token"] != self.user:
+            return 400, {}, b'{"error": "invalid_grant"}'
+        return 200, {}, json.dumps({"access_token": self.token}).encode()
 
     def paths(self) -> list[str]:
         """The paths asked for, in order."""

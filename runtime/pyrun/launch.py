@@ -109,7 +109,7 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
         raise
     try:
         launch.make()
-        cgroup.perform(launch.before, launch.job, launch.undo, launch.lock_fd)
+        cgroup.perform(launch.before, launch.job, launch.lock_fd)
         _clone(launch, binary_fd)
         if launch.job.get("early"):
             _admit(launch)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import hostile
-from oci.box import Box
+from oci.box import Box, wait_until
 
 VERBS = ("run", "create", "exec")
 LIST = "ls -l /proc/self/fd 2>/dev/null | sed -n 's/.* -> //p'"
@@ -39,7 +39,12 @@ NO_DIRECTORY_FIRST = (
     r"return close\(fd\);\n    if \(fd != -ENOENT\) return fd;",
     "return close(fd);\n    if (fd != -ENOENT) return 0;",
 )
-EVERY_STREAM_IS_THE_USERS = ("init_security.c", r"!S_ISFIFO\(status\.st_mode\) \|\| ", "")
+EVERY_STREAM_IS_THE_USERS = ("init_streams.c", r"S_ISFIFO\(status\.st_mode\) && ", "")
+NULL_OF_THE_CALLER = (
+    "init_streams.c",
+    r"S_ISCHR\(status\.st_mode\) && status\.st_rdev == makedev\(1, 3\)\) \{\n",
+    "0) {\n",
+)
 
 
 @pytest.fixture
@@ -245,6 +250,71 @@ def test_the_callers_null_device_keeps_its_owner(arena: Any, verb: str) -> None:
 
 def test_it_would_not_if_every_stream_were_the_users(weak: Callable[..., Any]) -> None:
     assert null_after(weak(EVERY_STREAM_IS_THE_USERS), "run")[0] == 1000
+
+
+def changed(arena: Any, verb: str, null: str = "") -> list[str]:
+    """What root of a container did to the null device it has as streams, a canary's. null: what the container's own
+    /dev/null is: what every container has, a "file", or "none"."""
+    box = arena.box()
+    canary = box.directory / "null"
+    os.mknod(canary, 0o020666, os.makedev(1, 3))
+    os.chmod(canary, 0o666)
+    box.capabilities("CAP_CHOWN", "CAP_FOWNER", "CAP_FSETID")
+    if null:
+        box.config["mounts"] = [
+            each for each in box.config["mounts"] if not each["destination"].startswith("/dev")
+        ]
+        box.bind("/dev", make_dev(box, null))
+    attack = "for n in 0 1 2; do chmod 0 /proc/self/fd/$n; chown 5 /proc/self/fd/$n; done; : >/data/done"
+    box.write(*(("sleep", "1000") if verb == "exec" else ("sh", "-c", attack)))
+    create = ["create"] if verb == "create" else ["run", "--detach"]
+    calls = [[*create, "--bundle", str(box.bundle), box.id]]
+    calls += {"run": [], "create": [["start", box.id]], "exec": [["exec", box.id, "sh", "-c", attack]]}[verb]
+    with open(canary, "r+b", buffering=0) as streams:
+        for words in calls:
+            command = box.runtime.command(box.root, words)
+            subprocess.run(command, check=True, stdin=streams, stdout=streams, stderr=streams, timeout=30)
+    wait_until((box.rootfs / "data/done").exists, "the end of the attack")
+    seen = canary.stat()
+    box.call("delete", "--force", box.id)
+    picture = {"owner": (seen.st_uid, seen.st_gid) != (0, 0), "mode": stat.S_IMODE(seen.st_mode) != 0o666}
+    return [name for name, differs in picture.items() if differs]
+
+
+def make_dev(box: Box, null: str) -> Path:
+    """A /dev of the bundle's own, in which nothing is made."""
+    directory = box.directory / "dev"
+    directory.mkdir()
+    if null == "file":
+        (directory / "null").touch()
+    return directory
+
+
+@pytest.mark.parametrize("null", ["", "file", "none"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_callers_null_device_is_not_the_containers(arena: Any, verb: str, null: str) -> None:
+    assert not changed(arena, verb, null)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_it_would_be_if_it_were_handed_in(weak: Callable[..., Any], verb: str) -> None:
+    assert changed(weak(NULL_OF_THE_CALLER), verb) == ["owner", "mode"]
+
+
+def test_a_null_device_is_still_one(arena: Any) -> None:
+    """What is read from it and written to it; that a user namespace has it, whose root could not change it anyway."""
+    box = arena.box()
+    box.map_ids()
+    box.config["mounts"] = [each for each in box.config["mounts"] if each["destination"] != "/dev/mqueue"]
+    script = "cat && echo x >/dev/stderr && stat -Lc %t:%T /dev/stdin && stat -Lc %d:%i /dev/stdin /dev/null"
+    box.write("sh", "-c", script)
+    command = box.runtime.command(box.root, ("run", "--bundle", str(box.bundle), box.id))
+    null = subprocess.DEVNULL
+    shown = subprocess.run(
+        command, check=True, stdin=null, stderr=null, stdout=subprocess.PIPE, text=True, timeout=30
+    )
+    kind, stdin, own = shown.stdout.split()
+    assert kind == "1:3" and stdin == own
 
 
 def abstract() -> set[str]:

@@ -97,6 +97,22 @@ def test_interpreter_and_init_lie_on_a_read_only_mount(pyrun: Pyrun) -> None:
     assert not os.statvfs(pyrun.binary).f_flag & os.ST_RDONLY  # the control: the file itself is not
 
 
+# ── the host's /dev/null ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_the_null_device_is_the_containers_own(pyrun: Pyrun, user: str) -> None:
+    """Whose root may change its mode and owner. Nothing is changed here: the streams are looked at."""
+    look = ("sh", "-c", "test -c /dev/stdin && stat -Lc %d:%i /dev/stdin /dev/null")
+    pyrun.ok("run", "-d", "--name=box", f"--user={user}", "--net=none", "busybox", "sleep", "100")
+    for shown in (
+        pyrun.ok("run", "--rm", f"--user={user}", "--net=none", "busybox", *look),
+        pyrun.ok("exec", f"--user={user}", "box", *look),
+    ):
+        stdin, own = shown.split()
+        assert stdin == own
+
+
 # ── CVE-2024-21626: descriptors that come along ────────────────────────────────────────────────────
 
 

@@ -221,6 +221,10 @@ int __asan_report_present(void);
 static void on_call(int signal, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     (void)signal;
+    if (info->si_syscall == SYS_rt_sigprocmask) { /* a mask that is in force would make the next trap an end */
+        registers[REG_RAX] = 0;
+        return;
+    }
     if (__asan_report_present()) { /* its own look at /proc/self/maps */
         registers[REG_RAX] = -EPERM;
         return;
@@ -253,7 +257,6 @@ int fake_kernel(void) {
         ALLOW(SYS_gettid),
         ALLOW(SYS_getpid),
         ALLOW(SYS_sigaltstack),
-        ALLOW(SYS_rt_sigprocmask),
         ALLOW(SYS_sched_yield),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 16 /* low half of the first argument */),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hostile
 from pyrun import handshake, linux
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import encode
@@ -139,6 +140,19 @@ def test_targets_are_made_inside_whatever_links_say(run: Callable[..., Report], 
     assert (ready, failed, status) == (True, None, 0)
     assert output == b"sub\n"
     assert list(canary.iterdir()) == []
+
+
+def test_places_behind_links_are_found_while_files_are_renamed(
+    run: Callable[..., Report], tmp_path: Path
+) -> None:
+    """Of a hundred looks at such a place the kernel takes back about three."""
+    (tmp_path / "root/run/here").mkdir(parents=True)
+    (tmp_path / "root/var").mkdir()
+    (tmp_path / "root/var/run").symlink_to("../run")
+    there = [Operation("DIRECTORY", "/var/run/here", 0o755, 0, 0)] * 3000
+    plan = rooted(tmp_path, *there, Operation("ENVIRONMENT"), Operation("EXECUTE", "/bin/true"))
+    with hostile.renaming(tmp_path):
+        assert run(plan)[:3] == (True, None, 0)
 
 
 def test_null_of_the_host_is_what_masks(run: Callable[..., Report], tmp_path: Path) -> None:

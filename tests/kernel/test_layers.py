@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from image_files import Image, device, directory, file, hard_link, symlink, tar
-from pyrun.errors import ImageError
+from pyrun import launch
+from pyrun.engine import run
+from pyrun.errors import Conflict, ImageError
 from pyrun.store import image_removal, image_writer, images, inflate, layers, overlay_view, references, unpack
 
 NAME = references.parse("test/image").full
@@ -242,6 +245,82 @@ def test_layers_are_shared_and_go_with_their_last_image(store: Path) -> None:
     assert os.listdir(store / "layers") == [] and images.identifiers() == []
 
 
+def test_layers_another_image_needs_stay_by_whatever_way_the_store_is_reached(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images that share a layer, one was installed through a link: their records say two paths."""
+    base = tar(file("a", b"1"))
+    install(base, tar(file("b", b"2")), name=references.parse("one").full)
+    (tmp_path / "link").symlink_to(store)
+    monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "link"))
+    two = install(base, tar(file("c", b"3")), name=references.parse("two").full)
+    monkeypatch.setenv("PYRUN_ROOT", str(store))
+    assert len(image_removal.remove("one")) == 3
+    assert merged(two, listing) == {"a": "1", "c": "3"}
+    image_removal.remove("two")
+    assert os.listdir(store / "layers") == []
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "{}", '{"layers": null}', '{"layers": ["/etc"]}', '{"layers": [1]}']
+)
+def test_a_broken_record_can_be_removed_and_takes_no_layer_with_it(store: Path, record: str) -> None:
+    base = tar(file("a", b"1"))
+    broken = install(base, tar(file("b", b"2")), name=references.parse("broken").full)
+    install(base, tar(file("c", b"3")), name=references.parse("other").full)
+    last = install(base, tar(file("d", b"4")), name=references.parse("last").full)
+    (store / "images" / broken["id"] / "image.json").write_text(record)
+    assert image_removal.remove("other")[-1].startswith(
+        "layers are kept, the record of another image is broken"
+    )
+    assert image_removal.remove_unneeded() == []
+    assert image_removal.remove("broken")[1:-1] == [f"deleted: sha256:{broken['id']}"]
+    assert merged(last, listing) == {"a": "1", "d": "4"}
+    assert len(image_removal.remove_unneeded()) == 2
+    image_removal.remove("last")
+    assert os.listdir(store / "layers") == [] and images.identifiers() == []
+
+
+def test_a_broken_record_is_healed_by_the_next_installation(store: Path) -> None:
+    archives = tar(file("a", b"1")), tar(file("b", b"2"))
+    image = install(*archives)
+    (store / "images" / image["id"] / "image.json").write_text("{")
+    assert install(*archives) == image
+
+
+def test_an_image_that_a_start_takes_meanwhile_stays(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start writes its record after rmi has looked for containers, and before the image is gone."""
+    image = install(tar(file("a", b"1")))
+    ask = image_removal.containers_of
+    before = sorted(store.rglob("*"))
+
+    def and_one_begins(identifier: str) -> list[str]:
+        users = ask(identifier)
+        begin(image, store / "containers" / "c")
+        return users
+
+    monkeypatch.setattr(image_removal, "containers_of", and_one_begins)
+    with pytest.raises(Conflict, match="used by container c"):
+        image_removal.remove(NAME)
+    assert sorted(store.rglob("*"))[-len(before) :] == before and images.find(NAME) == image
+
+
+def test_a_start_whose_image_was_removed_meanwhile_ends(store: Path) -> None:
+    image = install(tar(file("a", b"1")))
+    begin(image, store / "containers" / "c")
+    shutil.rmtree(store / "containers")
+    image_removal.remove(NAME)
+    with pytest.raises(ImageError, match="image x was removed meanwhile"):
+        begin(image, store / "containers" / "c")
+
+
+def begin(image: dict[str, Any], keep: Path) -> None:
+    """What a start does between its decisions and its first process."""
+    record = {"image": "x", "image_id": image["id"], "name": keep.name}
+    if not keep.exists():
+        run._make(str(keep), {}, record, launch.Launch({}, {}, []))
+
+
 def test_the_same_diff_on_another_base_is_another_layer() -> None:
     upper = tar(file("lib/x", b"x"))
     linked = install(
@@ -267,6 +346,19 @@ def test_stopping(store: Path) -> None:
         overlay_view.unpack_over(
             inflate.Stream(reader(tar(file("a"))).read, "x"), f"{staging.path}/0", "", [], stop
         )
+
+
+def test_files_on_their_way_out_are_swept(store: Path) -> None:
+    """Whoever was to take them away was killed."""
+    with layers.Staging() as staging:
+        Path(staging.path, "x").write_text("")
+        gone = Path(layers.discard(f"{staging.path}/x"))
+        (store / "layers/.old-x").symlink_to("nowhere")
+        assert layers.sweep() == sorted([str(gone), str(store / "layers/.old-x")])
+    (store / "refs").mkdir()
+    (store / "refs/.new-0").write_text("")
+    assert image_removal.remove_unneeded() == ["unfinished name 0: removed"]
+    assert os.listdir(store / "refs") == [] == os.listdir(store / "layers")
 
 
 def test_sweep_takes_the_dead_and_spares_the_living(store: Path) -> None:

@@ -245,6 +245,18 @@ def children(pid: int) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_without_a_descriptor_for_signals_the_end_is_seen_too(start: Start, pidfd: bool) -> None:
+    container = start(*sh("echo early; sleep 0.3; echo late; exit 3"), pidfd=pidfd, without="signalfd")
+    assert container.finish() == (
+        3,
+        b"early\nlate\n",
+        b"pyrun: monitor: cannot take signals: Function not implemented\n",
+    )
+    assert container.exit_record() == "3"
+    assert container.undone()
+
+
 # ── a caller that goes away ────────────────────────────────────────────────────────────────────────
 
 
@@ -286,6 +298,15 @@ def test_a_full_disk_behind_stdout_is_like_a_broken_pipe(start: Start) -> None:
         assert container.finish()[::2] == (1, b"pyrun: write /dev/stdout: No space left on device\n")
     assert eventually(container.undone)
     assert [text for _, _, text in container.lines()] == ["hi", "more"]
+
+
+def test_a_status_that_the_kernel_did_not_keep_is_unknown(start: Start) -> None:
+    """And no number that happened to be in memory."""
+    with open("/dev/full", "wb") as full:
+        container = start(*sh("echo hi; sleep 0.2; exit 4"), stdout=full, without="status")
+        assert container.finish()[0] == 1
+    assert eventually(container.undone)
+    assert not (container.keep / "exit").exists()
 
 
 def test_a_reader_that_left_before_the_last_words(start: Start) -> None:

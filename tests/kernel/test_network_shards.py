@@ -12,6 +12,8 @@ import pytest
 
 from pyrun.engine import network as engine
 from pyrun.engine import network_inspect
+from pyrun.network import rebuilding
+from pyrun.network.egress import policy
 from small_host import (
     HOST,
     INTERNET,
@@ -48,10 +50,10 @@ def _full(host: Host) -> None:
 
     # a bridge deleted under them is put together again
     shell(f"ip link del {bridge}")
-    assert engine.reload()[0].startswith(f"network front: bridge {bridge}")
+    assert engine.reload()[0][0].startswith(f"network front: bridge {bridge}")
     assert_all_talk(containers)
     shell(f"ip link del {bridge}-1")
-    assert engine.reload(), "a further bridge is missed too"
+    assert engine.reload()[0], "a further bridge is missed too"
     assert_all_talk(containers)
     shell(f"ip link del {bridge}-1")
     fifth = host.start("fifth", "front")
@@ -94,14 +96,45 @@ def _no_icc(host: Host) -> None:
                 one.run(shell, f"ping -c2 -i0.05 -W0.1 {address}")
 
 
+def test_a_policy_on_a_further_bridge(on_host: OnHost) -> None:
+    on_host(_policed)
+
+
+def _policed(host: Host) -> None:
+    """A link that makes room for the joint: the rules see its frames, though the host shows them none of other bridges,
+    and it may ask the resolver."""
+    for switch in ("iptables", "ip6tables"):
+        Path(f"/proc/sys/net/bridge/bridge-nf-call-{switch}").write_text("0")
+    bridge = host.create("front", "10.1.0.0/21")["bridge"]
+    first = host.start("first", "front")
+    asked = policy.Policy("none")
+    asked.addresses = [first.address]
+    policy.save(first.identifier, asked)
+    Path("/run/pyrun/containers", first.identifier).mkdir(parents=True)
+    fill(bridge, MOST_PORTS - 1)
+    host.start("second", "front")
+    assert masters([first]) == [f"{bridge}-1"]
+    for switch in ("iptables", "ip6tables"):
+        assert Path(f"/sys/class/net/{bridge}-1/bridge/nf_call_{switch}").read_text() == "1\n"
+    rebuilding.rebuild()
+    with pytest.raises(ConnectionRefusedError):
+        first.run(connect, INTERNET, 80)
+    with first.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(3)
+        sock.connect(("10.1.0.1", 53))
+        sock.send(b"\1\2" + b"\1\0" + b"\0\1" + bytes(6) + b"\6second\0" + b"\0\1\0\1")
+        assert sock.recv(512)[:2] == b"\1\2"
+
+
 def assert_connections(host: Host, web: Container, other: Container) -> None:
-    """Out, and in by a published port: frames between the bridges are not tracked twice."""
+    """Out, and in by a published port, from 127.0.0.1 too: frames between the bridges are not tracked twice."""
     with listening(host.internet, 80) as server:
         assert reach(server, web, INTERNET, 80) == HOST
         assert echoed(other, server, INTERNET, 80) == 100_000
     with listening(web, 80) as server:
         for place in (None, host.internet, other, web):
             reach(server, place, HOST, 8080)
+        reach(server, None, "127.0.0.1", 8080)
         assert echoed(host.internet, server, HOST, 8080) == 100_000
 
 

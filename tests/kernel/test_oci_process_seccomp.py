@@ -105,11 +105,11 @@ def profile(names: list[str], path: Path, default: str = "SCMP_ACT_ALLOW", **mor
     return {"defaultAction": default, "syscalls": rules, "listenerPath": str(path), **more}
 
 
-def start(binary: str, root: Path, wanted: dict[str, Any]) -> Report:
-    """Run *wanted* under its linux.seccomp, forwarding the listener as `start` does."""
+def start(binary: str, root: Path, wanted: dict[str, Any], **more: object) -> Report:
+    """Run *wanted* under its linux.seccomp, forwarding the listener as `start` does. more: of the job."""
     found = seccomp.of_config(wanted)
     assert found is not None
-    job: dict[str, object] = {"seccomp": (planned.FD_SECCOMP, found[1])}
+    job: dict[str, object] = {"seccomp": (planned.FD_SECCOMP, found[1]), **more}
     plan = planned.operations(wanted, root, job)
 
     def listener(sync: Any, number: int, process: tuple[int, int]) -> None:
@@ -129,11 +129,17 @@ EVERYTHING = [
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("reaper", [False, True])
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 @pytest.mark.parametrize("names", [["mkdir"], EVERYTHING, []])
 @pytest.mark.timeout(30)
 def test_an_agent_answers(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, names: list[str], no_new_privileges: bool
+    sandbox_fork: Fork,
+    static_binary: Path,
+    tmp_path: Path,
+    names: list[str],
+    no_new_privileges: bool,
+    reaper: bool,
 ) -> None:
     """One call, every call init makes, and all there are (the default action): no way to wait for one another."""
 
@@ -142,7 +148,7 @@ def test_an_agent_answers(
         default = "SCMP_ACT_ALLOW" if names else "SCMP_ACT_NOTIFY"
         filter_ = profile(names, tmp_path / "agent", default, listenerMetadata="MKDIR=no")
         wanted = planned.config(MAKE, linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
-        report = start(str(static_binary), tmp_path / "root", wanted)
+        report = start(str(static_binary), tmp_path / "root", wanted, reaper=reaper)
         agent.end()
         return report, agent.told, agent.seen
 
@@ -152,7 +158,7 @@ def test_an_agent_answers(
     (document,) = told
     assert document.pop("pid") > 0
     assert document == {"ociVersion": "1.3.0", "fds": ["seccompFd"], "metadata": "MKDIR=no", "state": STATE}
-    assert MKDIR in seen and (SENDMSG in seen) == (names != ["mkdir"] and not no_new_privileges)
+    assert MKDIR in seen and (SENDMSG in seen) == (names != ["mkdir"] and (reaper or not no_new_privileges))
 
 
 @pytest.mark.usefixtures("store")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from monitored import eventually
+from pyrun import undo as lists
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -56,6 +57,19 @@ def tree(tmp_path: Path) -> Path:
 
 
 # ── the list itself ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_line_that_is_dropped(undo: Undo, tree: Path) -> None:
+    """In place: the list is never empty, which would count as executed."""
+    lines = [f"rmdir\t{tree / name}" for name in ("mine", "theirs", "last")]
+    for line in lines:
+        Path(line.split("\t")[1]).mkdir()
+    undo.file.write_text("\n".join(["# made by a test", *lines]) + "\n")
+    size = undo.file.stat().st_size
+    with undo.file.open("r+b") as file:
+        lists.drop(file.fileno(), [lines[1], "rmdir\t/elsewhere"])
+    assert undo.file.stat().st_size == size
+    assert undo.again() == (0, "") and [path.name for path in tree.iterdir()] == ["theirs"]
 
 
 def test_operations_run_in_order_and_a_failure_does_not_end_them(undo: Undo, tmp_path: Path) -> None:

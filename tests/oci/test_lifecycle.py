@@ -263,6 +263,24 @@ def test_kill_all(box: Box, flag: str) -> None:
     box.wait_for("stopped")
 
 
+# Every process of it lives for a moment only, and has another follow.
+RELAY = "r() { r & }; r; sleep 993"
+
+
+@shows("kill --all", "kill --all: whoever is being born")
+@pytest.mark.parametrize("flag", [[], ["--all"]])
+def test_kill_all_of_a_relay(box: Box, flag: list[str]) -> None:
+    if not flag:
+        box.known_to_differ("runc", "before 1.2 the first process alone")
+        box.known_to_differ("crun", "the first process alone")
+    box.without_namespace("pid")
+    box.detach("sh", "-c", RELAY)
+    listed = box.cgroup("pids") / "cgroup.procs"
+    wait_until(lambda: len(listed.read_text().split()) > 1, "the relay")
+    box.ok("kill", *flag, box.id, "KILL")
+    wait_until(lambda: not listed.exists() or not listed.read_text().split(), "the end of all")
+
+
 @shows("state", "state: schema")
 def test_state(box: Box) -> None:
     box.config["annotations"] = {"com.example.key": "value", "empty": ""}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oci.box import Box
+from oci.box import Box, wait_until
 from oci.marks import NEITHER, rows, shows
 
 TYPE = "config: linux.namespaces[].type="
@@ -80,6 +80,20 @@ def test_joined(box: Box, other: dict[str, str], kind: str) -> None:
     assert os.readlink(f"/proc/{box.pid}/ns/{FILES.get(kind, kind)}") == os.readlink(other[kind])
 
 
+@shows("kill", "kill: KILL in a pid namespace of somebody else's is for the whole container")
+def test_kill_in_a_joined_pid_namespace(box: Box, other: dict[str, str]) -> None:
+    """Whoever is its first process there ends nobody with it."""
+    box.known_to_differ("runc", "before 1.2 the first process alone")
+    box.known_to_differ("crun", "the first process alone")
+    box.namespace("pid", other["pid"])
+    box.detach("sh", "-c", "sleep 994 & wait; sleep 994")
+    listed = box.cgroup("pids") / "cgroup.procs"
+    wait_until(lambda: len(listed.read_text().split()) == 2, "the child")
+    box.ok("kill", box.id, "KILL")
+    wait_until(lambda: not listed.exists() or not listed.read_text().split(), "the end of both")
+    box.wait_for("stopped")
+
+
 @shows(
     "config: linux.namespaces[].path",
     f"{TYPE}mount",
@@ -120,8 +134,6 @@ def test_joined_user_namespace(box: Box) -> None:
 
 
 def _wait_for_namespace(pid: int) -> None:
-    from oci.box import wait_until
-
     wait_until(lambda: os.readlink(f"/proc/{pid}/ns/user") != _own("user"), "unshare")
 
 

@@ -25,7 +25,7 @@ from name_server import (
     resolvers,
     until,
 )
-from pyrun.network import guard
+from pyrun.network import guard, guard_start, strangers
 
 pytestmark = pytest.mark.needs("ipv6")
 
@@ -71,6 +71,18 @@ def test_it_ends_two_seconds_after_the_last_lease(site: Site) -> None:
         lease.unlink()
     assert 1.5 < until(lambda: not guards(site) and not resolvers(site)) < 3.0
     assert not (site.run / "networks/guard.sock").exists()
+
+
+def test_who_is_no_living_container_does_not_keep_it(site: Site) -> None:
+    """Whoever was on an adopted bridge before, and a start that was killed between its claim and its run directory."""
+    leases = site.run / "networks/dnsa/leases"
+    strangers.note("dnsa", "/run/netns/dnsweb", "web", "eth0", ["10.99.0.8"])
+    (leases / "10.99.0.9").write_text(f"{'e' * 64} 4194304 1\nname lost\n")
+    site.need()
+    for lease in leases.glob("*[2-4]"):
+        lease.unlink()
+    assert until(lambda: not guards(site)) < 3.0
+    assert len(list(leases.iterdir())) == 2 and guard_start.standing() == []
 
 
 def test_a_start_in_the_meantime_keeps_it(site: Site) -> None:

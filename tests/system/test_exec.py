@@ -41,6 +41,7 @@ def test_environment(pyrun: Pyrun, box: str, tmp_path: Path) -> None:
         "GIVEN=exec", "FILE=1", "HERE=yes",
     }  # fmt: skip
     assert inside(pyrun, "echo $GIVEN") == "run"
+    assert inside(pyrun, "echo ${GIVEN-none}", "-e", "GIVEN") == "none"
 
 
 def test_working_directory(pyrun: Pyrun, box: str) -> None:
@@ -62,6 +63,17 @@ def test_user(pyrun: Pyrun, box: str, user: str, seen: str) -> None:
     assert inside(pyrun, "echo $(id -u) $(id -g) $(id -G) $HOME", "-u", user) == seen
     sets = inside(pyrun, "grep -E '(CapInh|CapEff|CapBnd)' /proc/self/status", "-u", user).split()[1::2]
     assert sets == ["0" * 16, "0" * 16 if user != "0" else "00000000a80425fb", "00000000a80425fb"]
+
+
+def test_a_home_that_was_given_is_every_users(pyrun: Pyrun) -> None:
+    """By run -e, or as well by the image; an empty one is none, as to runc."""
+    pyrun.ok(*SPAWN, "-e", "HOME=/srv", "busybox", "sleep", "600")
+    assert inside(pyrun, "echo $HOME") == inside(pyrun, "echo $HOME", "-u", "nobody") == "/srv"
+    assert inside(pyrun, "echo $HOME", "-u", "nobody", "-e", "HOME=/x") == "/x"
+    pyrun.ok("rm", "-f", "box")
+    pyrun.ok(*SPAWN, "-e", "HOME=", "busybox", "sleep", "600")
+    assert inside(pyrun, "echo $HOME") == "/root"
+    assert inside(pyrun, "echo $HOME", "-u", "nobody") == "/nonexistent"
 
 
 def test_a_user_of_the_containers_own_passwd(pyrun: Pyrun, box: str) -> None:
@@ -200,6 +212,24 @@ def test_home_in_a_container_of_a_bundle(pyrun: Pyrun, static_binary: Path, tmp_
     pyrun.ok("run", "-d", "--name", "box", "--bundle", str(oci.bundle))
     assert inside(pyrun, "echo $HOME") == "/data"
     assert inside(pyrun, "echo $HOME", "-u", "77") == "/"
+    pyrun.ok("rm", "-f", "box")
+
+
+def test_a_bundle_that_has_changed_since(pyrun: Pyrun, static_binary: Path, tmp_path: Path) -> None:
+    """What the container was started from counts: without its pid namespace the process would be among the host's."""
+    oci = Oci(static_binary.with_name("pyrun-oci"), tmp_path)
+    oci.write()
+    pyrun.ok("run", "-d", "--name", "box", "--bundle", str(oci.bundle))
+    before = inside(pyrun, "readlink /proc/self/ns/pid; id")
+    spaces = oci.config["linux"]["namespaces"]
+    oci.config["linux"]["namespaces"] = [each for each in spaces if each["type"] != "pid"]
+    oci.config["process"]["user"] = {"uid": 7, "gid": 7}
+    oci.write()
+    assert inside(pyrun, "readlink /proc/self/ns/pid; id") == before
+    (oci.bundle / "config.json").unlink()
+    assert inside(pyrun, "readlink /proc/self/ns/pid; id") == before
+    (pyrun.runroot / "containers/box/config.json").unlink()
+    assert "container box has lost its config.json" in pyrun.fails(1, "exec", "box", "true")
     pyrun.ok("rm", "-f", "box")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,29 @@ from pyrun.plan.operations import Operation
 from pyrun.spec import volumes
 from pyrun.stages import rootfs
 from pyrun.store import platforms
+from registries import Registry
 from unprivileged import UserPyrun
 
 NONE = "--net=none"
 APPLETS = "sh cat ls touch stat id mkdir rm true sleep".split()
 
 
-def image(pyrun: Pyrun | UserPyrun, tmp_path: Path, **config: Any) -> str:
-    """An image called `mine` with busybox, a directory of somebody's, a link, and that configuration."""
-    layer = tar(
+def layer() -> bytes:
+    """busybox, a directory of somebody's, a link."""
+    return tar(
         directory("bin"), file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755),
         *[symlink(f"bin/{name}", "busybox") for name in APPLETS], directory("tmp", mode=0o1777), directory("run"),
         directory("data", mode=0o750, uid=7, gid=8), file("data/seed", b"from the image", uid=7, gid=8),
         directory("var"), symlink("var/run", "/run"),
     )  # fmt: skip
+
+
+def image(pyrun: Pyrun | UserPyrun, tmp_path: Path, **config: Any) -> str:
+    """An image called `mine` of that layer, with that configuration."""
     host = platforms.host()
     archive = tmp_path / "image.tar"
     archive.write_bytes(
-        docker_archive(Image([layer], host.architecture, host.variant, config=config), "mine:1")
+        docker_archive(Image([layer()], host.architecture, host.variant, config=config), "mine:1")
     )
     pyrun.ok("load", "-i", str(archive))
     return "mine:1"
@@ -59,6 +65,54 @@ def test_a_stop_signal_of_the_image_is_sent(pyrun: Pyrun, tmp_path: Path) -> Non
     pyrun.ok("exec", "one", "sh", "-c", "while ! ls /tmp/ready; do sleep 0.05; done 2>&-")
     pyrun.ok("stop", "-t", "5", "one")
     assert "Exited (5) " in pyrun.ok("ps", "-a")
+
+
+# ── architecture ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_whoever_names_a_platform_gets_it(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Another one than the image here: it is fetched, and said that this machine may not run it. The kernel decides."""
+    own, registry = platforms.host(), Registry()
+    table = tmp_path / "registries.yaml"
+    env = {"PYRUN_REGISTRIES": str(table)}
+    mirror = {"url": f"http://{registry.host}", "insecure": True, "only": True}
+    table.write_text(json.dumps({"mirrors": {"docker.io": [mirror]}}))
+    foreign = tar(file("x", b"\x7fELF\2\2\1".ljust(18, b"\0") + b"\2\0\x16".ljust(46, b"\0"), mode=0o755))
+    registry.add(
+        "me/app", "1", Image([layer()], own.architecture, own.variant), Image([layer(), foreign], "s390x")
+    )
+    run = ("run", "--rm", NONE, "--name=one")
+    try:
+        assert pyrun(*run, "me/app:1", "true", env=env).returncode == 0
+        for _ in range(2):
+            done = pyrun(*run, "--platform=linux/s390x", "me/app:1", "ls", "/x", env=env)
+            assert (done.returncode, done.stdout) == (0, "/x\n")
+            assert f"image me/app:1 is for linux/s390x, this machine is {own}" in done.stderr
+        fetched = [path for path in registry.paths() if "/manifests/1" in path]
+        done = pyrun(*run, "--platform=linux/s390x", "me/app:1", "/x", env=env)
+        assert done.returncode == 126 and "not a program (no #! line, or another architecture)" in done.stderr
+        assert fetched == [path for path in registry.paths() if "/manifests/1" in path] and len(fetched) == 2
+        told = pyrun.fails(125, *run, "me/app:1", "true", env=env)
+        assert f"hint: pull it for this machine: pyrun pull --platform {own} me/app:1" in told
+        told = pyrun.fails(125, *run, "--pull=never", f"--platform={own}", "me/app:1", "true", env=env)
+        assert f"--platform {own}: the local image me/app:1 is for linux/s390x" in told
+    finally:
+        registry.close()
+
+
+# ── Labels ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_of_the_image_are_its_containers(pyrun: Pyrun, tmp_path: Path) -> None:
+    """As data: --label overrules them, and what is no text is none."""
+    labels = {"tier": "back", "by": "me, \x1b[31m", "number": 7, "": "x"}
+    name = image(pyrun, tmp_path, Labels=labels)
+    pyrun.ok("run", "--name=one", "--label=tier=front", "--label=mine", NONE, name, "true")
+    record = json.loads(next(pyrun.root.glob("containers/*/container.json")).read_text())
+    assert record["labels"] == {"tier": "front", "by": "me, \x1b[31m", "mine": ""}
+    assert pyrun.ok("ps", "-aq", "--filter", "label=by", "--filter", "label=tier=front")
+    assert not pyrun.ok("ps", "-aq", "--filter", "label=tier=back")
+    assert "\x1b" not in pyrun.ok("ps", "-a", "--format=json")
 
 
 # ── WorkingDir ─────────────────────────────────────────────────────────────────────────────────────

@@ -132,10 +132,11 @@ def test_without_any_start_the_guard_heals_and_tells(
 
 @pytest.mark.parametrize("taken", [
     "flush set inet pyrun policed", "flush set inet pyrun denied", "delete element inet pyrun ports { tcp . 8081 }",
-    "flush set bridge pyrun macs",
+    "flush set bridge pyrun macs", "add element inet pyrun ports { tcp . 8099 : 10.77.0.99 . 80 }",
 ])  # fmt: skip
 def test_elements_are_taken_away(two: Pyrun, taken: str) -> None:
-    """A policy without its elements lets everything through: `network reload` counts them."""
+    """A policy without its elements lets everything through: `network reload` looks for each of them, and for those of
+    ports that are left over, which the next container of that address would get."""
     two.ok(
         "run",
         "-d",
@@ -184,6 +185,30 @@ def test_the_gateways_address_is_taken_away(two: Pyrun, internet: SimpleNamespac
     run("ip", "address", "flush", "dev", "pyrun0")
     assert soon(lambda: page(internet, f"{internet.host}:8080") == "a secret", HEALED_S)
     assert standing(internet, two) == []
+
+
+def test_an_adopted_bridge_that_is_gone_keeps_nothing_from_being_healed(
+    two: Pyrun, internet: SimpleNamespace
+) -> None:
+    golden = ruleset.whole()
+    run("ip", "link", "add", "br666", "type", "bridge")
+    run("ip", "address", "add", "10.6.6.1/24", "dev", "br666")
+    two.ok("network", "adopt", "br666", "--name=another")
+    ruleset.end_guard(two.runroot)
+    run("ip", "link", "delete", "br666")
+    run("ip", "link", "delete", "pyrun0")
+    run("nft", "flush", "ruleset")
+    done = two("network", "reload")
+    assert (
+        done.returncode == 1
+        and "network another: its bridge br666, which was adopted, is gone" in done.stderr
+    )
+    assert "bridge pyrun0 was missing and has been restored" in done.stdout
+    assert "pyrun-guard was missing and has been started" in done.stdout
+    assert soon(lambda: standing(internet, two) == [], HEALED_S), standing(internet, two)
+    two.ok("network", "rm", "another")
+    assert ruleset.whole() == golden
+    assert two.ok("network", "reload") == "nothing was missing"
 
 
 # ── the processes ──────────────────────────────────────────────────────────────────────────────────

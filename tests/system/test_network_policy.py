@@ -261,6 +261,44 @@ def test_nothing_of_it_stays(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     assert len(kept) == 2 and kept[1] == "words"
 
 
+# Sends as fast as it can; counts what comes until nothing has for a moment.
+SEND = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("sending", flush=True)
+while True:
+    try: sock.sendto(b"x", (sys.argv[1], 9))
+    except OSError: pass
+"""
+COUNT = """
+import socket, sys
+sock, count = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
+sock.bind(("", 9))
+print("listening", flush=True); input()
+sock.settimeout(0.3)
+try:
+    while sock.recv(9): count += 1
+except TimeoutError: print(count)
+"""
+
+
+def test_it_outlives_nobody_in_the_same_namespace(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    """Who shares the container's network namespace sends on when that ends, and gets nothing out without its policy."""
+    start(pyrun, "box", "example.org")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    ends = [(INTERNET, COUNT), ("box", SEND)]
+    words = [[*entering(place), sys.executable, "-c", script, internet.far] for place, script in ends]
+    with subprocess.Popen(words[0], **pipes) as counter, subprocess.Popen(words[1], **pipes) as sender:
+        assert counter.stdout and sender.stdout
+        try:
+            assert (counter.stdout.readline(), sender.stdout.readline()) == ("listening\n", "sending\n")
+            pyrun.ok("rm", "-f", "box")
+            assert counter.communicate("\n", timeout=20)[0] == "0\n"
+        finally:
+            sender.kill()
+            counter.kill()
+
+
 def test_the_next_owner_of_the_address_inherits_nothing(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     start(pyrun, "box", "internet.test", "--ip", "10.77.0.99")
     pyrun.ok("exec", "box", "nslookup", internet.name)

@@ -84,9 +84,13 @@ def test_connected_changed_and_removed(two: Pyrun, internet: SimpleNamespace) ->
     """What is changed last is undone as well, and of what it was before nothing is noted any more."""
     start(two, "box", "none", "--network", "n1")
     two.ok("network", "connect", *AT, "--gw-priority=1", "n2", "box")
-    two.ok("network", "policy", "box", "dns")
+    two.ok("network", "policy", "box", "internet.test")
     noted = two.runroot / "containers" / str(two.state("box")["id"]) / "more.undo"
-    lines = len(noted.read_text().splitlines())
+    begun = [line.split("\t")[0] for line in noted.read_text().splitlines()]
+    assert begun[:4] == ["netlink", "netlink", "finish", "unlink"], (
+        "both links go down before their policy goes"
+    )
+    lines = len(begun)
     for policy in (f"{internet.far},deny:203.0.113.9", "all", "dns", f"{internet.gateway},deny:203.0.113.9"):
         two.ok("network", "policy", "box", policy)
     assert len(noted.read_text().splitlines()) <= lines

@@ -7,6 +7,7 @@ nothing: every test begins and ends with a picture of the host.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -425,6 +426,40 @@ def test_a_pid_that_is_somebody_elses_by_now(oci: Oci, quick: bool) -> None:
     assert "container not running" in message_of(oci("kill", "box", "KILL"))
     oci.gone()  # the cgroup's processes are ended all the same
     assert other.poll() is None
+
+
+def test_a_delete_that_waited_for_another_leaves_the_next_container_alone(
+    oci: Oci, static_binary: Path
+) -> None:
+    """The list that it has open was executed meanwhile, and the id given away."""
+    oci.create()
+    path = oci.root / "box/undo"
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = oci.start("delete", "--force", "box")
+        opened = Path(f"/proc/{waiting.pid}/fd")
+        wait_until(lambda: str(path) in map(os.path.realpath, opened.glob("*")), "the second delete")
+        words = ["pyrun-undo", f"fd={lock.fileno()}"]
+        subprocess.run(words, executable=static_binary, pass_fds=[lock.fileno()], check=True)
+        oci.create()
+    assert oci.finish(waiting)[:3] == (0, "", "")
+    assert oci.state()["status"] == "created"
+    oci.gone()
+
+
+def test_a_list_that_has_been_executed_is_not_executed_again(oci: Oci) -> None:
+    """One that lost its name between open and lock; here a mount keeps it where it is looked for."""
+    oci.create()
+    bystander = oci.directory / "bystander"
+    bystander.mkdir()
+    executed, place = oci.directory / "executed", oci.root / "box/undo"
+    executed.write_text(f"rmdir\t{bystander}\n")
+    subprocess.run(["mount", "--bind", str(executed), str(place)], check=True)
+    executed.unlink()
+    oci("delete", "--force", "box")
+    subprocess.run(["umount", str(place)], check=True)
+    assert bystander.exists()
+    oci.gone()
 
 
 def test_what_died_before_it_had_its_place_is_swept(oci: Oci) -> None:

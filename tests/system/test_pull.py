@@ -6,6 +6,7 @@ Everything is on loopback. Whatever happens, the store afterwards holds an image
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -34,7 +36,7 @@ from image_files import (
 from pyrun.engine import images as engine_images
 from pyrun.engine import pull
 from pyrun.errors import Conflict, ImageError, NotFound, PyrunError, RegistryError, UsageError
-from pyrun.registry import auth, client, manifests, mirrors, transport
+from pyrun.registry import auth, client, manifests, mirrors, proxies, transport
 from pyrun.store import images, layers, platforms
 from registries import Registry, break_off_after, push, real_registry
 
@@ -243,9 +245,30 @@ def test_a_stored_password(registry: Registry, tmp_path: Path) -> None:
     pull.pull("me/app")
 
 
-def store_password(tmp_path: Path, host: str, password: str) -> None:
+def test_an_identity_token(registry: Registry, tmp_path: Path) -> None:
+    """It goes into the body of a POST, and the password beside it, which is none, nowhere."""
+    registry.token, registry.user = "t0ken", "identity"
+    registry.add("me/app", "latest", an_image())
+    store_password(tmp_path, registry.host, "00000000-0000-0000-0000-000000000000:", identitytoken="wrong")
+    with pytest.raises(RegistryError, match="refuses the stored password"):
+        pull.pull("me/app")
+    store_password(tmp_path, registry.host, "00000000-0000-0000-0000-000000000000:", identitytoken="identity")
+    pull.pull("me/app")
+    assert not [headers for _, headers in registry.log if "Basic" in headers.get("Authorization", "")]
+    assert {path for path in registry.paths() if path.startswith("/token")} == {"/token"}
+
+
+def test_a_registry_on_this_machine_that_speaks_tls(registry: Registry, tmp_path: Path) -> None:
+    """Is asked by https, with whatever certificate; one that does not, by http."""
+    registry.add("me/app", "latest", an_image())
+    pull.pull(f"{registry.host}/me/app")
+    registry.speak_tls(tmp_path)
+    pull.pull(f"{registry.host}/me/app")
+
+
+def store_password(tmp_path: Path, host: str, password: str, **more: str) -> None:
     (tmp_path / "docker").mkdir(exist_ok=True)
-    auths = {host: {"auth": base64.b64encode(password.encode()).decode()}}
+    auths = {host: {"auth": base64.b64encode(password.encode()).decode(), **more}}
     (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": auths}))
 
 
@@ -627,6 +650,35 @@ def test_mirrors_are_asked_in_order(registry: Registry) -> None:
         broken.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>please log in</html>"),
+        (
+            200,
+            {"Content-Type": "application/vnd.docker.distribution.manifest.v1+json"},
+            b'{"schemaVersion": 1}',
+        ),
+        (200, {"Content-Type": OCI_MANIFEST}, b"{}"),
+    ],
+)
+def test_a_mirror_that_answers_nonsense_is_passed_over(registry: Registry, answer: Any) -> None:
+    """While there is another server; of the last one it is told."""
+    odd = Registry()
+    odd.answers["/v2/me/app/manifests/latest"] = answer
+    registry.add("me/app", "latest", an_image())
+    try:
+        only(odd.host, registry.host)
+        pull.pull("me/app")
+        assert odd.log
+        only(registry.host, odd.host)
+        del registry.answers["/v2/me/app/manifests/latest"]
+        with pytest.raises(ImageError, match=f"me/app at {odd.host}"):
+            pull.pull("me/app")
+    finally:
+        odd.close()
+
+
 def test_the_registry_itself_comes_last() -> None:
     mirror(
         {"docker.io": [{"url": "http://127.0.0.1:1"}], "a.b": [{"url": "https://m/prefix/", "only": True}]}
@@ -670,6 +722,77 @@ def test_a_mirror_does_not_get_the_registry_s_password(registry: Registry, tmp_p
     with pytest.raises(RegistryError, match="asks for a password"):
         pull.pull("me/app")
     assert not [headers for _, headers in registry.log if "Basic" in headers.get("Authorization", "")]
+
+
+# ── proxies ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def behind(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The registry as the proxy for everything, with a password."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://me:p%40ss@{registry.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    return registry
+
+
+PROXY_PASSWORD = "Basic " + base64.b64encode(b"me:p@ss").decode()
+
+
+def test_plain_http_goes_through_a_proxy_by_its_whole_address(behind: Registry) -> None:
+    """The answer comes from the proxy, which is asked for the mirror and told its own password."""
+    behind.add("me/app", "latest", an_image())
+    only("mirror.test:8080")
+    pull.pull("me/app")
+    assert {urlsplit(path).netloc for path in behind.paths()} == {"mirror.test:8080"}
+    for _, headers in behind.log:
+        assert (headers["Host"], headers["Proxy-Authorization"]) == ("mirror.test:8080", PROXY_PASSWORD)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # http.client of Python 3.11 drops it
+def test_https_goes_through_a_tunnel(behind: Registry) -> None:
+    """What is for the server is not for the proxy."""
+    told = rf"far.test:443 cannot be reached by the proxy {behind.host}: Tunnel connection failed: 407"
+    with pytest.raises(RegistryError, match=told):
+        transport.get("https://far.test/v2/", {"Authorization": "Bearer secret"})
+    ((target, headers),) = behind.log
+    assert (target, headers.get("Proxy-Authorization")) == ("far.test:443", PROXY_PASSWORD)
+    assert "Authorization" not in headers
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("excepted", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True), ("10.0.0.0/8", "11.1.2.3", False), ("10.0.0.0/8, fd00::/8", "fd00::1", True),
+        ("10.1.2.3", "10.1.2.3", True), ("[fd00::1]", "fd00::1", True), ("10.0.0.0/8", "ten.test", False),
+        ("far.test", "far.test", True), ("far.test", "a.far.test", True), (".far.test", "a.far.test", True),
+        ("far.test:443", "far.test", True), ("far.test:444", "far.test", False), ("*", "far.test", True),
+    ],
+)  # fmt: skip
+def test_whom_no_proxy_names(
+    behind: Registry, monkeypatch: pytest.MonkeyPatch, excepted: str, host: str, direct: bool
+) -> None:
+    monkeypatch.setenv("no_proxy", excepted)
+    assert (proxies.choose("https", host, 443) is None) == direct
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://p.test", "names a proxy of the kind https://"),
+        ("socks5://p.test:1080", "names a proxy of the kind socks5://"),
+        ("http://p.test:port", "is no address of a proxy"),
+        ("http://", "is no address of a proxy"),
+    ],
+)
+def test_proxies_of_other_kinds(monkeypatch: pytest.MonkeyPatch, address: str, reason: str) -> None:
+    monkeypatch.setenv("https_proxy", address)
+    with pytest.raises(UsageError, match=f"the variable https_proxy {reason}"):
+        transport.get("https://far.test/v2/", {})
 
 
 # ── interruptions ──────────────────────────────────────────────────────────────────────────────────

@@ -230,6 +230,17 @@ def test_init_reaps_orphans_and_hands_on_the_status(pyrun: Pyrun) -> None:
     assert "no such command" in pyrun.fails(127, "run", "--rm", NONE, "--init", "busybox", "nosuch")
 
 
+@pytest.mark.parametrize("options", [(), ("-u", "1000"), ("--security-opt=no-new-privileges",)])
+def test_init_is_to_the_others_what_the_command_would_be(pyrun: Pyrun, options: tuple[str, ...]) -> None:
+    """Its streams can be opened by path, and it is bound by all that binds the command."""
+    kept = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)'"
+    script = f"echo there >/proc/1/fd/1; {kept} /proc/1/status; echo --; {kept} /proc/self/status"
+    done = pyrun("run", "--rm", NONE, "--init", *options, "busybox", "sh", "-c", script)
+    first, _, command = done.stdout.partition("--\n")
+    assert (done.returncode, first) == (0, "there\n" + command), done
+    assert "Seccomp:\t2\n" in first
+
+
 def test_sysctl(pyrun: Pyrun) -> None:
     options = ["--sysctl", "net.core.somaxconn=77", "--sysctl", "kernel.msgmax=9000"]
     here = [Path("/proc/sys", name).read_text() for name in ("net/core/somaxconn", "kernel/msgmax")]

@@ -254,3 +254,30 @@ def test_a_file_of_variables_is_read_before_the_name_is_held(pyrun: Pyrun, tmp_p
     assert waiting.stdout and waiting.stdout.read() == "file given fifo\n"
     feeder.join(10)
     assert waiting.wait(10) == 0
+
+
+def test_words_are_bytes_in_any_locale(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Of an ISO-8859-1 locale too: neither arguments nor variables nor paths are translated."""
+    locale = tmp_path / "de_DE.ISO-8859-1"
+    subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(locale)], capture_output=True, check=True
+    )
+    source = tmp_path / "m\u00fcll"
+    source.mkdir()
+    (source / "file").write_text("found\n")
+    env = {"LOCPATH": str(tmp_path), "LC_ALL": locale.name}
+    words = [
+        "run",
+        "--rm",
+        "--net=none",
+        "-e",
+        "WORT=Stra\u00dfe \u20ac",
+        "-v",
+        f"{source}:/gr\u00fcn",
+        "busybox",
+    ]
+    script = 'cat /gr*/file; printf %s "$WORT" "$1" | od -An -tx1'
+    printed = pyrun.ok(*words, "sh", "-c", script, "sh", "\u00fc", env=env)
+    expected = "Stra\u00dfe \u20ac\u00fc".encode()
+    assert printed.splitlines()[0] == "found"
+    assert bytes.fromhex("".join(printed.splitlines()[1:]).replace(" ", "")) == expected

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,13 @@ def test_forwarded(pyrun: Pyrun, name: str, options: list[str]) -> None:
         assert process.stdout.readline() == f"got {name}\n"
     process.send_signal(signal.SIGALRM)
     assert process.wait(10) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGRTMIN, signal.SIGRTMIN + 3, signal.SIGRTMAX])
+def test_real_time_signals_are_forwarded_behind_an_init(pyrun: Pyrun, number: int) -> None:
+    process = begin(pyrun, f"trap 'exit 9' {int(number)}; echo ready; {LOOP}", "--init")
+    process.send_signal(number)
+    assert process.wait(5) == 9
 
 
 def test_a_default_action_ends_it_with_128_and_the_number(pyrun: Pyrun) -> None:
@@ -135,3 +144,20 @@ def test_signals_of_the_caller_are_not_inherited(pyrun: Pyrun) -> None:
         [sys.executable, "-c", DEAF_CALLER, *words], env=pyrun.env, capture_output=True, text=True, check=True
     )
     assert [int(line.split()[1], 16) for line in done.stdout.splitlines()] == [0, 0, 0]
+
+
+def test_a_caller_that_ignores_the_end_of_its_children(pyrun: Pyrun) -> None:
+    """What is started would inherit it, and nobody could wait: for the guard, the undo list, the command."""
+    deaf = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    words = ["run", "--rm", "--net=bridge", "busybox", "sh", "-c", "sleep 0.01; exit 7"]
+    done = subprocess.run([sys.executable, "-c", deaf, str(pyrun.binary), *words], env=pyrun.env, timeout=60,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, ""), done.stderr
+    assert "No child processes" not in done.stderr
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if (path / "cmdline").read_bytes().startswith(b"pyrun-guard"):
+                ignored = next(
+                    line for line in (path / "status").read_text().splitlines() if "SigIgn" in line
+                )
+                assert not int(ignored.split()[1], 16) >> signal.SIGCHLD - 1 & 1

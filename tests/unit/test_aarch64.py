@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import struct
 import subprocess
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The static binary for aarch64, by the C library of Debian's cross compiler."""
     product = tmp_path_factory.mktemp("aarch64") / "pyrun-undo"
     sources = sorted(str(path) for path in fuzzing.CSRC.glob("*.c") if path.name != "shim.c")
+    link = build_backend.STATIC_LINK.format(build_backend.PAGE_BYTES["aarch64"]).split()
     done = run(CROSS, *build_backend.WARNINGS, "-Werror", *build_backend.STATIC, f"-I{fuzzing.CSRC}", *sources,
-               *build_backend.STATIC_LINK, "-o", str(product))  # fmt: skip
+               *link, "-o", str(product))  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     warnings = [line for line in done.stderr.splitlines() if "warning" in line]
     assert not warnings, warnings
@@ -50,6 +52,16 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_compiles(binary: Path) -> None:
     header = binary.read_bytes()[:20]
     assert header[:6] == b"\x7fELF\x02\x01" and int.from_bytes(header[18:20], "little") == EM_AARCH64
+
+
+@on_aarch64
+def test_kernels_with_pages_of_64_kb_can_map_it(binary: Path) -> None:
+    """Two segments of one page could not have rights of their own. man 5 elf: Elf64_Ehdr, Elf64_Phdr."""
+    data = binary.read_bytes()
+    offset, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
+    headers = [struct.unpack_from("<IIQQQQQQ", data, offset + size * number) for number in range(count)]
+    aligned = [header[7] for header in headers if header[0] == 1]  # PT_LOAD
+    assert len(aligned) > 1 and set(aligned) == {65536}
 
 
 @on_aarch64

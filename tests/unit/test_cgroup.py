@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyrun.cgroups import files, layout, limits_v1, limits_v2, rootless
+from pyrun.cgroups import files, layout, limits_v1, limits_v2, processes, rootless
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.stages import cgroup
@@ -19,9 +19,10 @@ HYBRID_MOUNTS = """\
 27 25 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
 28 25 0:25 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 29 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+30 25 0:27 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
 40 20 0:26 /docker/x /somewhere/else rw - cgroup cgroup rw,memory
 """
-HYBRID_OWN = "3:memory:/\n2:cpu,cpuacct:/user\n1:name=systemd:/init.scope\n0::/\n"
+HYBRID_OWN = "4:devices:/\n3:memory:/\n2:cpu,cpuacct:/user\n1:name=systemd:/init.scope\n0::/\n"
 V2_MOUNTS = "30 20 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 V2_OWN = "0::/user.slice/session-1.scope\n"
 
@@ -53,7 +54,7 @@ def test_mounts_are_read_until_every_hierarchy_is_found(monkeypatch: pytest.Monk
 
 def test_hybrid() -> None:
     found = hybrid()
-    assert [names for names, _, _ in found] == ["unified", "name=systemd", "cpu,cpuacct", "memory"]
+    assert [names for names, _, _ in found] == ["unified", "name=systemd", "cpu,cpuacct", "memory", "devices"]
     assert not layout.is_v2(found)
     assert layout.directories(found, "/pyrun/x")[3] == ("memory", "/sys/fs/cgroup/memory/pyrun/x")
 
@@ -67,6 +68,14 @@ def test_a_named_v1_hierarchy_beside_v2_does_not_make_it_v1() -> None:
     named = "31 20 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n"
     found = layout.layout(V2_MOUNTS + named, V2_OWN + "1:name=systemd:/\n")
     assert layout.is_v2(found)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_v1_controller_beside_v2_does_not_make_it_v1(first: bool) -> None:
+    """net_cls, which v2 does not have, for some VPN: limits and device rules are v2's all the same."""
+    mount = "31 20 0:31 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls\n"
+    found = layout.layout(mount + V2_MOUNTS if first else V2_MOUNTS + mount, V2_OWN + "1:net_cls:/\n")
+    assert found == v2()
 
 
 def test_in_a_container_without_a_cgroup_namespace() -> None:
@@ -355,7 +364,7 @@ def test_limits_go_to_their_controllers_hierarchy() -> None:
 
 def test_v1_hands_nothing_down_in_the_empty_unified_hierarchy() -> None:
     makes = [each for each in cgroup.before({}, job_of(hybrid(), {})) if each.kind == "cgroup-make"]
-    assert [each.args[2] for each in makes] == ["", "name=systemd", "cpu,cpuacct", "memory"]
+    assert [each.args[2] for each in makes] == ["devices", "", "name=systemd", "cpu,cpuacct", "memory"]
 
 
 def test_a_controller_that_is_not_mounted_is_named_with_the_field_and_the_file() -> None:
@@ -368,6 +377,15 @@ def test_a_bundle_is_never_without_device_rules() -> None:
     config: dict[str, Any] = {"linux": {}}
     kinds = [each.kind for each in cgroup.before(config, job_of(v2(), config))]
     assert kinds == ["cgroup-make", "cgroup-devices"]
+
+
+def test_a_host_without_the_devices_controller_runs_no_bundle_of_roots() -> None:
+    """Fatal for runc, too: the container could have every device it makes a node for."""
+    hierarchies = [each for each in hybrid() if each[0] != "devices"]
+    with pytest.raises(UsageError, match=r"linux.resources.devices: needs the devices controller"):
+        cgroup.before({}, job_of(hierarchies, {}))
+    job = job_of(hierarchies, {}) | {"unprivileged": True}
+    assert "cgroup-devices" not in [each.kind for each in cgroup.before({}, job)], "a user makes no nodes"
 
 
 def test_the_disabled_driver() -> None:
@@ -385,6 +403,15 @@ def test_the_disabled_driver() -> None:
 def test_undo_ends_processes_before_it_removes_directories() -> None:
     lines = cgroup.undo([("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x")])
     assert lines == ["kill-cgroup\t/p/x", "rmcgroup\t/m/x", "rmcgroup\t/p/x", "rmcgroup\t/u/x"]
+
+
+def test_v2_ends_all_of_a_cgroup_at_once(tmp_path: Any) -> None:
+    assert not processes.end([("unified", str(tmp_path))]), "before Linux 5.14"
+    (tmp_path / "cgroup.kill").touch()
+    assert not processes.end([("unified", str(tmp_path)), ("freezer", "/f/x")]), "a hybrid host's may be left"
+    assert not (tmp_path / "cgroup.kill").read_text()
+    assert processes.end([["unified", str(tmp_path)]])
+    assert (tmp_path / "cgroup.kill").read_text() == "1"
 
 
 def test_parents_that_have_to_be_made_are_taken_away_the_deepest_first(tmp_path: Any) -> None:

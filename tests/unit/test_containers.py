@@ -111,3 +111,11 @@ def test_a_file_there_is_no_room_for_is_taken_away(names: Path, monkeypatch: pyt
     with pytest.raises(OSError) as caught:
         paths.replace(str(names / "web"), b"x")
     assert caught.value.filename == str(names / "web") and not list(names.iterdir())
+
+
+def test_a_hostname_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One id in three hundred would begin with twelve decimal digits, and nobody inside could resolve the hostname."""
+    chances = [bytes.fromhex("997437429247" + "ab" * 26), bytes.fromhex("99743742924a" + "ab" * 26)]
+    given = iter(chances)
+    monkeypatch.setattr(containers.posix, "urandom", lambda size: next(given))
+    assert containers.new_id() == chances[1].hex() and next(given, None) is None

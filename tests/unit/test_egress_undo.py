@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import posix
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pyrun.engine import policy as engine
 from pyrun.errors import NotFound
 from pyrun.network import later, rebuilding
 from pyrun.network.egress import covering, policy, start
 from pyrun.network.endpoint import Wire
+from pyrun.store import state
 
 IDENTIFIER = "a" * 64
 
@@ -78,19 +81,57 @@ def test_what_precedes_is_undone_before_the_address_is_given_up(run_directory: P
         later.precede("b" * 64, newer)
 
 
+def test_a_policy_for_one_that_ended_meanwhile_is_taken_away_again(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its undo list may have been executed before ours was in it: then its addresses would keep the policy."""
+    box = wire(run_directory, "n1", ("10.1.0.2", f"{IDENTIFIER} 7 70"))
+    known = {"id": IDENTIFIER, "name": "box", "mode": "bridge", "networks": [{**box, "link": "pyv0"}]}
+    answers = {"resolve": IDENTIFIER, "load": known, "status": "running", "process_alive": False}
+    for name, answer in answers.items():
+        monkeypatch.setattr(state, name, lambda _, answer=answer: answer)
+    monkeypatch.setattr(engine, "_set", lambda identifier, _, wanted: policy.save(identifier, wanted))
+    left: list[object] = []
+    monkeypatch.setattr(rebuilding, "forget_strays", lambda: left.append(policy.load(IDENTIFIER)))
+    with pytest.raises(NotFound, match="not running"):
+        engine.change("box", "none")
+    assert left == [None], "the file first, by which elements are strays"
+
+
 def test_tables_are_made_again_when_a_policy_changed_meanwhile(
     run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each change of the files is made while the tables are: what is in them at last is what the files say."""
     one = policy.Policy("none")
     changes = [lambda: policy.save(IDENTIFIER, one), lambda: policy.forget(IDENTIFIER)]
-    built: list[int] = []
+    assert built(monkeypatch, changes, lambda: len(policy.all_policies())) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("claim", ["networks/n1/leases/10.1.0.2", "ports/tcp-0.0.0.0-8080"])
+def test_tables_are_made_again_when_a_container_came_or_went_meanwhile(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
+    """Also when another has taken what one gave up: its elements lead elsewhere."""
+    path = run_directory / claim
+    path.parent.mkdir(parents=True)
+    other = path.parent / ".record"
+    other.write_text("another")
+    changes = [lambda: path.write_text("one"), lambda: other.replace(path), path.unlink]
+    read = built(monkeypatch, changes, lambda: path.read_text() if path.exists() else "")
+    assert read == ["", "one", "another", ""]
+
+
+def built(
+    monkeypatch: pytest.MonkeyPatch, changes: list[Callable[[], object]], read: Callable[[], object]
+) -> list[object]:
+    """What was read each time the tables were made, while each of *changes* came in between."""
+    found: list[object] = []
 
     def build(sock: object) -> None:
-        built.append(len(policy.all_policies()))
+        found.append(read())
         if changes:
             changes.pop(0)()
 
     monkeypatch.setattr(rebuilding, "_build", build)
     rebuilding.build(None)  # type: ignore[arg-type]
-    assert built == [0, 1, 0]
+    return found

@@ -9,7 +9,7 @@ import pytest
 
 from pyrun import notice
 from pyrun.network import health, host
-from pyrun.network.firewall import legacy, openings
+from pyrun.network.firewall import firewalld, legacy, openings
 
 
 def route(destination: str, flags: str, link: str) -> str:
@@ -68,6 +68,17 @@ def test_a_host_without_ipv6_is_left_alone(sysctls: dict[str, str]) -> None:
     sysctls[host.FORWARD] = "1"
     host.enable_forwarding(ipv6=True)
     assert sysctls == {host.FORWARD: "1"}
+
+
+def test_firewalld_trusts_the_further_bridges_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(firewalld, "running", lambda _: True)
+    monkeypatch.setattr(firewalld, "_command", lambda *words: (asked.append(words[1]), "success")[1])
+    networks = [{"bridge": "pyrun0", "shards": ["pyrun0-1"]}, {"bridge": "", "shards": []}]
+    assert len(firewalld.trust(None, networks)) == 2  # type: ignore[arg-type]
+    assert [each for each in asked if "change" in each] == [
+        "--change-interface=pyrun0", "--change-interface=pyrun0-1",
+    ]  # fmt: skip
 
 
 def test_what_others_must_let_through() -> None:

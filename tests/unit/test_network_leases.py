@@ -11,6 +11,7 @@ import pytest
 
 from pyrun.errors import Conflict, NetworkError
 from pyrun.network import claims, leases, strangers
+from pyrun.store import paths
 
 GATEWAY = "10.77.0.1"
 
@@ -81,6 +82,24 @@ def test_a_lease_with_a_run_directory_is_alive_though_its_planner_is_dead(networ
 def test_a_torn_claim_is_dead(network: Path, content: str) -> None:
     (network / "10.77.0.9").write_text(content)
     assert claims.sweep(str(network)) == ["10.77.0.9"]
+
+
+def test_who_takes_what_was_given_up_meanwhile_keeps_it(
+    network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finder of a dead claim looks again, and finds none: its owner's undo list freed it. Then somebody takes it."""
+    path = network / "10.77.0.2"
+    live, read = record(1), paths.read
+
+    def taken_after_reading(file: str) -> bytes:
+        try:
+            return read(file)
+        finally:
+            claims.take(live, str(path))
+
+    monkeypatch.setattr(paths, "read", taken_after_reading)
+    assert claims.reclaim(str(path)), "free, as far as could be seen"
+    assert claims.holder(str(path)) == claims.owner(f"{1:064x}")
 
 
 def test_a_recycled_pid_does_not_keep_a_lease_alive(network: Path) -> None:

@@ -22,6 +22,7 @@ from pyrun.network import (
     guard,
     health,
     host,
+    later,
     leases,
     messages,
     rebuilding,
@@ -315,15 +316,18 @@ def undo(
     return wiring.undo(request, {str(each["network"]): template for each in wires}, wires, published, "o 1 2")
 
 
-def test_what_came_later_is_undone_first_and_the_name_goes_last(
+def test_links_go_down_before_what_came_later_is_undone_and_the_name_goes_last(
     template: messages.Template, run_directory: Path
 ) -> None:
     lines = undo(template, [wire(template)], [])
     assert [line.split("\t")[0] for line in lines] == [
-        "also", "netlink", "netlink", "unlink-if", "unlink-if", "guard", "umount", "unlink", "unlink-if", "end",
+        "netlink", "also", "netlink", "unlink-if", "unlink-if", "guard", "umount", "unlink", "unlink-if", "end",
     ]  # fmt: skip
-    assert lines[0] == f"also\t{run_directory}/containers/{'ab' * 32}/more.undo"
-    assert lines[1].startswith("netlink\t0"), "the link goes down before its addresses are free"
+    assert lines[0].startswith("netlink\t0"), (
+        "the link goes down before its policy goes and its addresses are free"
+    )
+    assert lines[1] == f"also\t{run_directory}/containers/{'ab' * 32}/more.undo"
+    assert later.inserted(lines, ["more"]) == [*lines[:2], "more", *lines[2:]], "as a policy or a rate is"
     assert lines[3].endswith("/leases/10.77.0.2\to 1 2") and lines[4].endswith("/leases/fd77:1::a4d:2\to 1 2")
 
 
@@ -333,7 +337,7 @@ def test_the_undo_list_frees_a_port_only_for_its_owner(
     published = [("0.0.0.0", 53, 53, "udp"), ("::1", 80, 80, "tcp"), ("127.0.0.1", 80, 80, "tcp")]
     words = [line.split("\t") for line in undo(template, [wire(template)], published)]
     assert [row[0] for row in words][:17] == [
-        "also", "netlink",
+        "netlink", "also",
         "guard", "netlink", "end", "unlink-if",  # the first port: an element, a claim
         "unlink-if",  # what is relayed from ::1 has no element
         "guard", "netlink", "end", "unlink-if",

@@ -359,8 +359,8 @@ def test_the_usual_capabilities_cost_no_look_at_our_own(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ({}, [Operation("IDENTITY", 0, 0, 0o022)]),
-        ({"umask": 0}, [Operation("IDENTITY", 0, 0, 0)]),
+        ({}, [Operation("STREAMS", 0), Operation("IDENTITY", 0, 0, 0o022)]),
+        ({"umask": 0}, [Operation("STREAMS", 0), Operation("IDENTITY", 0, 0, 0)]),
         ({"uid": 5, "gid": 6, "umask": 0o77, "additionalGids": [7, 8]},
          [Operation("STREAMS", 5), Operation("IDENTITY", 5, 6, 0o77, 7, 8)]),
     ],
@@ -372,7 +372,7 @@ def test_identity(user: dict[str, object], expected: list[Operation]) -> None:
 def test_a_filter_is_loaded_early_with_privilege_or_last_without() -> None:
     job: dict[str, object] = {"seccomp": (5, 4)}
     early = privileges(job)
-    assert early[0] == Operation("SECCOMP", 5, 4, 0)
+    assert early[:2] == [Operation("STREAMS", 0), Operation("SECCOMP", 5, 4, 0)]
     late = privileges(job, noNewPrivileges=True)
     assert late[-2:] == [Operation("NO_NEW_PRIVILEGES"), Operation("SECCOMP", 5, 4, 1)]
 
@@ -384,9 +384,10 @@ def test_labels_come_before_the_identity(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(security, "_has_selinux", lambda: True)
     monkeypatch.setattr(security, "_has_apparmor", lambda: True)
     operations = privileges({"seccomp": (5, 4)}, selinuxLabel="a:b:c", apparmorProfile="docker-default")
-    assert operations[:3] == [
+    assert operations[:4] == [
         Operation("LABEL", 0, "a:b:c", "exec"),
         Operation("LABEL", 0, "exec docker-default", "apparmor/exec", "exec"),
+        Operation("STREAMS", 0),
         Operation("SECCOMP", 5, 4, 0),
     ]
 
@@ -567,7 +568,7 @@ def test_a_command_that_cannot_be_had_in_runcs_words(
         (Operation("LABEL", 0, "exec x", "apparmor/exec", "exec"), "label the program exec x"),
         (Operation("LABEL", 1, "", "keycreate"), "label the next key as usual"),
         (Operation("LOOK_UP", "sh", 5, 6, "/bin:/x"), "look for the program sh in /bin:/x, as user 5"),
-        (Operation("STREAMS", 5), "give whichever of standard input, output and error is a pipe to user 5"),
+        (Operation("STREAMS", 5), "of standard input, output and error give pipes to user 5"),
         (Operation("PROCFS"), "open a /proc nobody else can reach"),
         (Operation("PROCFS", 16), "open a /proc nobody else can reach"),
         (Operation("SESSION", 0), "begin a session of its own"),

@@ -76,6 +76,11 @@ def test_environment_precedence_is_dockers(tmp_path: Path) -> None:
     assert "TERM" not in environment
 
 
+def test_a_variable_nobody_has_a_value_for_is_taken_away() -> None:
+    config, _ = make({"env": ["A", "HOSTNAME", "B=1"]})
+    assert [each.partition("=")[0] for each in config["process"]["env"]] == ["PATH", "B", "HOME"]
+
+
 @pytest.mark.parametrize(
     ("entrypoint", "cmd", "option", "command", "expected"),
     [

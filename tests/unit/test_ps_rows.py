@@ -31,7 +31,7 @@ def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "id": identifier, "name": name, "image": images[name], "image_id": f"{age}" * 64,
             "created": time.time() - 100 * age, "args": ["sh", "-c", "echo \x1b[31mred; sleep 1000"],
             "network": "bridge", "ports": [["", 8080, 80, "tcp"]] if name == "web" else [],
-            "labels": {"tier": "back"} if name == "db" else {},
+            "labels": {"tier": "back", "disk": "fast"} if name == "db" else {},
         }  # fmt: skip
         (directory / "container.json").write_text(json.dumps(record))
         (tmp_path / "root" / "names").mkdir(exist_ok=True)
@@ -81,6 +81,8 @@ def test_rows(containers: Path) -> None:
         (["ancestor=nginx:latest"], []),
         (["label=tier"], ["db"]),
         (["label=tier=front"], []),
+        (["label=tier", "label=disk=fast"], ["db"]),
+        (["label=tier", "label=disk=slow"], []),
         (["network=bridge"], ["web", "db", "job"]),
     ],
 )
@@ -129,7 +131,7 @@ def test_the_table_and_json(containers: Path, capfd: pytest.CaptureFixture[str])
     verbs.call("ps", options | {"format": "json"}, [])
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [row["Names"] for row in rows] == ["web", "db", "job"]
-    assert (rows[1]["State"], rows[1]["Labels"], rows[1]["ID"]) == ("exited", "tier=back", "b2" * 6)
+    assert (rows[1]["State"], rows[1]["Labels"], rows[1]["ID"]) == ("exited", "tier=back,disk=fast", "b2" * 6)
     verbs.call("ps", options | {"quiet": True, "no_trunc": True}, [])
     assert capfd.readouterr().out.split() == list(IDS.values())
     with pytest.raises(UsageError, match="unknown --format"):
@@ -205,9 +207,25 @@ def test_since_and_until(log: Path) -> None:
     assert read(until="2026-11-24T08:00:02Z") == b"one\noops\n"
     assert read(until="1795507202") == b"one\noops\n"
     assert read(since="1h30m") == read() or time.time() > 1795507207 + 5400
-    for bad in ("yesterday", "10x", "h", "2026-13-01"):
+    for bad in ("yesterday", "10x", "h", "2026-13-01", "2026-11-24.5", "1.5.5", "1e99", "9" * 20, "."):
         with pytest.raises(UsageError, match="--since"):
             logs.logs("web", since=bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2026-11-24T08:00:05.123456789Z", "2026-11-24T08:00:05.123456789Z"),
+        ("2026-11-24T09:00:05.000000001+01:00", "2026-11-24T08:00:05.000000001Z"),
+        ("2026-11-24T08:00:05.9999999999Z", "2026-11-24T08:00:05.999999999Z"),
+        ("1795507205.123456789", "2026-11-24T08:00:05.123456789Z"),
+        ("1795507205.1", "2026-11-24T08:00:05.100000000Z"),
+        ("1795507205", "2026-11-24T08:00:05.000000000Z"),
+    ],
+)
+def test_a_time_keeps_its_nanoseconds(text: str, same: str) -> None:
+    """What `logs -t` shows is that line's own time, for --since and for --until."""
+    assert logs.moment("--since", text) == same
 
 
 def test_following_ends_with_the_container(log: Path) -> None:

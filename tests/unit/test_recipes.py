@@ -114,7 +114,7 @@ def test_platforms(text: str, full: str) -> None:
     ("offered", "wanted", "rank"),
     [("amd64", "amd64", 0), ("amd64/v3", "amd64", -1), ("arm64", "arm64", 0), ("arm/v6", "arm/v7", 1),
      ("arm/v7", "arm/v6", -1),
-     ("arm/v5", "arm/v7", 2), ("386", "amd64", -1), ("s390x", "amd64", -1)],
+     ("arm/v5", "arm/v7", 2), ("386", "amd64", 16), ("amd64", "386", -1), ("386", "arm64", -1), ("s390x", "amd64", -1)],
 )  # fmt: skip
 def test_which_platform_suits(offered: str, wanted: str, rank: int) -> None:
     have, want = (platforms.normal("linux", *text.split("/")) for text in (offered, wanted))

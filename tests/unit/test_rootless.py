@@ -112,3 +112,16 @@ def test_the_cache_of_who_may_not_write_to_the_store(monkeypatch: pytest.MonkeyP
     assert paths.cache() == "/var/lib/pyrun/cache"
     monkeypatch.setattr("posix.environ", {b"PYRUN_ROOT": b"/given"})
     assert paths.cache() == "/given/cache"
+
+
+def test_slirp4netns_is_noted_before_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed while waiting for it leaves a note of whom to end; it would stay for ever."""
+    program = tmp_path / "slirp4netns"
+    program.write_text("#!/bin/sh\nexec sleep 100\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(slirp, "_PATIENCE_S", 0.05)
+    note = tmp_path / "slirp.pid"
+    assert slirp.start("slirp4netns", str(note), str(tmp_path / "netns"), [], 2) == 0
+    pid, started = map(int, note.read_text().split())
+    assert started > 0 and not Path(f"/proc/{pid}").exists()

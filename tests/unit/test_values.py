@@ -139,7 +139,7 @@ def test_environment_takes_the_callers_value(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setitem(posix.environ, b"PYRUN_TEST_VALUE", b"seen")
     given = ["A=1", "PYRUN_TEST_VALUE", "PYRUN_TEST_ABSENT"]
-    assert values.environment(given, "--env") == ["A=1", "PYRUN_TEST_VALUE=seen"]
+    assert values.environment(given, "--env") == ["A=1", "PYRUN_TEST_VALUE=seen", "PYRUN_TEST_ABSENT"]
 
 
 @pytest.mark.parametrize("text", ["=x", "", "="])
@@ -158,7 +158,9 @@ def test_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     import posix
 
     monkeypatch.setitem(posix.environ, b"PYRUN_TEST_VALUE", b"seen")
-    (tmp_path / "one").write_bytes("\ufeffA=1\r\n\n # no\n  B= \ufeff x\nPYRUN_TEST_VALUE\n".encode())
+    (tmp_path / "one").write_bytes(
+        "\ufeffA=1\r\n\n # no\n  B= \ufeff x\nPYRUN_TEST_VALUE\nPYRUN_TEST_ABSENT\n".encode()
+    )
     (tmp_path / "two").write_text("A=2")
     (tmp_path / "bad").write_text("A=1\nX Y=1\n")
     paths = [str(tmp_path / "one"), str(tmp_path / "two")]
@@ -166,6 +168,12 @@ def test_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UsageError, match=r"invalid variable for --env-file .*'X Y=1'") as caught:
         env_file.read([str(tmp_path / "bad")])
     assert "'X Y'" in caught.value.hint
+
+
+@pytest.mark.parametrize("within", ["\v", "\f", "\r", "\x1c", "\x85", "\u2028", "\r\r"])
+def test_lines_of_an_environment_file_end_with_a_newline_alone(tmp_path: Path, within: str) -> None:
+    (tmp_path / "env").write_bytes(f"A=1{within}B=2\r\r\nC=3\r\n".encode())
+    assert env_file.read([str(tmp_path / "env")]) == [f"A=1{within}B=2\r", "C=3"]
 
 
 @pytest.mark.parametrize("text", ["db", "db:", ":1.2.3.4", "db:300.1.1.1", "a b:1.2.3.4", "db:x::y"])

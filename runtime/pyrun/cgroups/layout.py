@@ -1,7 +1,8 @@
 """Which cgroup hierarchies this host has, and where a container's cgroup is in each.
 
 Three kinds of host: v2 (one hierarchy, /sys/fs/cgroup), v1 (a hierarchy per controller), hybrid (v1 controllers
-and an empty v2). Not here: making the directories (files.py), the systemd driver's paths (systemd.py).
+and a v2 without, elsewhere). What is mounted at /sys/fs/cgroup decides, as with runc. Not here: making the directories
+(files.py), the systemd driver's paths (systemd.py).
 Source: man 7 cgroups, man 5 proc_pid_mountinfo, runtime-spec config-linux.md#cgroups-path.
 """
 
@@ -15,9 +16,12 @@ Hierarchy = tuple[str, str, str]
 # (controllers, directory) of a container's cgroup in one hierarchy.
 Group = tuple[str, str]
 
+_TOP = "/sys/fs/cgroup"
+
 
 def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
-    """The cgroup hierarchies mounted here. A v1 hierarchy without controllers beside a v2 with them is left out.
+    """The cgroup hierarchies mounted here. Beside a v2 that has the controllers v1 is left out: one without any, and
+    where v2 is at its usual place also somebody's net_cls.
 
     Read until each is found: a thousand named network namespaces are a thousand mounts more.
     """
@@ -39,7 +43,8 @@ def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
                 break
     unified = [each for each in found if each[0] == "unified"]
     named = [each for each in found if each[0].startswith("name=")]
-    return unified if unified and len(unified) + len(named) == len(found) else found
+    alone = len(unified) + len(named) == len(found)
+    return unified if unified and (alone or unified[0][1] == _TOP) else found
 
 
 def places(membership: str) -> dict[str, str]:

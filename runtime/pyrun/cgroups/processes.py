@@ -1,7 +1,8 @@
 """Who is in a container's cgroups: for `kill --all`, `ps`, `delete`, and before a cgroup is taken.
 
-A cgroup below one of the container's belongs to it (systemd in a container makes them). Not here: ending them, which
-is the undo list's kill-cgroup. Source: man 7 cgroups (cgroup.procs), cgroup-v2.rst (threaded cgroups).
+A cgroup below one of the container's belongs to it (systemd in a container makes them). Not here: ending them and
+waiting for it, which is the undo list's kill-cgroup.
+Source: man 7 cgroups (cgroup.procs), cgroup-v2.rst (threaded cgroups, cgroup.kill).
 """
 
 from __future__ import annotations
@@ -36,6 +37,23 @@ def all_of(groups: list[Group]) -> list[int]:
     """Every process in the container's cgroup and below, in ascending order. Empty when the cgroup is gone."""
     directory = preferred(groups)
     return sorted(set(_below(directory, 0))) if directory else []
+
+
+def end(groups: object) -> bool:
+    """v2: SIGKILL to all of them at once, and to those being born. Whether that could be had (Linux 5.14)."""
+    own = [str(item[1]) for item in groups if item[0] == "unified"] if isinstance(groups, list) else []
+    if not own or len(groups) > 1:  # type: ignore[arg-type]  # a hybrid host's unified hierarchy may be left
+        return False
+    try:
+        fd = posix.open(f"{own[0]}/cgroup.kill", posix.O_WRONLY | posix.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return posix.write(fd, b"1") == 1
+    except OSError:
+        return False
+    finally:
+        posix.close(fd)
 
 
 def _below(directory: str, depth: int) -> list[int]:

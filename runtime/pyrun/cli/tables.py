@@ -26,7 +26,7 @@ _NO_TRUNC: Row = (("--no-trunc",), "flag", "no_trunc", False, "", "Do not shorte
 _INTERACTIVE: Row = (("-i", "--interactive"), "flag", "interactive", False, "", "Keep the command's standard input open")
 _TTY: Row = (("-t", "--tty"), "flag", "tty", False, "", "Give the command a terminal")
 _DETACH: Row = (("-d", "--detach"), "flag", "detach", False, "", "Run in the background and print the container's id")
-_ENV: Row = (("-e", "--env"), "list", "env", (), "NAME[=VALUE]", "Set an environment variable (without a value: taken from here)")
+_ENV: Row = (("-e", "--env"), "list", "env", (), "NAME[=VALUE]", "Set an environment variable (without a value: as it is here, or not at all)")
 _ENV_FILE: Row = (("--env-file",), "list", "env_file", (), "FILE", "Read environment variables from a file")
 _WORKDIR: Row = (("-w", "--workdir"), "value", "workdir", "", "DIR", "Working directory inside the container")
 _USER: Row = (("-u", "--user"), "value", "user", "", "USER[:GROUP]", "User (and group), by name or number")

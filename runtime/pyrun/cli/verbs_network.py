@@ -70,15 +70,17 @@ def cmd_network_policy(options: Options, arguments: list[str]) -> int:
 
 
 def cmd_network_reload(options: Options, arguments: list[str]) -> int:
-    """Restore what is missing of the networks."""
+    """Restore what is missing of the networks; status 1 when something could not be."""
     del arguments
     from pyrun.engine import network
 
-    told = network.reload(counted=not options["quiet"])
-    if not told and not options["quiet"]:
+    told, failed = network.reload(counted=not options["quiet"])
+    if not (told or failed or options["quiet"]):
         told = ["nothing was missing"]
     text.write("".join(f"{line}\n" for line in told))
-    return 0
+    for line in failed:
+        text.complain(line)
+    return 1 if failed else 0
 
 
 def cmd_network_ls(options: Options, arguments: list[str]) -> int:

@@ -38,8 +38,10 @@ def exec_(options: Options, reference: str, command: list[str]) -> int:
         raise entering.not_running(named)
     try:
         config = _config(options, container, command, pid)
-    except FileNotFoundError:  # removed meanwhile
-        raise entering.not_running(named) from None
+    except FileNotFoundError:
+        if not state.process_alive(container):  # removed meanwhile
+            raise entering.not_running(named) from None
+        raise Conflict(f"container {reference} has lost its config.json", "", 1) from None
     job = _job(options, config, container) | named
     entering.note_unit(job, container)
     if options.get("detach"):
@@ -51,8 +53,10 @@ def exec_(options: Options, reference: str, command: list[str]) -> int:
 
 
 def _stored_config(container: dict[str, object]) -> dict[str, object]:
-    directory = container.get("bundle") or f"{paths.root()}/containers/{container['id']}"
-    config = loads(paths.read(f"{directory}/config.json"))
+    """What it was started from: of a bundle a copy, whatever has become of the bundle since."""
+    copy = f"{state.run_dir(str(container['id']))}/config.json"
+    kept = f"{paths.root()}/containers/{container['id']}/config.json"
+    config = loads(paths.read(copy if paths.exists(copy) else kept))
     assert isinstance(config, dict)
     return config
 
@@ -71,24 +75,18 @@ def _config(
     config = _stored_config(container)
     own = config["process"]
     assert isinstance(own, dict)
-    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
-    if options.get("tty"):
-        merged.setdefault("TERM", "TERM=xterm")
     user = own.get("user") or {}
-    given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
-    if options.get("env_file"):
-        given = _of_files(options) + given
     root = f"/proc/{pid}/root"
+    home = ""
     if options.get("user"):
         found = users.resolve(str(options["user"]), _added_groups(container), [root])
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
-        merged["HOME"] = f"HOME={found['home']}"
+        home = str(found["home"])
         if boot.rootless_uid() >= 0:
             from . import rootless
 
             rootless.check_user(user)
-    for item in values.environment(given, "--env"):
-        merged[item.partition("=")[0]] = item
+    variables = _variables(options, config, home)
     return {
         **config,
         "process": {
@@ -96,12 +94,33 @@ def _config(
             "terminal": bool(options.get("tty")),
             "user": user,
             "args": command,
-            "env": users.with_home(list(merged.values()), user.get("uid") or 0, root),
+            "env": users.with_home(variables, user.get("uid") or 0, root),
             "cwd": str(options.get("workdir") or own.get("cwd") or "/"),
             "capabilities": _capabilities(options, own, user),
             "rlimits": own.get("rlimits") or [],
         },
     }
+
+
+def _variables(options: Options, config: dict[str, object], home: str) -> list[str]:
+    """The container's own, and over them those given now. *home* takes the place of one that nobody gave."""
+    own, annotations = config["process"], config.get("annotations")
+    assert isinstance(own, dict)
+    merged = {item.partition("=")[0]: item for item in own.get("env") or []}
+    if options.get("tty"):
+        merged.setdefault("TERM", "TERM=xterm")
+    if home and isinstance(annotations, dict) and annotations.get(users.HOME) == "default":
+        merged["HOME"] = f"HOME={home}"
+    given = [str(item) for item in options.get("env") or []]  # type: ignore[attr-defined]
+    if options.get("env_file"):
+        given = _of_files(options) + given
+    for item in values.environment(given, "--env"):
+        name = item.partition("=")[0]
+        if name == item:
+            merged.pop(name, None)
+        else:
+            merged[name] = item
+    return list(merged.values())
 
 
 def _added_groups(container: dict[str, object]) -> list[str]:

@@ -25,16 +25,23 @@ def fetch(
 ) -> dict[str, Any]:
     """Fetch the image and give it those full names: image.json as a value.
 
-    Raises NotFound if no server has it, RegistryError if they failed otherwise, ImageError if it is unusable.
+    A mirror that says of it what cannot be used is passed over like one that says nothing, while there is another
+    server. Raises NotFound if no server has it, RegistryError if they failed otherwise, ImageError if it is unusable.
     """
     servers = mirrors.endpoints(reference.domain)
     failures: list[PyrunError] = []
-    for server in servers:
+    for number, server in enumerate(servers):
         mirrored = server != mirrors.upstream(reference.domain)
-        repository = client.Repository(server, reference.domain, reference.path, mirrored)
+        asked = server if mirrored else mirrors.settled(server)
+        repository = client.Repository(asked, reference.domain, reference.path, mirrored)
+        described = None
         try:
-            return _fetch_from(repository, reference, names, wanted, progress)
-        except (NotFound, RegistryError) as error:
+            described = _describe(repository, reference, wanted)
+            return _fetch_from(repository, described, names, progress)
+        except PyrunError as error:
+            unusable = isinstance(error, ImageError) and described is None and number + 1 < len(servers)
+            if not isinstance(error, NotFound | RegistryError) and not unusable:
+                raise
             failures.append(error)
         finally:
             repository.abort()
@@ -43,13 +50,10 @@ def fetch(
     raise kind(message, failures[-1].hint) from failures[-1]
 
 
-def _fetch_from(
-    repository: client.Repository,
-    reference: references.Reference,
-    names: list[str],
-    wanted: platforms.Platform,
-    progress: Progress | None,
-) -> dict[str, Any]:
+def _describe(
+    repository: client.Repository, reference: references.Reference, wanted: platforms.Platform
+) -> tuple[manifests.Manifest, bytes, list[str]]:
+    """What the server has for that name: manifest, configuration, diff ids. Raises NotFound, ImageError."""
     manifest = repository.image(reference.digest or reference.tag, wanted)
     config_text = repository.small_blob(manifest.config)
     config = image_writer.parse_config(config_text, repository.what)
@@ -57,6 +61,16 @@ def _fetch_from(
     if len(diff_ids) != len(manifest.layers):
         raise ImageError(f"{repository.what}: {len(manifest.layers)} layers, but {len(diff_ids)} diff ids")
     manifests.check_platform(config, wanted, repository.what)
+    return manifest, config_text, diff_ids
+
+
+def _fetch_from(
+    repository: client.Repository,
+    described: tuple[manifests.Manifest, bytes, list[str]],
+    names: list[str],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    manifest, config_text, diff_ids = described
     with (
         layers.Staging() as staging,
         Downloads(repository, manifest, staging, progress, names[0]) as downloads,

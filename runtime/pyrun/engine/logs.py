@@ -55,22 +55,29 @@ def moment(option: str, text: str) -> str:
     """
     if not text:
         return ""
-    seconds = _age_s(text)
-    if seconds is not None:
-        return _spell(time.time() - seconds)
+    age_s = _age_s(text)
+    if age_s is not None:
+        return _spell(time.time() - age_s)
+    # the fraction as it is written: a float of our days has room for six digits of it, the log has nine
+    whole, _, rest = text.replace(",", ".").partition(".")
+    digits = len(rest) - len(rest.lstrip("0123456789"))
     try:
-        return _spell(float(text))
-    except (ValueError, OverflowError):
-        pass
-    import datetime
-
-    try:
-        return _spell(datetime.datetime.fromisoformat(text).timestamp())
-    except (ValueError, OverflowError):
+        return _spell(_unix_s(whole + rest[digits:], text), rest[:digits])
+    except (ValueError, OverflowError, OSError):
         raise UsageError(
             f"option {option}: '{text}' is no time",
             "write 2026-01-31T10:00:00Z, unix seconds, or an age such as 10m",
         ) from None
+
+
+def _unix_s(whole: str, text: str) -> int:
+    """The whole seconds of a time; *whole* is *text* without a fraction. Raises ValueError."""
+    if whole.isascii() and whole.isdigit():
+        return int(whole)
+    import datetime
+
+    datetime.datetime.fromisoformat(text)  # what is left of nonsense could be a time
+    return int(datetime.datetime.fromisoformat(whole).timestamp())
 
 
 def _pieces(
@@ -181,6 +188,7 @@ def _age_s(text: str) -> float | None:
     return total
 
 
-def _spell(unix_s: float) -> str:
-    """Unix seconds as the monitor writes times."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s)) + f".{int(unix_s % 1 * 1e9):09d}Z"
+def _spell(unix_s: float, fraction: str = "") -> str:
+    """Unix seconds as the monitor writes times; *fraction*: the decimals of whole ones."""
+    decimals = fraction[:9].ljust(9, "0") if fraction else f"{int(unix_s % 1 * 1e9):09d}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s)) + f".{decimals}Z"

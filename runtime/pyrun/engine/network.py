@@ -6,6 +6,7 @@ start. A network somebody flushed is healed by the next start; see network/bridg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pyrun import boot
@@ -82,23 +83,31 @@ def refuse_taken_mac(name: str, mac: str) -> None:
     stations.refuse(name, requests.mac(mac, f"--mac-address {mac:.40}"), "--mac-address")
 
 
-def reload(*, counted: bool = True) -> list[str]:
-    """Restore what others removed of the networks, and judge published ports anew; a line for each thing.
+def reload(*, counted: bool = True) -> tuple[list[str], list[str]]:
+    """Restore what others removed of the networks, and judge published ports anew: what was done, and what failed; a
+    line for each thing.
 
     counted: look for missing elements of containers as well; the guard, which calls while containers come and go, does
     not.
-
-    Raises: NetworkError.
     """
-    from pyrun.network import bridge, events, guard_start, rebuilding
+    from pyrun.network import events, guard_start, rebuilding, reloading
     from pyrun.network.publishing import shutting
 
     sweep()
-    told = [*bridge.reload(counted=counted), *rebuilding.forget_strays(), *shutting.anew()]
-    if guard_start.resume():
-        told.append("pyrun-guard was missing and has been started")
+    told, failed = list[str](), list[str]()
+    steps: tuple[Callable[[], list[str]], ...] = (
+        lambda: reloading.reload(failed, counted=counted),
+        rebuilding.forget_strays,
+        shutting.anew,
+        lambda: ["pyrun-guard was missing and has been started"] if guard_start.resume() else [],
+    )
+    for step in steps:
+        try:
+            told += step()
+        except (PyrunError, OSError) as error:
+            failed.append(str(error))
     events.note(told)
-    return told
+    return told, failed
 
 
 def forget_strays() -> list[str]:

@@ -46,6 +46,9 @@ def change(reference: str, text: str) -> str:
             )
         disconnecting.forget_unnoted(identifier, wires)
         _set(identifier, [disconnecting.held(identifier, wire) for wire in wires], wanted)
+        if not state.process_alive(container):  # its undo list may have been executed before ours was in it
+            _forget(identifier)
+            raise later.ended(identifier)
     return spelled(wanted)
 
 
@@ -72,7 +75,8 @@ def refuse(identifier: str, reference: str, network: str) -> None:
 def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> None:
     wires = [wire for wire in wires if start.addresses([wire])]
     addresses = start.addresses(wires)
-    noted = start.undo(identifier, wanted, wires) if wanted is not None else []
+    # Of links that were connected later nobody else says so early that they go down.
+    noted = [*covering.downs(wires), *start.undo(identifier, wanted, wires)] if wanted is not None else []
     if noted:
         later.precede(identifier, noted)
     sock = messages.opened(messages.NETLINK_NETFILTER)
@@ -93,6 +97,14 @@ def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> No
         sock.close()
     if noted:  # what the former policy had is gone
         later.precede(identifier, noted, instead=True)
+
+
+def _forget(identifier: str) -> None:
+    """Take away the policy of a container that has ended: its addresses are, or soon will be, somebody else's."""
+    from pyrun.network import rebuilding
+
+    policy.forget(identifier)
+    rebuilding.forget_strays()
 
 
 def _failed(error: OSError) -> PyrunError:

@@ -62,8 +62,15 @@ def request(options: Options, image: dict[str, object], name: str, command: list
         "net_fault": options.get("net_fault"),
         "dry_run": False,
         **_of_image(options, image),
-        "labels": values.labels(_texts(options, "label")),
+        "labels": {**_image_labels(image), **values.labels(_texts(options, "label"))},
     }
+
+
+def _image_labels(image: dict[str, object]) -> dict[str, str]:
+    """What its author says of an image is said of its containers. Data for `ps`: nothing here is decided by it."""
+    found = _config_value(image, "Labels")
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in pairs if name and isinstance(value, str)}
 
 
 def _of_image(options: Options, image: dict[str, object]) -> dict[str, object]:

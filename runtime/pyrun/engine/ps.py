@@ -20,7 +20,7 @@ def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[
     pid (0 unless it runs).
 
     everything: those that have ended too, which a filter on status or exited also asks for.
-    filters: `key=value`; values of one key are alternatives, different keys must all match.
+    filters: `key=value`; values of one key are alternatives, labels and different keys must all match.
     Raises: UsageError (unknown filter).
     """
     wanted = _parse(filters or [])
@@ -33,7 +33,7 @@ def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[
             continue
         if not (everything or row["state"] == "running" or "status" in wanted or "exited" in wanted):
             continue
-        if all(any(_matches(row, key, value) for value in values) for key, values in wanted.items()):
+        if all(_passes(row, key, values) for key, values in wanted.items()):
             found.append(row)
     return sorted(found, key=_created, reverse=True)
 
@@ -170,6 +170,12 @@ def _parse(filters: list[str]) -> dict[str, list[str]]:
             raise UsageError(f"filter status={value}: no such status", "it is created, running or exited")
         wanted.setdefault(key, []).append(value)
     return wanted
+
+
+def _passes(row: dict[str, object], key: str, values: list[str]) -> bool:
+    """As Docker: a container has many labels, and of everything else one."""
+    wanted = all if key == "label" else any
+    return wanted(_matches(row, key, value) for value in values)
 
 
 def _matches(row: dict[str, object], key: str, value: str) -> bool:

@@ -30,9 +30,12 @@ def ensure(
         raise UsageError(f"--pull: {policy!r} is none of {', '.join(POLICIES)}")
     image = images.find(name) if policy != "always" or _is_id(name) else None
     if image is not None and platform and platforms.rank(_platform(image), platforms.parse(platform)) < 0:
-        if policy == "never":
+        if policy == "never" or _is_id(name):
             raise ImageError(
-                f"the local image {name} is for {_platform(image)}, not {platforms.parse(platform)}"
+                f"--platform {platform}: the local image {name} is for {_platform(image)}",
+                "name an image, and without --pull=never"
+                if policy == "never"
+                else "name an image, not an id",
             )
         image = None
     if image is None:

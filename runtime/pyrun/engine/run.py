@@ -14,7 +14,7 @@ import posix
 from pyrun import launch, notice
 from pyrun.errors import ImageError, StageFailed, UsageError
 from pyrun.spec import values
-from pyrun.store import containers, images
+from pyrun.store import containers, images, paths
 
 from . import background, explaining, prepare, reconcile, stdio
 
@@ -104,36 +104,40 @@ def check(options: Options) -> None:
 
 
 def _image(options: Options, name: str) -> dict[str, object]:
-    policy = str(options.get("pull") or "missing")
-    image = images.find(name) if policy != "always" else None
+    policy, platform = str(options.get("pull") or "missing"), str(options.get("platform") or "")
+    image = images.find(name) if policy != "always" and not platform else None
     if image is None:
         from .pull import ensure
 
-        image = ensure(name, policy, str(options["platform"]) if options.get("platform") else None)
+        image = ensure(name, policy, platform or None)
     machine = posix.uname().machine
-    ours = _MACHINES.get(machine, machine)
-    if image.get("architecture") not in (None, "", ours):
-        raise ImageError(
-            f"image {name} is for {image['architecture']}, this machine is {ours}",
-            f"pull it for this machine: pyrun pull --platform linux/{ours} {name}",
-        )
-    if options.get("platform"):
-        _check_platform(str(options["platform"]), str(image.get("architecture") or ours), name)
+    if image.get("architecture") not in (None, "", _MACHINES.get(machine, machine)):
+        _check_machine(image, name, asked=bool(platform))
     return image
 
 
-def _check_platform(wanted: str, there: str, name: str) -> None:
-    """An image that is here already is no answer to a question for another platform."""
+def _check_machine(image: dict[str, object], name: str, *, asked: bool) -> None:
+    """Whether this machine may run an image of another architecture: what it can by itself, or what was asked for."""
     from pyrun.store import platforms
 
-    if platforms.parse(wanted).architecture != there:
-        raise ImageError(
-            f"--platform {wanted}: the image {name} here is for {there}", "this machine runs no other"
-        )
+    has = platforms.normal(*[str(image.get(key) or "") for key in ("os", "architecture", "variant")])
+    ours = platforms.host()
+    if platforms.rank(has, ours) >= 0:
+        return
+    if asked:
+        notice.say(f"image {name} is for {has}, this machine is {ours}: it needs an emulator (binfmt_misc)")
+        return
+    raise ImageError(
+        f"image {name} is for {has}, this machine is {ours}",
+        f"pull it for this machine: pyrun pull --platform {ours} {name}",
+    )
 
 
 def _make(keep: str, files: dict[str, bytes], record: dict[str, object], prepared: launch.Launch) -> None:
     containers.make_directories(keep, files, record, prepared.config)
+    # an `rmi` that began before it could see our record may be at the layers: store/image_removal.py, _hide
+    if not paths.exists(f"{paths.root()}/images/{record['image_id']}/image.json"):
+        raise ImageError(f"image {record['image']} was removed meanwhile", "run it again to fetch it anew")
     layers = prepared.job.get("layers")
     if prepared.job.get("fuse") and isinstance(layers, list):
         from pyrun.store import overlay_kind

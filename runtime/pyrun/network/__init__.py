@@ -22,7 +22,8 @@ While it runs:
 Networks, made and healed:
 
     design.py       what a network is to be; subnets.py  a subnet in nobody's way; records.py  the files
-    bridge.py       makes, heals and removes; shards.py  more than 1,023 ports; rebuilding.py  the tables anew
+    bridge.py       makes, heals and removes; reloading.py  all of them; rebuilding.py  the tables anew
+    shards.py       more than 1,023 ports
     cables.py       puts the links of running containers back into their bridge
     templates.py    encodes the templates; nft.py  nftables messages by pyroute2's classes
     firewall/       the tables `inet pyrun` and `bridge pyrun`, and what other firewalls need; egress/  policies

@@ -24,9 +24,11 @@ def pin(link: Attachment, name: str, mac: str, address: str, address6: str) -> N
 
 
 def localnet(link: Attachment, bridge: str) -> None:
-    """Let the host's own 127.0.0.1 be redirected to this bridge; the rule that guards it is in the table."""
-    del link
-    paths.write(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet", b"1")
+    """Let the host's own 127.0.0.1 be redirected to this bridge; the rule that guards it is in the table. By a further
+    bridge of its network enters what a container there answers."""
+    further = [each.get("further", "") for each in link.templates.values() if each["bridge"] == bridge]
+    for each in (bridge, *" ".join(further).split()):
+        paths.write(f"/proc/sys/net/ipv4/conf/{each}/route_localnet", b"1")
 
 
 def hairpin(link: Attachment, name: str) -> None:

@@ -62,12 +62,9 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
             design.check_families(network)
             records.save(network)
         try:
-            done = _repair(route, network)
+            done = repair(route, network)
         except (OSError, NetlinkError) as error:
-            number = getattr(error, "code", None) or error.errno or 0  # NetlinkError or OSError
-            raise NetworkError(
-                f"network {name!r} cannot be set up: {os.strerror(number)}", hint_for("network", number)
-            ) from error
+            raise failure(f"network {name!r} cannot be set up", error) from error
         if made:
             told = [each["subnet"] for each in [*network["subnets4"], *network["subnets6"]]]
             notice.say(f"network {name}: bridge {network['bridge']} made, {' and '.join(told)}")
@@ -77,6 +74,12 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
     if template is None:
         raise NetworkError(f"network {name!r}: {messages.path(name)} cannot be read back")
     return template
+
+
+def failure(told: str, error: OSError | NetlinkError) -> NetworkError:
+    """*told* with what the kernel said, and the remedy."""
+    number = getattr(error, "code", None) or getattr(error, "errno", None) or 0  # NetlinkError or OSError
+    return NetworkError(f"{told}: {os.strerror(number)}", hint_for("network", number))
 
 
 def create(wanted: dict[str, Any]) -> Network:
@@ -99,20 +102,6 @@ def create(wanted: dict[str, Any]) -> Network:
             records.forget_definition(network["name"])
         raise
     return network
-
-
-def reload(*, counted: bool) -> list[str]:
-    """Rebuild whatever is missing of every network that was built; what had to be done, a line each. counted: look
-    for elements of containers too. Raises: NetworkError."""
-    told = []
-    with host.locked(), IPRoute() as route:
-        for network in records.all_networks():
-            if network["driver"] == "bridge":
-                done = _repair(route, network, thorough=True, counted=counted)
-                told += [
-                    f"network {network['name']}: {what} was missing and has been restored" for what in done
-                ]
-    return told
 
 
 def proposal(name: str) -> messages.Template:
@@ -163,8 +152,9 @@ def remove(name: str) -> None:
         directory.rmdir()
 
 
-def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bool = False) -> list[str]:
-    """Do whatever is not yet done; returns what had to be done, in words. thorough: look at every rule."""
+def repair(route: Any, network: Network, *, thorough: bool = False, counted: bool = False) -> list[str]:
+    """Do whatever is not yet done; returns what had to be done, in words. thorough: forwarding too. counted: look for
+    cables of containers. Raises: NetworkError, OSError, NetlinkError."""
     done = []
     sock = messages.opened(messages.NETLINK_NETFILTER)
     done += _repair_bridge(route, network)
@@ -180,14 +170,14 @@ def _repair(route: Any, network: Network, *, thorough: bool = False, counted: bo
     text = templates.text(network)
     template = messages.parsed(text)
     assert template is not None
-    if not health.standing_table(template, sock) or (
-        thorough and not rebuilding.complete(sock, counted=counted)
-    ):
+    led = rebuilding.resolver_elements(template, network)
+    try:
+        if not health.standing_table(template, sock):
+            raise FileNotFoundError
+        firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
+    except FileNotFoundError:  # or they are of an older version, and lack a set
         rebuilding.build(sock)
         done.append(f"table inet {firewall.TABLE}")
-    else:
-        led = rebuilding.resolver_elements(template, network)
-        firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
     if host.enable_forwarding(ipv6=bool(network["subnets6"])) and thorough:
         done.append("forwarding")
     host.make_room()

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from pyrun.network import host, leases, records, shards
+from pyrun.network.egress import apart
 from pyrun.network.publishing import ports
 from pyrun.network.records import Network
 
@@ -63,6 +64,8 @@ def _astray(route: Any, network: Network) -> set[str]:
 
 def _put_back(route: Any, network: Network, cables: dict[str, list[str]]) -> None:
     published = {address for _, address in records.published_ports()}
+    if cables:
+        apart.hold(network)
     for link, addresses in cables.items():
         for index in route.link_lookup(ifname=link):
             shards.join(route, network, index)
@@ -72,13 +75,19 @@ def _put_back(route: Any, network: Network, cables: dict[str, list[str]]) -> Non
 
 def _open_loopback(network: Network) -> bool:
     """Let 127.0.0.1 of the host be redirected to containers, if a port asks for it; whether that was off."""
-    name = f"net/ipv4/conf/{network['bridge']}/route_localnet"
+    bridges = (network["bridge"], *network["shards"])  # by each of them enters what its own containers answer
+    shut = [
+        name
+        for name in (f"net/ipv4/conf/{each}/route_localnet" for each in bridges)
+        if host.read_sysctl(name) != "1"
+    ]
     wanted = {
         address
         for port, address in records.published_ports()
         if port[0] == ports.ANY or port[0][:4] == "127."
     }
-    if wanted.isdisjoint(leases.held(network["name"])) or host.read_sysctl(name) == "1":
+    if not shut or wanted.isdisjoint(leases.held(network["name"])):
         return False
-    host.write_sysctl(name, "1")
+    for name in shut:
+        host.write_sysctl(name, "1")
     return True

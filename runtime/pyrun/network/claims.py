@@ -134,17 +134,18 @@ def release(path: str, owner_line: str) -> None:
         posix.unlink(path)
 
 
-def reclaim(path: str, clean: object = None) -> bool:
-    """Remove *path* if its owner is dead, after calling *clean* if given; True when it is free now."""
+def reclaim(path: str) -> bool:
+    """Remove *path* if its owner is dead; True when it is free now."""
     fd = posix.open(f"{paths.run()}/networks/{_LOCK}", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         # Read again under the lock: another finder may have removed it and a new owner taken it.
-        held_by = holder(path)
-        if held_by and alive(held_by):
+        try:
+            held_by = paths.read(path).decode("utf-8", "replace").partition("\n")[0]
+        except FileNotFoundError:  # given up in this moment: what is there the next is somebody's
+            return True
+        if alive(held_by):
             return False
-        if clean is not None:
-            clean()  # type: ignore[operator]
         try:
             posix.unlink(path)
         except FileNotFoundError:

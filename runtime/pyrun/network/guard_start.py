@@ -21,7 +21,7 @@ from _socket import (
 
 from pyrun import boot
 from pyrun.errors import NetworkError
-from pyrun.network import guard, messages
+from pyrun.network import claims, guard, messages
 from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
@@ -138,12 +138,13 @@ def _note(became: dict[str, int]) -> None:
 
 
 def standing() -> list[guard.Gateway]:
-    """Every network of which somebody has a lease."""
+    """Every network of which a container has a lease: who was on an adopted bridge before is none."""
     directory = f"{paths.run()}/networks"
     found = []
     for name in sorted(posix.listdir(directory)):
         leased = [each for each in _names_in(f"{directory}/{name}/leases") if "." in each or ":" in each]
-        if not leased:
+        owners = (claims.holder(f"{directory}/{name}/leases/{each}") for each in leased)
+        if not any(owner[:1] != "/" and claims.alive(owner) for owner in owners):
             continue
         template = messages.load(name)
         if template:

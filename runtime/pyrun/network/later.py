@@ -1,8 +1,8 @@
 """What changes of a running container after its start: more to undo, and another record.
 
-Its undo list is held by the monitor and executed by descriptor, so it cannot be replaced. It begins its network part
-with `also run/containers/ID/more.undo`: whoever connects or publishes something later writes the lines into that file
-first, then does it. Each line may be executed for something that was never done or is gone already.
+Its undo list is held by the monitor and executed by descriptor, so it cannot be replaced. Once the links are down, its
+network part goes on with `also run/containers/ID/more.undo`: whoever connects or publishes something later writes the
+lines into that file first, then does it. Each line may be executed for something that was never done, or is gone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def path(identifier: str) -> str:
 def undo_line(identifier: str) -> str:
     """The line of the first undo list that has the further one executed."""
     return f"also\t{path(identifier)}"
+
+
+def inserted(lines: list[str], more: list[str]) -> list[str]:
+    """The network's part of a first undo list with *more* right behind the line that has the further one executed."""
+    place = next(number for number, line in enumerate(lines) if line.partition("\t")[0] == "also") + 1
+    return [*lines[:place], *more, *lines[place:]]
 
 
 class locked:

@@ -7,7 +7,6 @@ for that claim before it removes the file: what somebody else named is never rem
 
 from __future__ import annotations
 
-import errno
 import posix
 
 from pyrun import linux
@@ -56,25 +55,9 @@ def make_file(name: str, owner_line: str) -> None:
 
 
 def sweep() -> list[str]:
-    """Take back the names whose owner died before its undo list existed; returns them."""
-    directory = claim_path("").rstrip("/")
-    try:
-        names = sorted(posix.listdir(directory))
-    except OSError:
-        return []
-    return [name for name in names if claims.reclaim(claim_path(name), lambda name=name: _take_back(name))]
-
-
-def _take_back(name: str) -> None:
-    try:
-        linux.umount2(path(name), linux.MNT_DETACH)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOENT):
-            raise
-    try:
-        posix.unlink(path(name))
-    except FileNotFoundError:
-        pass
+    """Free the names whose owner died before its undo list existed; returns them. It cannot have made the file yet: one
+    of that name is somebody else's."""
+    return claims.sweep(claim_path("").rstrip("/"))
 
 
 def directory_ready() -> bool:

@@ -6,17 +6,19 @@ made again as it was, in one transaction.
 
 from __future__ import annotations
 
+import posix
 from _socket import socket
 from time import sleep
 
-from pyrun.network import elements, firewall, host, leases, messages, records, templates
+from pyrun.network import claims, elements, firewall, host, leases, messages, records, templates
+from pyrun.network.egress import apart, policy
 from pyrun.network.egress import elements as egress
-from pyrun.network.egress import policy
+from pyrun.network.firewall.tables import Element
 from pyrun.network.publishing import ports, shutting
 from pyrun.network.records import Network
 from pyrun.store import paths
 
-# So often are the tables made again, when policies come and go all the time.
+# So often are the tables made again, when containers and policies come and go all the time.
 _TRIES = 20
 # So long after its policy's file a container that ends may have elements yet.
 _ENDING_S = 0.2
@@ -36,14 +38,16 @@ def rebuild() -> None:
 def build(sock: socket) -> None:
     """The same, under the lock already.
 
-    Whoever starts, changes or ends an egress policy takes no lock, but changes its file first and the tables then. So
-    the files are read again: one that changed meanwhile would be in the new tables as it was, for good.
+    Whoever starts a container or ends one, changes its ports or its policy, takes no lock, but changes files and the
+    tables both. So the files are read again: what came or went meanwhile would be in the new tables as it was for good.
     """
+    unjudged = apart.unjudged(sock)
     for _ in range(_TRIES):
-        known = _policies()
+        known = _noted()
         _build(sock)
-        if _policies() == known:
+        if _noted() == known:
             break
+    apart.judge_anew(sock, unjudged)
 
 
 def forget_strays() -> list[str]:
@@ -71,21 +75,36 @@ def _strays(sock: socket) -> set[str]:
     return found.difference(*[each.addresses for each in policy.all_policies()])
 
 
-def _policies() -> list[str]:
-    return [policy.text(each) for each in policy.all_policies()]
+def _noted() -> tuple[list[str], list[tuple[str, int]]]:
+    """What the elements of containers are made from: policies; leases and claims of ports, each by its inode."""
+    networks = f"{paths.run()}/networks"
+    found: list[tuple[str, int]] = []
+    for directory in (
+        f"{paths.run()}/ports",
+        *[f"{networks}/{each}/leases" for each in claims.names(networks)],
+    ):
+        try:
+            with posix.scandir(directory) as entries:
+                found += [(entry.path, entry.inode()) for entry in entries]
+        except OSError:  # none, or a file
+            continue
+    return [policy.text(each) for each in policy.all_policies()], sorted(found)
 
 
 def complete(sock: socket, *, counted: bool) -> bool:
-    """Whether the tables have all rules; counted: and as many elements as `build` would make, for a moment's time: a
-    container that ends takes its elements away before its files, and must not get them back."""
+    """Whether the tables have all rules; counted: and the elements `build` would make, for a moment's time: a container
+    that ends takes its elements away before its files, and must not get them back."""
     if not firewall.complete(sock):
         return False
+    lasting: set[Element] | None = None
     for pause_s in (0.0, _ENDING_S, _ENDING_S) if counted else ():
         sleep(pause_s)
         _, published, pinned = _wanted(sock)
-        if firewall.complete_elements(sock, published, pinned):
-            return True
-    return not counted
+        found = firewall.differences(sock, published, pinned)
+        lasting = found if lasting is None else lasting & found
+        if not lasting:
+            break
+    return not lasting
 
 
 def _build(sock: socket) -> None:
@@ -103,7 +122,7 @@ def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
     ]
     published += shutting.messages_for(every[0], sock) if every else []
     published += [message for network in networks for message in resolver_elements(every[0], network)]
-    pinned = []
+    pinned = apart.mutes([each for each in networks if each["driver"] == "bridge"])
     for network in networks:
         words = {**every[0], "icc": str(network["icc"]), "adopted": str(network["adopted"])}
         for link, mac, address, address6 in _links(network):

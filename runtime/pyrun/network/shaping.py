@@ -17,7 +17,7 @@ from typing import Any
 
 from pyrun import boot, notice
 from pyrun.errors import NetworkError, UsageError
-from pyrun.network import attach, endpoint, messages
+from pyrun.network import attach, endpoint, later, messages
 from pyrun.plan.operations import Operation
 
 Rates = dict[str, int]
@@ -142,8 +142,7 @@ def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     except UsageError:
         endpoint.release(planned["claims"], planned["owner"])
         raise
-    also, *rest = planned["undo"]
-    return {**planned, "outside": planned["outside"] + todo, "undo": [also, *undone, *rest]}
+    return {**planned, "outside": planned["outside"] + todo, "undo": later.inserted(planned["undo"], undone)}
 
 
 def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Operation], list[str]]:

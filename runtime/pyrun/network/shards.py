@@ -13,6 +13,7 @@ from typing import Any
 from pyrun import boot, notice
 from pyrun.errors import NetworkError
 from pyrun.network import firewall, host, messages, records
+from pyrun.network.firewall import firewalld
 from pyrun.network.records import Network
 from pyrun.store import paths
 
@@ -80,6 +81,8 @@ def _grown(route: Any, network: Network) -> str:
     sock = messages.opened(messages.NETLINK_NETFILTER)
     firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network))
     firewall.set_gateway(sock, nft.NEW_ELEMENT, network)
+    for line in firewalld.trust(sock, [network]):
+        notice.say(f"{line}; `pyrun network prune` removes it")
     sock.close()
     return name
 
@@ -89,16 +92,7 @@ def _joined(route: Any, network: Network, name: str, number: int) -> None:
 
     if not route.link_lookup(ifname=name):
         bridge.make_bridge(route, name, firewall.FURTHER_MAC, network["mtu"])
-    # It answers for no address, but what its containers send to the gateway enters here: firewall/bridged.py.
-    quiet = (
-        ("ipv6", "accept_ra", "0"),
-        ("ipv6", "addr_gen_mode", "1"),
-        ("ipv6", "disable_ipv6", "0" if network["subnets6"] else "1"),
-        ("ipv4", "arp_ignore", "1"),
-        ("ipv4", "rp_filter", "0"),
-    )
-    for family, key, value in quiet:
-        host.write_sysctl(f"net/{family}/conf/{name}/{key}", value)
+    _set_up(network, name)
     index = route.link_lookup(ifname=name)[0]
     route.link("set", index=index, state="up")
     ends = [f"{JOINT_PREFIX}{network['id'][:6]}{number:02x}{side}" for side in "ab"]
@@ -125,9 +119,28 @@ def _joined(route: Any, network: Network, name: str, number: int) -> None:
         route.link("set", index=first, master=network["index"], state="up")
 
 
+def _set_up(network: Network, name: str) -> None:
+    """The settings of a further bridge: it answers for no address, but what its containers send to the gateway enters
+    here (firewall/bridged.py), answers to the host's 127.0.0.1 too."""
+    loopback = host.read_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet") or "0"
+    quiet = (
+        ("ipv6", "accept_ra", "0"),
+        ("ipv6", "addr_gen_mode", "1"),
+        ("ipv6", "disable_ipv6", "0" if network["subnets6"] else "1"),
+        ("ipv4", "arp_ignore", "1"),
+        ("ipv4", "rp_filter", "0"),
+        ("ipv4", "route_localnet", loopback),
+    )
+    for family, key, value in quiet:
+        host.write_sysctl(f"net/{family}/conf/{name}/{key}", value)
+
+
 def _make_room(route: Any, network: Network, bridge: int) -> None:
     """Move a container's link from the full bridge to the new one: the joint needs its port. Nothing else of the
     container changes; a packet on its way at that moment is sent again."""
+    from pyrun.network.egress import apart
+
+    apart.hold(network)
     for link in reversed(list(route.get_links(master=network["index"]))):
         if link.get_attr("IFLA_IFNAME").startswith(messages.HOST_LINK_PREFIX):
             route.link("set", index=link["index"], master=bridge)

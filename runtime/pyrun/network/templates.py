@@ -86,6 +86,8 @@ def text(network: dict[str, object]) -> str:
     """The content of the template file of *network*."""
     lines = [messages.FORMAT, f"pyroute2\t{version('pyroute2')}"]
     lines += [f"{key}\t{network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
+    further = network.get("shards")
+    lines.append(f"further\t{' '.join(further) if isinstance(further, list) else ''}")
     lines += [messages.line(name, each, _marks(name)) for name, each in _of_a_start(network, MARKS).items()]
     lines += [messages.line(name, each, ()) for name, each in firewall.checks(network).items()]
     return "\n".join([*lines, "end"]) + "\n"

@@ -133,13 +133,16 @@ def undo(
     published: list[ports.Port],
     owner: str,
 ) -> list[str]:
-    """The network's part of the undo list: what came later first, then link by link, then the name."""
-    lines = [later.undo_line(str(request["id"]))]
+    """The network's part of the undo list: the links go down, what came later is undone, then link by link, the name.
+
+    Down before all else: with `--network container:` somebody else may be sending on, whom no egress policy holds once
+    the container's own is gone.
+    """
+    downs, lines = list[str](), [later.undo_line(str(request["id"]))]
     template = templates[str(wires[0]["network"])]
     lines += publication.withdrawal(template, published, publication.targets(wires), owner)
     for wire in wires:
-        taken_back = endpoint.undo(wire, templates[str(wire["network"])], owner)
-        down, *rest = taken_back
-        flows = endpoint.forget_flows(wire, template, owner) if published else []
-        lines = [lines[0], down, *lines[1:], *flows, *rest]
-    return lines + netns.undo(str(request["name"]), owner)
+        down, *rest = endpoint.undo(wire, templates[str(wire["network"])], owner)
+        downs.append(down)
+        lines += [*(endpoint.forget_flows(wire, template, owner) if published else []), *rest]
+    return [*downs, *lines, *netns.undo(str(request["name"]), owner)]

@@ -118,7 +118,7 @@ PROCESS = {
     "LABEL": _label,
     "LOOK_UP": _look_up,
     "STREAMS": simple(
-        "give whichever of standard input, output and error is a pipe to user {0}",
+        "of standard input, output and error give pipes to user {0}, and have the container's /dev/null for the host's",
         "for each in stdin stdout stderr; do test -p /dev/$each && chown {0} /dev/$each; done",
         "ls -lL /proc/{pid}/fd",
     ),

@@ -1,6 +1,7 @@
 """The OCI distribution protocol, reading half: one file a concern.
 
-    transport.py   HTTP: connections, redirects, proxies, time limits, what an answer means
+    transport.py   HTTP: connections, redirects, time limits, what an answer means
+    proxies.py     which proxy a request goes through
     auth.py        tokens and passwords
     mirrors.py     which servers to ask for a registry's images
     client.py      manifests and blobs of one repository

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pyrun.errors import UsageError
+from pyrun.registry import transport
 from pyrun.store import recipes
 
 TABLE = "/etc/pyrun/registries.yaml"
@@ -49,8 +50,17 @@ def endpoints(domain: str) -> list[Endpoint]:
     return found if only else [*found, upstream(domain)]
 
 
+def settled(registry: Endpoint) -> Endpoint:
+    """A registry itself as it is to be asked: one on this machine by https if it speaks that, as Docker does it. It is
+    found out by a handshake: no password goes in clear to one that could have it otherwise."""
+    parts = urlsplit(registry.url)
+    if parts.scheme == "http" and transport.speaks_tls(registry.url):
+        return Endpoint(f"https://{parts.netloc}", registry.insecure)
+    return registry
+
+
 def upstream(domain: str) -> Endpoint:
-    """The registry itself: https, but plain http for one on this machine, as Docker does it."""
+    """The registry itself: https, but plain http for one on this machine unless `settled` knows better."""
     host = urlsplit(f"//{domain}").hostname or ""
     if host in _LOOPBACK:
         return Endpoint(f"http://{domain}", True)

@@ -8,15 +8,14 @@ Every wait has a limit. http.client bounds the sizes of status lines and headers
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from pyrun import __version__
 from pyrun.errors import RegistryError
+from pyrun.registry import proxies
 
 CONNECT_S = 10.0
 READ_S = 30.0  # between two pieces of an answer
@@ -117,6 +116,12 @@ def get(url: str, headers: dict[str, str], insecure: bool = False) -> Response:
     raise RegistryError(f"{show(url)}: more than {MAX_REDIRECTS} redirects")
 
 
+def post(url: str, form: dict[str, str], insecure: bool = False) -> Response:
+    """POST a form, which may hold a secret: redirects are not followed. Raises RegistryError."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return _request(url, headers, insecure, urlencode(form).encode())
+
+
 def _redirected(url: str, target: str) -> str:
     try:
         new = urljoin(url, target)
@@ -146,7 +151,7 @@ def may_use_http(url: str, insecure: bool) -> bool:
     return insecure or origin(url).host in _LOOPBACK
 
 
-def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
+def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | None = None) -> Response:
     parts, here = urlsplit(url), origin(url)
     if here.scheme != "https" and not may_use_http(url, insecure):
         raise RegistryError(
@@ -156,10 +161,14 @@ def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if any(character <= " " or character > "~" for character in path + here.host):
         raise RegistryError(f"{show(url)!r}: not a valid address")
+    proxy = None if here.host in _LOOPBACK else proxies.choose(*here)
+    sent = {"User-Agent": f"pyrun/{__version__}", **headers}
+    if proxy and here.scheme == "http":
+        path, sent = f"http://{_netloc(here)}{path}", sent | proxy.headers
     connection = None
     try:
-        connection = _connect(here, insecure)
-        connection.request("GET", path, headers={"User-Agent": f"pyrun/{__version__}", **headers})
+        connection = _connect(here, insecure, proxy)
+        connection.request("GET" if body is None else "POST", path, body, sent)
         sock = connection.sock
         return Response(connection.getresponse(), connection, sock, url)
     except ssl.SSLCertVerificationError as error:
@@ -170,13 +179,29 @@ def _request(url: str, headers: dict[str, str], insecure: bool) -> Response:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if connection is not None:
             connection.close()
-        failure = Unreachable(f"{here.host}:{here.port} cannot be reached: {_reason(error)}")
+        way = f" by the proxy {proxy}" if proxy else ""
+        failure = Unreachable(f"{here.host}:{here.port} cannot be reached{way}: {_reason(error)}")
         failure.again = not isinstance(error, ConnectionRefusedError | socket.gaierror)
         raise failure from error
 
 
-def _connect(here: Origin, insecure: bool) -> http.client.HTTPConnection:
-    proxy = _proxy(here)
+def speaks_tls(url: str) -> bool:
+    """Whether the server of a URL answers a TLS handshake, with whatever certificate."""
+    here = origin(url)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((here.host, here.port), CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=here.host),
+        ):
+            return True
+    except OSError:
+        return False
+
+
+def _connect(here: Origin, insecure: bool, proxy: proxies.Proxy | None) -> http.client.HTTPConnection:
     host, port = (proxy.host, proxy.port) if proxy else (here.host, here.port)
     if here.scheme == "https":
         context = ssl.create_default_context()
@@ -186,24 +211,19 @@ def _connect(here: Origin, insecure: bool) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
             host, port, timeout=CONNECT_S, context=context
         )
+        if proxy:
+            connection.set_tunnel(here.host, here.port, proxy.headers)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S)
-    if proxy:
-        connection.set_tunnel(here.host, here.port)
     connection.connect()
     if isinstance(connection.sock, socket.socket):
         connection.sock.settimeout(READ_S)
     return connection
 
 
-def _proxy(here: Origin) -> Origin | None:
-    """The proxy the environment names (https_proxy, http_proxy, no_proxy), for other machines only."""
-    if here.host in _LOOPBACK or proxy_bypass(here.host):
-        return None
-    address = getproxies().get(here.scheme)
-    if not address or "REQUEST_METHOD" in os.environ:
-        return None
-    return origin(address if "://" in address else f"http://{address}")
+def _netloc(here: Origin) -> str:
+    host = f"[{here.host}]" if ":" in here.host else here.host
+    return host if here.port == 80 else f"{host}:{here.port}"
 
 
 def _reason(error: Exception) -> str:

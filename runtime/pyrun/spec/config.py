@@ -43,7 +43,12 @@ def build(
         _list(options, "group_add"),
         _texts(container["layers"]),
     )
-    process = _process(options, image_config, user, arguments(options, image, command), container)
+    variables = _variables(options, image_config, container)
+    annotations = {"org.opencontainers.image.ref.name": str(container.get("image", ""))}
+    if not variables.get("HOME"):  # as runc, to which an empty one is none
+        variables["HOME"] = str(user["home"])
+        annotations[users.HOME] = "default"
+    process = _process(options, image_config, user, arguments(options, image, command), variables)
     config: dict[str, object] = {
         "ociVersion": OCI_VERSION,
         "process": process,
@@ -51,7 +56,7 @@ def build(
         "hostname": container["hostname"],
         "mounts": _mounts(options, container),
         "linux": _linux(options, container),
-        "annotations": {"org.opencontainers.image.ref.name": str(container.get("image", ""))},
+        "annotations": annotations,
     }
     return config
 
@@ -69,10 +74,10 @@ def _list(options: Options, name: str) -> list[str]:
     return _texts(options.get(name))
 
 
-def _environment(
-    options: Options, image_config: dict[str, object], user: dict[str, object], container: dict[str, object]
-) -> list[str]:
-    """Docker's order of precedence: PATH, HOSTNAME, TERM; the image; --env-file; --env; HOME if nobody set it."""
+def _variables(
+    options: Options, image_config: dict[str, object], container: dict[str, object]
+) -> dict[str, str]:
+    """Docker's order of precedence: PATH, HOSTNAME, TERM; the image; --env-file; --env."""
     merged: dict[str, str] = {"PATH": defaults.DEFAULT_PATH, "HOSTNAME": str(container["hostname"])}
     if options.get("tty"):
         merged["TERM"] = "xterm"
@@ -83,13 +88,19 @@ def _environment(
         given += env_file.read(_list(options, "env_file"))
     given += values.environment(_list(options, "env"), "--env")
     for item in given:
-        name, _, value = item.partition("=")
-        merged[name] = value
-    merged.setdefault("HOME", str(user["home"]))
-    for name, value in merged.items():
+        name, separator, value = item.partition("=")
+        if separator:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
+    return merged
+
+
+def _environment(variables: dict[str, str]) -> list[str]:
+    for name, value in variables.items():
         if "\0" in value or "\0" in name:
             raise UsageError(f"environment variable {name!r} holds a NUL byte")
-    return [f"{name}={value}" for name, value in merged.items()]
+    return [f"{name}={value}" for name, value in variables.items()]
 
 
 def _process(
@@ -97,7 +108,7 @@ def _process(
     image_config: dict[str, object],
     user: dict[str, object],
     command: list[str],
-    container: dict[str, object],
+    variables: dict[str, str],
 ) -> dict[str, object]:
     mask = capabilities.parse_add_drop(
         _list(options, "cap_add"), _list(options, "cap_drop"), bool(options.get("privileged"))
@@ -114,7 +125,7 @@ def _process(
         "terminal": bool(options.get("tty")),
         "user": {"uid": user["uid"], "gid": user["gid"], "additionalGids": user["groups"]},
         "args": command,
-        "env": _environment(options, image_config, user, container),
+        "env": _environment(variables),
         "cwd": values.normal_path(directory),
         "capabilities": {
             "bounding": bounding,

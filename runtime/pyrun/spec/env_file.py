@@ -1,6 +1,7 @@
 """--env-file: variables a line each. Loaded only by who is given one.
 
-Source: docker/cli pkg/kvfile: NAME=VALUE or NAME, `#` begins a comment line, a byte order mark is left out.
+Source: docker/cli pkg/kvfile: NAME=VALUE or NAME (nothing, if the caller has no such variable), `#` begins a comment
+line, a byte order mark and the carriage return before a newline are left out; no other character ends a line.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def read(paths: list[str]) -> list[str]:
                     f"invalid variable for --env-file {path}: {line!r}",
                     f"the name {name!r} has white space in it",
                 )
-        found += environment(lines, f"--env-file {path}")
+        found += [item for item in environment(lines, f"--env-file {path}") if "=" in item]
     return found
 
 
@@ -44,7 +45,7 @@ def _lines(path: str) -> list[str]:
                 f"--env-file {path!r}: larger than {MAX_BYTES >> 20} MiB",
                 "Linux hands a program 2 MiB of arguments and variables: give a smaller file",
             )
-        lines = text.removeprefix(_MARK).decode("utf-8").splitlines()
+        lines = [line.removesuffix("\r") for line in text.removeprefix(_MARK).decode("utf-8").split("\n")]
     except OSError as error:
         raise UsageError(f"--env-file {path!r}: {error.strerror}", hint) from None
     except UnicodeDecodeError:

@@ -16,7 +16,10 @@ from .values import is_number
 
 FILE_SIZE_LIMIT_BYTES = 1 << 20
 ID_LIMIT = (1 << 31) - 1
+# Annotation of a config.json that pyrun has made: whose HOME it is. "default": nobody has given one, it is the user's.
+HOME = "pyrun.home"
 _IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
+_RETRIES = 1000
 
 
 def read_below(directories: list[str], path: str) -> bytes:
@@ -28,9 +31,11 @@ def read_below(directories: list[str], path: str) -> bytes:
             continue
         try:
             # only its place: to open a device or a FIFO would be to use it, and a container may have made one there
-            place_fd = linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
+            place_fd = _place(root_fd, path)
         except FileNotFoundError:
             continue
+        except BlockingIOError:  # it may well be there
+            raise
         except OSError:
             return b""
         finally:
@@ -45,6 +50,16 @@ def read_below(directories: list[str], path: str) -> bytes:
         finally:
             posix.close(place_fd)
     return b""
+
+
+def _place(root_fd: int, path: str) -> int:
+    """EAGAIN: something was renamed anywhere on this machine while a `..` of a link was walked."""
+    for _ in range(_RETRIES):
+        try:
+            return linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
+        except BlockingIOError:
+            continue
+    return linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
 
 
 def _content(place_fd: int) -> bytes:

@@ -263,7 +263,8 @@ def names_in_hosts(host: str) -> str:
 
 
 def environment(items: list[str], option: str) -> list[str]:
-    """-e NAME=VALUE stays; -e NAME takes the value of the caller's environment, or is dropped without one.
+    """-e NAME=VALUE stays; -e NAME takes the value of the caller's environment, and stays without one: then whatever
+    the container would have by that name is taken from it.
 
     As Docker: every name that is not empty is one.
     """
@@ -272,10 +273,8 @@ def environment(items: list[str], option: str) -> list[str]:
         name, separator, _ = item.partition("=")
         if not name:
             raise UsageError(f"invalid variable for {option}: {item!r}", "write NAME=VALUE or NAME")
-        if separator:
-            result.append(item)
-        elif (value := posix.environ.get(name.encode("utf-8", "surrogateescape"))) is not None:
-            result.append(f"{name}={value.decode('utf-8', 'surrogateescape')}")
+        value = None if separator else posix.environ.get(name.encode("utf-8", "surrogateescape"))
+        result.append(item if value is None else f"{name}={value.decode('utf-8', 'surrogateescape')}")
     return result
 
 

@@ -143,7 +143,11 @@ def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
             raise failures.missing_controller(file, field)
     directory = place.get("unified" if v2 else "devices")
     wanted = job.get("bundle") or resources.get("devices") is not None  # a bundle is never without: as runc
-    if directory and wanted and not job.get("unprivileged"):
+    if wanted and not job.get("unprivileged"):
+        if not directory:
+            from pyrun.cgroups import failures
+
+            raise failures.missing_controller("devices.deny", "devices")
         operations.append(Operation("cgroup-devices", directory, *device_rules.lines(resources)))
     user = (config.get("process") or {}).get("user") or {}
     if v2 and job.get("bundle") and (user.get("uid") or job.get("user_namespace")):
@@ -162,7 +166,7 @@ PERFORM: dict[str, Callable[..., object]] = {
 }
 
 
-def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], undo_fd: int) -> None:
+def perform(operations: list[Operation], job: dict[str, Any], undo_fd: int) -> None:
     """What before() planned. Raises Conflict for a cgroup that is somebody else's, perhaps since a moment ago: what is
     in it is not ours to end, so the undo list keeps only what was made here."""
     made = set()
@@ -173,8 +177,7 @@ def perform(operations: list[Operation], job: dict[str, Any], lines: list[str], 
     except Conflict:
         from pyrun import undo as lists
 
-        theirs = {*undo(job["cgroups"], job)} - made
-        lists.rewrite(undo_fd, [line for line in lines if line not in theirs])
+        lists.drop(undo_fd, [line for line in undo(job["cgroups"], job) if line not in made])
         raise
 
 

@@ -32,7 +32,7 @@ def plan(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     umask = user.get("umask")
     return [
         *plan_labels(process),
-        *([Operation("STREAMS", uid)] if uid else []),
+        Operation("STREAMS", uid),
         *([] if no_new_privileges else seccomp),
         Operation("BOUNDING", bounding),
         # without one 022, as in runc and crun, whatever the caller's is (containerd's is 0)

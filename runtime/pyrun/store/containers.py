@@ -42,8 +42,14 @@ _NOUNS = (
 
 
 def new_id() -> str:
-    """64 hex digits, as Docker's; /proc/sys/kernel/random would cost an open."""
-    return posix.urandom(ID_LENGTH // 2).hex()
+    """64 hex digits, as Docker's; /proc/sys/kernel/random would cost an open.
+
+    The first twelve become the hostname, so they are not all decimal: resolvers take that for a number, not a name.
+    """
+    identifier = "0" * ID_LENGTH
+    while identifier[:12].isdecimal():
+        identifier = posix.urandom(ID_LENGTH // 2).hex()
+    return identifier
 
 
 def check_id(identifier: str) -> None:

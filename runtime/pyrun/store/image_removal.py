@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyrun import jsonlite
-from pyrun.errors import Conflict, NotFound
+from pyrun.errors import Conflict, ImageError, NotFound
 from pyrun.store import image_writer, images, layers, paths, references
 
 
@@ -28,10 +28,11 @@ def remove(name: str, force: bool = False) -> list[str]:
     gone: list[str] = []
     with layers.store_lock():
         known = image_writer.current_names(identifier)
-        users = containers_of(identifier)
         doomed = _names_to_remove(name, identifier, known, force)
         last = len(doomed) == len(known)
-        if users and last and not force:
+        own, needed = _layers_of(identifier), _needed_layers(identifier)
+        users = _hide(identifier) if last else []
+        if users and not force:
             raise Conflict(
                 f"image {name} is used by container {users[0]}"
                 + (f" and {len(users) - 1} more" if users[1:] else ""),
@@ -43,7 +44,7 @@ def remove(name: str, force: bool = False) -> list[str]:
         if not last or users:
             image_writer.refresh_names(identifier)
         else:
-            gone, lines = _remove_image(identifier)
+            gone, lines = _remove_image(identifier, own, needed)
             done += lines
     for path in gone:
         layers.remove_tree(path)
@@ -65,21 +66,67 @@ def _names_to_remove(name: str, identifier: str, known: list[str], force: bool) 
     return known
 
 
-def _remove_image(identifier: str) -> tuple[list[str], list[str]]:
-    """Move the image and its unshared layers out of sight: (where they are now, what to tell)."""
-    image: dict[str, Any] = images.load(identifier) or {}
+def _hide(identifier: str) -> list[str]:
+    """Take the image from the starts that are under way; returns the containers for which it stays as it is.
+
+    A start writes its container's record before it looks for the image again (engine/run.py), we take the image away
+    before we look for containers again: one of the two sees the other, and nobody has to wait for a lock.
+    """
+    record = f"{paths.root()}/images/{identifier}/image.json"
+    users = containers_of(identifier)
+    if users or not os.path.exists(record):
+        return users
+    hidden = f"{record}.{os.getpid()}.tmp"  # should we be killed, it is an unfinished image
+    os.rename(record, hidden)
+    if users := containers_of(identifier):
+        os.rename(hidden, record)
+    return users
+
+
+def _remove_image(
+    identifier: str, own: list[str] | None, needed: set[str] | None
+) -> tuple[list[str], list[str]]:
+    """Move the image and those of its *own* layers that are not *needed* out of sight: (where they are now, what to
+    tell)."""
     os.makedirs(f"{paths.root()}/layers", 0o700, exist_ok=True)
     gone = [layers.discard(f"{paths.root()}/images/{identifier}")]
     lines = [f"deleted: sha256:{identifier}"]
-    others: list[Any] = [images.load(other) or {} for other in images.identifiers()]
-    needed = {layer for other in others for layer in other.get("layers", ())}
-    base = f"{paths.root()}/layers/"
-    for layer in reversed(image.get("layers") or []):
-        inside = layer.startswith(base) and references.is_digest(f"sha256:{layer[len(base) :]}")
-        if layer not in needed and inside and os.path.isdir(layer):
-            gone.append(layers.discard(layer))
-            lines.append(f"deleted layer: {os.path.basename(layer)[:12]}")
+    if own is None or needed is None:
+        why = (
+            "the image's record is broken: `pyrun system reconcile` removes those that no image has"
+            if own is None
+            else "the record of another image is broken: see `pyrun images`"
+        )
+        return gone, [*lines, f"layers are kept, {why}"]
+    for layer in reversed(own):
+        if layer not in needed and os.path.isdir(layers.directory(layer)):
+            gone.append(layers.discard(layers.directory(layer)))
+            lines.append(f"deleted layer: {layer[:12]}")
     return gone, lines
+
+
+def _layers_of(identifier: str) -> list[str] | None:
+    """The chain ids of an image's layers, bottom to top; None if its record does not tell them.
+
+    Only the names count: a store that was moved, or is reached by a link, has records that say another path.
+    """
+    try:
+        image: dict[str, Any] | None = images.load(identifier)
+    except ImageError:
+        return None
+    listed = [] if image is None else image.get("layers")  # none: whoever began it was killed
+    if not isinstance(listed, list):
+        return None
+    names = [os.path.basename(layer) for layer in listed if isinstance(layer, str)]
+    whole = len(names) == len(listed) and all(references.is_digest(f"sha256:{name}") for name in names)
+    return names if whole else None
+
+
+def _needed_layers(but_for: str = "") -> set[str] | None:
+    """The chain ids that some image has, but for that one; None while there is an image that could have any."""
+    known = [_layers_of(each) for each in images.identifiers() if each != but_for]
+    told = [names for names in known if names is not None]
+    return {name for names in told for name in names} if len(told) == len(known) else None
 
 
 def remove_unneeded() -> list[str]:
@@ -94,10 +141,12 @@ def remove_unneeded() -> list[str]:
         doomed = dict(_half_written())
         if not layers.in_use():
             doomed |= _orphans()
-        gone = {layers.discard(path): line for path, line in doomed.items()}
+        gone = [layers.discard(path) for path in doomed if os.path.isdir(path)]
+        for path in doomed:
+            layers.remove_tree(path)  # a file
     for path in gone:
         layers.remove_tree(path)
-    return list(gone.values())
+    return list(doomed.values())
 
 
 def _half_written() -> Iterator[tuple[str, str]]:
@@ -113,9 +162,9 @@ def _half_written() -> Iterator[tuple[str, str]]:
 
 
 def _orphans() -> dict[str, str]:
-    """By their names: a store that was moved, or is reached by a link, has records that say another path."""
-    known = [image for each in images.identifiers() if (image := images.load(each))]
-    needed = {os.path.basename(layer) for image in known for layer in _layers_of(image)}
+    needed = _needed_layers()
+    if needed is None:
+        return {}
     base = f"{paths.root()}/layers"
     names = sorted(name for name in os.listdir(base) if references.is_digest(f"sha256:{name}"))
     return {
@@ -123,11 +172,6 @@ def _orphans() -> dict[str, str]:
         for name in names
         if name not in needed
     }
-
-
-def _layers_of(image: dict[str, Any]) -> list[str]:
-    listed = image.get("layers")
-    return listed if isinstance(listed, list) else []
 
 
 def containers_of(identifier: str) -> list[str]:

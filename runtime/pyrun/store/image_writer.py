@@ -170,10 +170,8 @@ def _unpack_layer(
 def _known_size(directory: str) -> int:
     """The size of an existing layer: from any image that has it, or measured, if whoever made it was killed then."""
     for identifier in images.identifiers():
-        image: Any = images.load(identifier)
-        known = (
-            dict(zip(image.get("layers", ()), image.get("layer_bytes", ()), strict=False)) if image else {}
-        )
+        image: Any = _readable(identifier) or {}
+        known = dict(zip(image.get("layers") or (), image.get("layer_bytes") or (), strict=False))
         if known.get(directory):
             return int(known[directory])
     return layers.size_bytes(directory)
@@ -200,13 +198,20 @@ def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], name
             "variant": config.get("variant") or "",
             "config": config["config"],
         }
-        old = images.load(identifier)
-        if old:
+        if _readable(identifier):
             record["names"] = list(dict.fromkeys([*current_names(identifier), *names]))
         paths.make(f"{paths.root()}/images/{identifier}")
         write_record(record)
         for name in names:
             _point(name, identifier)
+
+
+def _readable(identifier: str) -> dict[str, object] | None:
+    """The image, or None: a broken record is replaced by the next installation, and speaks for no other image."""
+    try:
+        return images.load(identifier)
+    except ImageError:
+        return None
 
 
 def write_record(image: dict[str, Any]) -> None:
@@ -225,7 +230,9 @@ def _point(full: str, identifier: str) -> None:
     before = images.read_reference(full)
     beside = f"{base}/.new-{secrets.token_hex(8)}"  # no quoted reference begins with a dot
     paths.write(beside, f"{identifier}\n".encode(), exclusive=True)
+    paths.sync(beside)
     os.rename(beside, f"{base}/{references.quote(full)}")
+    paths.sync(base)
     if before and before != identifier:
         refresh_names(before)
 
@@ -247,7 +254,7 @@ def current_names(identifier: str) -> list[str]:
 
 def refresh_names(identifier: str) -> None:
     """Bring image.json's copy of the names up to date."""
-    image = images.load(identifier)
+    image = _readable(identifier)
     if image:
         image["names"] = current_names(identifier)
         write_record(image)

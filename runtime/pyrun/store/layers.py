@@ -123,7 +123,7 @@ def size_bytes(path: str) -> int:
 
 
 def discard(path: str) -> str:
-    """Move a layer or image directory out of sight at once; returns the place to `remove_tree` afterwards."""
+    """Move a layer's or image's directory out of sight at once; returns the place to `remove_tree` afterwards."""
     gone = f"{paths.root()}/layers/.old-{secrets.token_hex(8)}"
     os.rename(path, gone)
     return gone
@@ -139,8 +139,12 @@ def sweep() -> list[str]:
         return []
     for name in names:
         try:
-            fd = os.open(f"{base}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(f"{base}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
+            continue
+        except NotADirectoryError:  # a file on its way out, which needs nobody to work in it
+            remove_tree(f"{base}/{name}")
+            removed.append(f"{base}/{name}")
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

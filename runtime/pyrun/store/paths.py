@@ -141,3 +141,14 @@ def replace(path: str, data: bytes, mode: int = 0o600, *, lasting: bool = False)
         raise
     finally:
         posix.close(fd)
+    if lasting:
+        sync(path.rpartition("/")[0] or "/")  # the new name is the directory's
+
+
+def sync(path: str) -> None:
+    """Have a file, or the names in a directory, survive a power cut."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        posix.fsync(fd)
+    finally:
+        posix.close(fd)

@@ -24,6 +24,9 @@ _SPELLINGS = {
 }
 
 
+_FALLBACK = 16
+
+
 class Platform(NamedTuple):
     """variant may be empty."""
 
@@ -68,8 +71,8 @@ def rank(offered: Platform, wanted: Platform) -> int:
     """How well an offered platform suits: 0 the same, more is worse, -1 not at all."""
     if offered.os != wanted.os:
         return -1
-    if offered.architecture != wanted.architecture:
-        return -1
+    if offered.architecture != wanted.architecture:  # as Docker, 386 on amd64; anything for amd64 is better
+        return _FALLBACK if (offered.architecture, wanted.architecture) == ("386", "amd64") else -1
     if offered.variant == wanted.variant:
         return 0
     if wanted.architecture == "arm64" and not offered.variant:

@@ -14,7 +14,7 @@ from pyrun import notice, undo
 from pyrun.errors import Conflict, NotFound, PyrunError
 from pyrun.stages import cgroup
 from pyrun.stages import hooks as stages
-from pyrun.store import bundles, paths
+from pyrun.store import bundles
 
 from . import kill
 
@@ -38,8 +38,7 @@ def delete(options: Options, identifier: str) -> int:
         raise Conflict(f"cannot delete container {identifier} that is not stopped: {status}")
     config = _config(container)
     kill.end(container)
-    _undo(container)
-    if config:
+    if _undo(container) and config:
         from . import hooks
 
         hooks.run(config, "poststop", stages.state(config, container, "stopped", 0), required=False)
@@ -55,29 +54,48 @@ def _config(container: dict[str, object]) -> dict[str, object]:
     return config if stages.of(config, "poststop") else {}
 
 
-def _undo(container: dict[str, object]) -> None:
+def _undo(container: dict[str, object]) -> bool:
+    """False: somebody else did it meanwhile, and what has this id now may be another container."""
     if container.get("driver") == "systemd" and container.get("unit"):
         from pyrun.cgroups import systemd
 
         systemd.stop(container)
-    directory = str(container["directory"])
     try:
-        lock_fd = posix.open(f"{directory}/undo", posix.O_RDONLY | posix.O_CLOEXEC)
-    except FileNotFoundError:
-        lock_fd = _written_again(container)
-    else:
-        _wait_for_lock(lock_fd, str(container["id"]))
-        kill.end(bundles.again(container))  # a `create` that had no process yet when we looked
-    complaints = undo.replay(lock_fd)
-    posix.close(lock_fd)
-    for complaint in complaints:
-        notice.say(complaint)
-    if paths.exists(directory):
-        complaints = _without_list(container)
-    if paths.exists(directory):
-        raise PyrunError(
-            f"container {container['id']} cannot be removed: {'; '.join(complaints) or directory}"
+        directory_fd = posix.open(
+            str(container["directory"]), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
         )
+    except FileNotFoundError:
+        return False
+    try:
+        lock_fd = _list(container, directory_fd)
+        if lock_fd < 0:
+            return False
+        complaints = undo.replay(lock_fd)
+        posix.close(lock_fd)
+        for complaint in complaints:
+            notice.say(complaint)
+        if posix.fstat(directory_fd).st_nlink:
+            complaints = _without_list(container)
+        if posix.fstat(directory_fd).st_nlink:
+            reason = "; ".join(complaints) or container["directory"]
+            raise PyrunError(f"container {container['id']} cannot be removed: {reason}")
+    finally:
+        posix.close(directory_fd)
+    return True
+
+
+def _list(container: dict[str, object], directory_fd: int) -> int:
+    """The undo list, locked, of a container whose process has ended; -1 if it has been executed meanwhile."""
+    try:
+        lock_fd = posix.open("undo", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return _written_again(container) if posix.fstat(directory_fd).st_nlink else -1
+    _wait_for_lock(lock_fd, str(container["id"]))
+    if posix.fstat(lock_fd).st_nlink == 0:
+        posix.close(lock_fd)
+        return -1
+    kill.end(bundles.again(container))  # a `create` that had no process yet when we looked
+    return lock_fd
 
 
 def _wait_for_lock(lock_fd: int, identifier: str) -> None:

@@ -16,6 +16,9 @@ from pyrun.store import bundles, state
 
 Options = dict[str, object]
 SIGKILL_LIMIT_S = 10.0
+ROUNDS = (
+    1000  # without a freezer: against somebody who forks faster than this, nothing but a pids limit helps
+)
 
 
 def kill(options: Options, identifier: str, signal_text: str) -> int:
@@ -30,10 +33,12 @@ def kill(options: Options, identifier: str, signal_text: str) -> int:
             send_to_all(container, number)
             return 0
         raise Conflict("container not running")
-    shared = "pid" not in _texts(container.get("namespaces"))
+    shared = "pid" not in _texts(container.get("made", container.get("namespaces")))
     sent = 0
     if everybody or (shared and number == signals.KILL):
-        sent = send_to_all(container, number)  # without a pid namespace the others would outlive the first
+        sent = send_to_all(
+            container, number
+        )  # without a pid namespace of its own the others would outlive the first
     try:
         _signal.pidfd_send_signal(pidfd, number)
         if number == signals.KILL and bundles.status(container) == "paused":  # frozen by v1, it could not die
@@ -61,17 +66,52 @@ def _texts(value: object) -> list[str]:
 
 
 def send_to_all(container: dict[str, object], number: int) -> int:
-    """Signal every process in the container's cgroup but the first, which gets it by pidfd; how many there were."""
+    """Signal every process in the container's cgroup but the first, which gets it by pidfd; how many there were.
+
+    None that is being born meanwhile may be missed: they are frozen first, as with runc.
+    """
+    from pyrun.cgroups import freezer, processes
+
+    groups = container.get("cgroups")
+    found = processes.pids(groups)
+    if not found or (number == signals.KILL and processes.end(groups)):
+        return len(found)
+    frozen = freezer.is_frozen(groups)
+    try:
+        if not frozen:
+            freezer.freeze(groups)  # type: ignore[arg-type]
+    except PyrunError:  # no freezer for this container, or too many are being born
+        return _send_until_quiet(container, number)
+    try:
+        found = processes.pids(groups)
+        _send(found, container, number)
+    finally:
+        if not frozen or number == signals.KILL:  # by v1, who is frozen cannot die
+            freezer.thaw(groups)
+    return len(found)
+
+
+def _send_until_quiet(container: dict[str, object], number: int) -> int:
+    """Again and again, to those that were not there before, until there are none."""
     from pyrun.cgroups import processes
 
-    found = processes.pids(container.get("cgroups"))
-    for pid in found:
+    reached: set[int] = set()
+    for _ in range(ROUNDS):
+        new = [pid for pid in processes.pids(container.get("cgroups")) if pid not in reached]
+        if not new:
+            break
+        _send(new, container, number)
+        reached.update(new)
+    return len(reached)
+
+
+def _send(pids: list[int], container: dict[str, object], number: int) -> None:
+    for pid in pids:
         try:
             if pid != container.get("pid"):
                 posix.kill(pid, number)
         except ProcessLookupError:
             continue
-    return len(found)
 
 
 def end(container: dict[str, object]) -> None:

@@ -94,6 +94,7 @@ def job_of(
         "root": root_directory(config, bundle),
         "bundle": bundle,
         "namespaces": kinds,
+        "made": own,
         "hierarchies": hierarchies,
         "loopback": "network" in own,
         "user_namespace": "user" in kinds,
@@ -220,6 +221,7 @@ def _state(config: dict[str, object], job: dict[str, Any]) -> dict[str, object]:
         "driver": job["driver"],
         "unit": job.get("unit", ""),
         "namespaces": job["namespaces"],
+        "made": job["made"],
     }
 
 

@@ -21,8 +21,8 @@ def note(done: launch.Launch) -> None:
     listening = isinstance(section, dict) and _notifies(section.get("seccomp"))
     letters = "" if hooks.of(config, "poststart") or listening else "s"
     letters += "" if hooks.of(config, "poststop") or job["driver"] == "systemd" else "d"
-    kinds = job["namespaces"]
-    letters += "p" if isinstance(kinds, list) and "pid" in kinds else ""
+    made = job["made"]
+    letters += "p" if isinstance(made, list) and "pid" in made else ""
     shown = indented(describe({**done.state, "pid": done.pid}, "running"))
     head, _, rest = shown.partition(f'\n  "pid": {done.pid},')
     middle, _, tail = rest.partition('"running"')

@@ -32,7 +32,7 @@ from typing import Any
 
 from pyrun import notice
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, records, requests, resolver, wiring
+from pyrun.network import attach, claims, endpoint, later, records, requests, resolver, wiring
 from pyrun.network.drivers import answering, asked, leasing, links, naming, nowhere, segment
 from pyrun.plan.operations import Operation
 
@@ -205,8 +205,7 @@ def _together(
         made += complete(wire, card, [default is wire for default in defaults])
     made += answering.operations(everything)
     made += naming.operations(str(request["id"]), str(request["name"]), everything, request.get("dns"))
-    also, *rest = planned["undo"]
-    undone = [
+    undone = naming.undo(str(request["id"]), everything) + [
         line
         for wire in wires
         for line in [*module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)]
@@ -217,7 +216,7 @@ def _together(
         "before": planned["before"] + [Operation("LEASE", wire[key], wire["network"])
                                        for wire in wires for key in ("address", "address6") if wire[key]],
         "outside": kept + made,
-        "undo": [also, *naming.undo(str(request["id"]), everything), *undone, *rest],
+        "undo": later.inserted(planned["undo"], undone),
         "resolv": resolver.at(naming.INSIDE, request) if naming.needed(everything) else planned["resolv"],
         "wires": everything,
         **{key: first[key] for key in ("address", "address6", "gateway", "prefix", "mac")},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _socket import socket
 
-from pyrun.network import attach, claims, later, leases, messages
+from pyrun.network import attach, claims, endpoint, later, leases, messages
 from pyrun.network.egress import elements, policy, start
 from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
@@ -28,7 +28,8 @@ def cover(identifier: str, wire: Wire) -> list[Operation]:
     if known is None:
         return []
     attach.PERFORM.update(PERFORM)
-    later.precede(identifier, [*start.finishing(identifier, known), *start.undo_of(known, wire)])
+    noted = [*downs([wire]), *start.finishing(identifier, known), *start.undo_of(known, wire)]
+    later.precede(identifier, noted)
     fresh = start.addresses([wire])
     known.addresses = [each for each in known.addresses if each not in fresh] + fresh
     policy.save(identifier, known)
@@ -42,6 +43,15 @@ def cover(identifier: str, wire: Wire) -> list[Operation]:
     finally:
         sock.close()
     return [Operation("APART", str(wire["bridge"]), str(wire["link"]))]
+
+
+def downs(wires: list[Wire]) -> list[str]:
+    """The undo lines that take links down, which comes before their policy goes."""
+    found = []
+    for wire in wires:
+        template = messages.load(str(wire["network"]))
+        found += endpoint.undo(wire, template, "")[:1] if template is not None else []
+    return found
 
 
 def uncover(identifier: str, wire: Wire) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from pyrun import boot, notice
 from pyrun import undo as lists
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, leases, messages
+from pyrun.network import attach, claims, endpoint, later, leases, messages
 from pyrun.network.egress import elements, policy
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.plan.operations import Operation
@@ -23,7 +23,7 @@ from pyrun.store import paths
 
 # A line of the undo list has room for some three hundred messages of IPv4, and each is in it twice.
 _A_LINE = 60
-_SWITCHES = ("iptables", "ip6tables")
+SWITCHES = ("iptables", "ip6tables")
 
 
 def check(request: dict[str, Any]) -> None:
@@ -54,10 +54,9 @@ def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
     asked.addresses = addresses(wires)
     todo = Operation("EGRESS", identifier, spelled(asked), " ".join(asked.addresses), *_joined(wires))
     undone = [] if request["dry_run"] else undo(identifier, asked, wires, str(planned["owner"]))
-    also, *rest = planned["undo"]
     place = next(number for number, each in enumerate(planned["outside"]) if each.kind == "COMMIT") + 1
     outside = [*planned["outside"][:place], todo, *planned["outside"][place:]]
-    return {**planned, "outside": outside, "undo": [also, *undone, *rest]}
+    return {**planned, "outside": outside, "undo": later.inserted(planned["undo"], undone)}
 
 
 def addresses(wires: list[endpoint.Wire]) -> list[str]:
@@ -70,7 +69,8 @@ def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
 
 
 def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str = "") -> list[str]:
-    """Undo lines: what names resolved to, the policy's file, then what `undo_of` says of each interface.
+    """Undo lines: what names resolved to, the policy's file, then what `undo_of` says of each interface. The links are
+    down already.
 
     The file before them, since whoever makes the tables anew goes by it: what he put there before is deleted after.
     """
@@ -94,8 +94,7 @@ def undo_of(asked: policy.Policy, wire: endpoint.Wire, owner: str = "") -> list[
     """
     template = elements.words()
     lines = []
-    key = str(wire["link"]).encode().ljust(16, b"\0")
-    mute = [tuple(messages.filled(template, name, key=key) for name in ("mute", "unmute"))]
+    mute = [tuple(muting(template, word, str(wire["link"])) for word in ("mute", "unmute"))]
     for address in addresses([wire]):
         one = policy.at(asked, [address])
         pairs: list[tuple[bytes, ...]] = []
@@ -145,6 +144,11 @@ def _judge_anew(
 ) -> None:
     if changes:
         messages.transact(sock, template, changes)
+    forget_flows(sock, template, addresses)
+
+
+def forget_flows(sock: socket, template: messages.Template, addresses: list[str]) -> None:
+    """Have what the container began judged anew."""
     flows, lines = elements.forget_flows(template, addresses)
     if flows:
         messages.answers(sock, flows, len(flows))
@@ -169,7 +173,7 @@ def egress(
 def set_apart(sock: socket, bridges: list[str], links: list[str]) -> None:
     """See to it that what the container says to its neighbours meets the rules, or is not said."""
     for bridge, link in zip(bridges, links, strict=True):
-        if not all(_shown(link, switch) for switch in _SWITCHES):
+        if not all(shown(f"{link}/brport/bridge", switch) for switch in SWITCHES):
             _change_mute(sock, link, ("mute",))
             notice.say(
                 f"this kernel shows no bridged frames to the rules (br_netfilter): {link} is cut off from its "
@@ -188,16 +192,20 @@ def let_join(sock: socket, links: list[str]) -> None:
 
 def _change_mute(sock: socket, link: str, words: Sequence[str]) -> None:
     template = elements.words()
-    key = link.encode().ljust(16, b"\0")
-    messages.transact(sock, template, [messages.filled(template, word, key=key) for word in words])
+    messages.transact(sock, template, [muting(template, word, link) for word in words])
 
 
-def _shown(link: str, switch: str) -> bool:
-    """Whether frames from this link pass the rules; switched on for its bridge if for no other."""
+def muting(template: messages.Template, word: str, link: str) -> bytes:
+    """The message that keeps a link from its neighbours ("mute"), or lets it join them ("unmute")."""
+    return messages.filled(template, word, key=link.encode().ljust(16, b"\0"))
+
+
+def shown(place: str, switch: str) -> bool:
+    """Whether frames pass the rules; switched on for that bridge if for no other. place: it, or LINK/brport/bridge."""
     try:
         if paths.read(f"/proc/sys/net/bridge/bridge-nf-call-{switch}")[:1] == b"1":
             return True
-        own = f"/sys/class/net/{link}/brport/bridge/bridge/nf_call_{switch}"
+        own = f"/sys/class/net/{place}/bridge/nf_call_{switch}"
         paths.write(own, b"1")
         return paths.read(own)[:1] == b"1"
     except OSError:

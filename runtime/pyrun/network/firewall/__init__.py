@@ -61,7 +61,8 @@ from pyrun.network.firewall.tables import (
     checks,
     commit,
     complete,
-    complete_elements,
+    differences,
+    lacks_policies,
     remove,
     set_gateway,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "ALONE", "BRIDGES", "CLOSED", "CLOSED6", "CLOSED6_AT", "CLOSED_AT", "DENIED", "DENIED6", "FURTHER_MAC",
     "INSIDE", "ISOLATED", "MACS", "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT",
     "SOURCES", "SUBNETS", "SUBNETS6", "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
-    "complete_elements", "guest", "network_elements", "open_foreign", "pinned_elements", "remove", "remove_foreign",
+    "differences", "guest", "lacks_policies", "network_elements", "open_foreign", "pinned_elements", "remove",
+    "remove_foreign",
     "set_gateway",
 ]  # fmt: skip

@@ -169,11 +169,6 @@ def to_this_host() -> list[Expression]:
     return fib_type(2, 2)
 
 
-def to_own_gateway() -> list[Expression]:
-    """Go on only if the destination is an address of the very interface the packet came by."""
-    return fib_type(2 | 8, 2)
-
-
 def ipv4() -> list[Expression]:
     """Go on only for IPv4, in a table that sees both."""
     return [meta("nfproto"), compare(bytes([nft.IPV4]))]

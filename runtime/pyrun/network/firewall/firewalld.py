@@ -33,10 +33,7 @@ def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
     if not running(sock):
         return []
     told = [line for network in networks if network.get("adopted") for line in _let_ask(network)]
-    ours = {
-        str(network["bridge"]) for network in networks if network["bridge"] and not network.get("adopted")
-    }
-    for bridge in sorted(ours):
+    for bridge in sorted({bridge for network in networks for bridge in _ours(network)}):
         if _command(f"--zone={ZONE}", f"--query-interface={bridge}") == "yes":
             continue
         answer = _command(f"--zone={ZONE}", f"--change-interface={bridge}")
@@ -45,6 +42,13 @@ def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
         else:
             notice.say(f"firewalld may cut containers on {bridge} off: {answer}")
     return told
+
+
+def _ours(network: dict[str, object]) -> list[str]:
+    """Its bridges, but for an adopted one."""
+    first = [str(network["bridge"])] if network["bridge"] and not network.get("adopted") else []
+    further = network.get("shards")
+    return [*first, *(further if isinstance(further, list) else [])]
 
 
 def forget(sock: socket) -> int:

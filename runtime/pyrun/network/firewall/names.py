@@ -8,6 +8,7 @@
     closed_at    host address . protocol . port                                  the same of one address
     subnets      the subnets of all networks                                     what is masqueraded
     bridges      the bridges of all networks
+    gateways     bridge . address of a gateway of its network                    where the resolver is asked
     further      bridge . MAC of its gateway                                     beyond the first of a network
     inside       bridge . bridge -> accept | drop (icc=false)                    traffic within one network
     own          bridge . bridge                                                 the same pairs
@@ -44,6 +45,7 @@ POLICED, ALLOWED, DENIED = "policed", "allowed", "denied"
 POLICED6, ALLOWED6, DENIED6 = "policed6", "allowed6", "denied6"
 ADMITTED, ADMITTED_AT, ADMITTED6, ADMITTED6_AT = "admitted", "admitted_at", "admitted6", "admitted6_at"
 CLOSED, CLOSED_AT, CLOSED6, CLOSED6_AT = "closed", "closed_at", "closed6", "closed6_at"
+GATEWAYS, GATEWAYS6 = "gateways", "gateways6"
 BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED, ADOPTED, GUESTS, GUESTS6 = (
     "bridges", "further", "inside", "own", "towards", "sources", "isolated", "adopted", "guests", "guests6",
 )  # fmt: skip

@@ -15,6 +15,7 @@ for its neighbours, the outside and the host itself alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from pyrun.network import nft
 from pyrun.network.firewall import names
@@ -43,7 +44,6 @@ from pyrun.network.firewall.expressions import (
     redirect,
     reject,
     reset,
-    to_own_gateway,
     to_this_host,
     untracked,
     verdict,
@@ -96,6 +96,11 @@ _DROP, _ACCEPT, _RETURN = verdict(nft.DROP), verdict(nft.ACCEPT), verdict(nft.RE
 _FROM_OTHERS: list[Part] = [
     *interface("iifname", "lo", different=True), meta("iifname"), lookup(names.BRIDGES, absent=True)
 ]  # fmt: skip
+# Keys of the bridge a packet came by and its destination: of a further bridge, too, which has no address itself.
+_TO_GATEWAY: list[list[Part]] = [
+    [ipv4(), meta("iifname"), payload(1, 16, 4, 2), lookup(names.GATEWAYS)],
+    [ipv6(), meta("iifname"), payload(1, 24, 16, 2), lookup(names.GATEWAYS6)],
+]
 # On a further bridge of a network: from the gateway, which is on the first one, to a container.
 _FROM_GATEWAY: list[Part] = [meta("iifname"), payload(0, 6, 6, 2), lookup(names.FURTHER)]
 _JUDGED: list[Part] = [connection(STATE), *has_bits(UNTRACKED), *_FROM_GATEWAY]
@@ -255,9 +260,9 @@ def _egress() -> Iterator[Rule]:
         yield "egress", [
             ipv6(), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _ACCEPT
         ], f"IPv6 itself: looking for {what}"  # fmt: skip
-    for number in (_UDP, _TCP):
+    for number, to_gateway in product((_UDP, _TCP), _TO_GATEWAY):
         yield "egress", [
-            protocol(number), payload(2, 2, 2), compare(b"\0\x35"), to_own_gateway(), _ACCEPT
+            protocol(number), payload(2, 2, 2), compare(b"\0\x35"), *to_gateway, _ACCEPT
         ], "the resolver on the gateway, which knows the policies itself"  # fmt: skip
     yield from _egress_of(_TO_WHERE, 10, "")
     yield from _egress_of(_TO_WHERE6, 16, "6")

@@ -24,6 +24,7 @@ def every() -> list[bytes]:
             ("closed" + six, everywhere, {}),
             (f"closed{six}_at", [address, *everywhere], {}),
             ("subnets" + six, [address], {"interval": True}),
+            ("gateways" + six, [link, address], {}),
             ("policed" + six, [address], {}),
             ("guests" + six, [address], {}),
             ("allowed" + six, to_where, {"interval": True}),
@@ -100,6 +101,9 @@ def network_elements(kind: int, network: dict[str, object]) -> list[bytes]:
         spans = [end for subnet in _subnets(network, version) for end in _span(subnet)]
         if spans:
             items.append((name, spans))
+    for name, packed in ((names.GATEWAYS, _gateways(network, 4)), (names.GATEWAYS6, _gateways(network, 6))):
+        if packed:
+            items.append((name, [{"key": bridge + gateway} for bridge in padded for gateway in packed]))
     return [nft.elements(kind, names.TABLE, name, some) for name, some in items]
 
 
@@ -145,6 +149,14 @@ def _subnets(network: dict[str, object], version: int) -> list[IPv4Network | IPv
     found = [str(each["subnet"]) for each in listed] if isinstance(listed, list | tuple) else []
     found.append(str(network.get("subnet" if version == 4 else "subnet6") or ""))
     return list(dict.fromkeys(ip_network(subnet, strict=False) for subnet in found if subnet))
+
+
+def _gateways(network: dict[str, object], version: int) -> list[bytes]:
+    listed = network.get(f"subnets{version}")
+    found = [str(each.get("gateway") or "") for each in listed] if isinstance(listed, list | tuple) else []
+    found.append(str(network.get("gateway" if version == 4 else "gateway6") or ""))
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    return [socket.inet_pton(family, gateway) for gateway in dict.fromkeys(found) if gateway]
 
 
 def _span(subnet: IPv4Network | IPv6Network) -> list[nft.Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from _socket import SOL_SOCKET, socket
+from collections.abc import Iterable
 
 from pyrun import notice
 from pyrun.network import health, messages, nft
@@ -11,14 +12,22 @@ from pyrun.network.egress import elements, policy
 from pyrun.network.firewall import bridged, names, routed, sets
 
 _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
-# The sets whose elements come and go with containers, but for what the resolver admits.
+# The sets whose elements come and go with containers, but for what the resolver admits and what is closed to the
+# outside: that is judged anew by publishing/shutting.py. What is left over in these somebody else would get.
 _OF_CONTAINERS = (
-    names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.CLOSED, names.CLOSED_AT, names.CLOSED6,
-    names.CLOSED6_AT, names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6,
-    names.GUESTS, names.GUESTS6,
+    names.PORTS, names.PORTS_AT, names.PORTS6, names.PORTS6_AT, names.GUESTS, names.GUESTS6,
 )  # fmt: skip
-_PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE)
+_PINNED = (names.MACS, names.ADDRESSES, names.ADDRESSES6, names.ALONE, names.MUTE)
+# Here it is found by rebuilding.forget_strays, and told by its address.
+_POLICIES = (names.POLICED, names.POLICED6, names.ALLOWED, names.ALLOWED6, names.DENIED, names.DENIED6)
+# Of linux/netfilter/nf_tables.h: what a message about elements has, what an element has, what a key or value is.
+_HEADER, _FAMILY = 16, 4  # bytes of a netlink message before the address family, and of that
+_SET, _SET_ELEMENTS = 2, 3
+_KEY, _DATA, _KEY_END, _VALUE = 1, 2, 10, 1
 _WITHOUT_BRIDGES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+
+# Set, key, end of a range, value of a map
+Element = tuple[str, bytes, bytes, bytes]
 
 
 def build(
@@ -101,23 +110,50 @@ def complete(sock: socket) -> bool:
     return True
 
 
-def complete_elements(sock: socket, published: list[bytes], pinned: list[bytes]) -> bool:
-    """Whether both tables have at least as many elements of containers as these, given as for `build`."""
-    of_bridges = _count(sock, nft.BRIDGE, _PINNED)
-    return _count(sock, nft.INET, _OF_CONTAINERS) >= len({*published, *_policies()}) and (
-        of_bridges < 0 or of_bridges >= len(set(pinned))
-    )
+def differences(sock: socket, published: list[bytes], pinned: list[bytes]) -> set[Element]:
+    """What the tables lack of these elements of containers, given as for `build`, and what else they have of ports and
+    links."""
+    wanted = _elements(message[_HEADER:] for message in (*published, *_policies()))
+    there = _listed(sock, nft.INET, (*_OF_CONTAINERS, *_POLICIES)) or set()
+    of_bridges = _listed(sock, nft.BRIDGE, _PINNED)
+    if of_bridges is not None:  # else this kernel has no such table
+        wanted |= _elements(message[_HEADER:] for message in pinned)
+        there |= of_bridges
+    found = {each for each in wanted - there if each[0] in (*_OF_CONTAINERS, *_POLICIES, *_PINNED)}
+    return found | {each for each in there - wanted if each[0] not in (*_POLICIES, names.MUTE)}
 
 
-def _count(sock: socket, family: int, sets_: tuple[str, ...]) -> int:
-    """How many elements these sets have together; -1 without one of them."""
-    found = 0
+def lacks_policies(sock: socket) -> bool:
+    """Whether elements of the egress policies of living containers are missing."""
+    wanted = _elements(message[_HEADER:] for message in _policies())
+    return bool(wanted) and not wanted <= (_listed(sock, nft.INET, _POLICIES) or set())
+
+
+def _listed(sock: socket, family: int, sets_: tuple[str, ...]) -> set[Element] | None:
+    """The elements of these sets; None without one of them."""
+    found = set[Element]()
     for name in sets_:
         try:
             dumped = messages.dump(sock, nft.get_elements(names.TABLE, name, family))
         except OSError:
-            return -1
-        found += len(health.set_elements(dumped))
+            return None
+        found |= _elements(payload for _, payload in messages.split(dumped))
+    return found
+
+
+def _elements(payloads: Iterable[bytes]) -> set[Element]:
+    """The elements that messages tell of, or the kernel's answers."""
+    found = set[Element]()
+    for payload in payloads:
+        told = health.attributes(payload, _FAMILY)
+        name = told.get(_SET, b"").rstrip(b"\0").decode()
+        for element in health.attributes_in_order(told.get(_SET_ELEMENTS, b"")):
+            parts = health.attributes(element, 0)
+            key, end, value = (
+                health.attributes(parts.get(kind, b""), 0).get(_VALUE, b"")
+                for kind in (_KEY, _KEY_END, _DATA)
+            )
+            found.add((name, key, end, value))
     return found
 
 

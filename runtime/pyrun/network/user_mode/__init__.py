@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from _socket import AF_INET, SOCK_DGRAM, socket
 from typing import Any
 
@@ -29,7 +28,7 @@ from pyrun.network import requests, resolver
 from pyrun.network.publishing import choosing, ports
 from pyrun.network.user_mode import pasta, slirp
 from pyrun.plan.operations import Operation
-from pyrun.store import paths
+from pyrun.store import paths, state
 
 MODES = requests.OF_A_USER
 _PACKAGES = {"pasta": "passt", "slirp4netns": "slirp4netns"}
@@ -146,20 +145,10 @@ def _run(program: str, pid_file: str, name: str, words: list[str]) -> None:
     if pid <= 0:
         reason = next((line for line in reversed(said) if line and not line[0].isspace()), "it said nothing")
         raise NetworkError(f"{program} could not connect the container: {reason:.200}", _hint(reason))
-    paths.replace(pid_file, f"{pid} {_start_time(pid)}\n".encode())
+    paths.replace(pid_file, f"{pid} {state.start_time(pid)}\n".encode())
 
 
 def _hint(said: str) -> str:
     if "tun" in said:
         return "the device /dev/net/tun is needed: modprobe tun"
     return "--network=none or --network=host do without it"
-
-
-def _start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat, as csrc/undo.c compares it."""
-    for _ in range(100):
-        try:
-            return int(paths.read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
-        except OSError:
-            time.sleep(0.001)
-    return 0

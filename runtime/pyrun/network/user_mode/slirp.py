@@ -17,6 +17,7 @@ import subprocess
 
 from pyrun.errors import NetworkError
 from pyrun.network.publishing import ports
+from pyrun.store import paths, state
 
 NAME_SERVER = "10.0.2.3"
 ADDRESS = "10.0.2.100"
@@ -43,8 +44,9 @@ def command(name: str, given: list[str], ready: int | str = "READY") -> list[str
 
 
 def start(program: str, pid_file: str, name: str, given: list[str], output_fd: int) -> int:
-    """Run it; its process, or 0 if it failed. Raises OSError."""
-    del program, pid_file
+    """Run it; its process, noted at once in *pid_file*: unlike pasta, it does not end with the namespace's name.
+    0 if it failed. Raises OSError."""
+    del program
     ready_fd, theirs_fd = os.pipe()
     try:
         child = subprocess.Popen(
@@ -56,6 +58,7 @@ def start(program: str, pid_file: str, name: str, given: list[str], output_fd: i
             start_new_session=True,
             cwd=name.rpartition("/")[0],
         )
+        paths.replace(pid_file, f"{child.pid} {state.start_time(child.pid)}\n".encode())
     finally:
         os.close(theirs_fd)
     readable, _, _ = select.select([ready_fd], [], [], _PATIENCE_S)
