@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { NETWORKS = 4096, NAME_SIZE = 128, ADDRESS_SIZE = 48, DNS_SOCKETS = 4, PASSED_MOST = 250 };
+enum { NETWORKS = 4096, NAME_SIZE = 129, ADDRESS_SIZE = 48, DNS_SOCKETS = 4, PASSED_MOST = 250 };
 
 /* What a descriptor in the epoll set is; the number beside it is an index or the descriptor. */
 enum source { LISTENER, CLIENT, SIGNALS, FILES, TABLES, LINKS, QUESTION, RESOLVER, LOOPBACK };

@@ -5,6 +5,7 @@ After a change that is meant: PYRUN_GOLDEN=write, and read the difference.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -99,6 +100,29 @@ def _removed() -> str:
 @pytest.mark.root
 def test_a_network_leaves_nothing(sandbox_fork: Sandbox) -> None:
     assert "elements" not in sandbox_fork(_removed)
+
+
+def _after_a_failure() -> list[int]:
+    """How transactions on one socket end, after one of which every message failed."""
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    changes = [firewall.guest(nft.NEW_ELEMENT, f"10.0.0.{number}") for number in range(2, 9)]
+    ends = []
+    for stage in ("no table", "there", "a wrong one", "there"):
+        if stage == "there":
+            build()
+        wrong = [firewall.guest(nft.DELETE_ELEMENT, "10.0.0.99")] if stage == "a wrong one" else []
+        try:
+            firewall.commit(sock, [*wrong, *changes])
+            ends.append(0)
+        except OSError as error:
+            ends.append(error.errno or -1)
+    return ends
+
+
+@pytest.mark.root
+def test_the_errors_of_a_failed_transaction_are_its_own(sandbox_fork: Sandbox) -> None:
+    """A socket that somebody keeps, as the resolver does, has none of them left."""
+    assert sandbox_fork(_after_a_failure) == [errno.ENOENT, 0, errno.ENOENT, 0]
 
 
 def _large() -> tuple[int, float, float]:

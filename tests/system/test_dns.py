@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,6 @@ from name_server import (
     GATEWAY,
     GATEWAY6,
     NXDOMAIN,
-    REFUSED,
     TYPE_AAAA,
     TYPE_PTR,
     WEB,
@@ -68,8 +68,9 @@ class Elsewhere(threading.Thread):
 
     def __init__(self, address: str) -> None:
         super().__init__(daemon=True)
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind((address, 53))
+        family, kind, _, _, place = socket.getaddrinfo(address, 53, type=socket.SOCK_DGRAM)[0]
+        self.sock = socket.socket(family, kind)
+        self.sock.bind(place)
         self.heard = 0
         self.start()
 
@@ -87,7 +88,7 @@ class Elsewhere(threading.Thread):
             self.sock.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:end] + record, peer)
 
     def stop(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with socket.socket(self.sock.family, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", self.sock.getsockname())
         self.join(2)
         self.sock.close()
@@ -106,6 +107,22 @@ def test_servers_on_the_hosts_loopback_are_asked_for_the_container(site: Site) -
         elsewhere.stop()
 
 
+def test_a_server_by_its_address_on_a_link_is_asked(site: Site) -> None:
+    """As a router advertises itself; without the link the address means nothing."""
+    file = Path("/etc/resolv.conf")
+    whole = file.read_text()
+    subprocess.run("ip address add fe80::53/64 dev eth0 nodad".split(), check=True)
+    elsewhere = Elsewhere("fe80::53%eth0")
+    try:
+        file.write_text("nameserver fe80::53%nowhere\nnameserver fe80::53%eth0\n")
+        site.need()
+        assert site.client.ask(GATEWAY, "internet.test").values == ["192.0.2.99"]
+    finally:
+        elsewhere.stop()
+        file.write_text(whole)
+        subprocess.run("ip address delete fe80::53/64 dev eth0".split(), check=True)
+
+
 def test_nothing_is_forwarded_for_internal_networks(site: Site) -> None:
     elsewhere = Elsewhere("127.0.0.78")
     try:
@@ -113,8 +130,8 @@ def test_nothing_is_forwarded_for_internal_networks(site: Site) -> None:
         site.networks.lease("dnsi", "10.97.0.2", "e" * 64, "name hidden", "dns 127.0.0.78")
         site.networks.namespace("dnshid", "dnsi", "10.97.0.2")
         guard.need([inner])
-        assert Inside("dnshid").ask("10.97.0.1", "leak.example").rcode == REFUSED
-        assert Inside("dnshid").ask_stream("10.97.0.1", "leak.example").rcode == REFUSED
+        assert Inside("dnshid").ask("10.97.0.1", "leak.example").rcode == NXDOMAIN
+        assert Inside("dnshid").ask_stream("10.97.0.1", "leak.example").rcode == NXDOMAIN
         assert Inside("dnshid").ask("10.97.0.1", "hidden").values == ["10.97.0.2"]
         assert elsewhere.heard == 0
     finally:

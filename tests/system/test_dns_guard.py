@@ -16,6 +16,7 @@ from name_server import (
     GATEWAY,
     OTHER_ID,
     WEB,
+    WEB_ID,
     Answer,
     Site,
     guards,
@@ -223,3 +224,11 @@ def test_a_network_that_goes_takes_its_sockets_along(site: Site) -> None:
     assert "dnsb" not in guard.status() and site.client.ask(GATEWAY, "web").values == [WEB]
     (site.run / "networks/dnsb/leases").mkdir()
     assert guard.need([second]) == {"dnsb": 53}
+
+
+def test_the_longest_name_of_a_network_is_one(site: Site) -> None:
+    """On a card of the host, so that no bridge is needed."""
+    site.networks.links = False
+    network = site.networks.network("n" * 128, "")
+    site.networks.lease("n" * 128, "10.96.0.2", WEB_ID, "name web")
+    assert guard.need([*site.gateways, network]) == {"dnsa": 53, "n" * 128: 53}

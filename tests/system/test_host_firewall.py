@@ -15,11 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import places
 import ruleset
 from command import Pyrun
 from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
-from segments import shell
+from segments import FAR, HOST, segment, shell
 
 pytestmark = pytest.mark.alone
 
@@ -180,6 +181,40 @@ def test_reload_judges_anew(pyrun: Pyrun, internet: SimpleNamespace, dropping_nf
     assert pyrun.ok("network", "reload") == "nothing was missing"
     expect(internet, 8080, outside=True)
     expect(internet, 8443, outside=False)
+
+
+@pytest.fixture
+def second_card() -> Iterator[None]:
+    """A card to which no default route leads; links to containers of others, which are no segment."""
+    links = ("br666", "virbr9")
+    with segment():
+        for number, name in enumerate(links):
+            shell(
+                f"ip link add {name} type bridge; ip addr add 10.0.{number}.1/24 dev {name}; ip link set {name} up"
+            )
+        nft("""table inet filter { chain input { type filter hook input priority filter; policy drop;
+            ct state established,related accept
+            iifname { "lo", "pyr*" } accept
+            iifname "eth0" tcp dport { 8080, 8443 } accept
+            iifname "lan1" tcp dport 8443 accept
+        }; }""")
+        yield
+        nft("delete table inet filter")
+        for name in links:
+            shell(f"ip link delete {name}")
+
+
+def test_every_segment_is_the_outside(second_card: None, pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    """A port is open only where the rules let it in by whatever link somebody may come."""
+    pyrun.ok("network", "adopt", "br666")
+    done = pyrun("run", "-d", "--name", "web", "-p", "8080:80", "-p", "8443:80", "busybox", *SERVE)
+    why = "chain input of table inet filter (nftables) does not let it in on lan1"
+    assert f"port 8080/tcp {TOLD}{why}" in done.stderr
+    assert places.page(FAR, f"{HOST}:8443") == "hello"
+    assert places.page(FAR, f"{HOST}:8080").startswith("no:")
+    assert closed() == {"closed tcp . 8080"}
+    pyrun.ok("rm", "-f", "web")
+    pyrun.ok("network", "rm", "br666")
 
 
 # ── one port on several addresses ──────────────────────────────────────────────────────────────────

@@ -79,6 +79,15 @@ def test_malformed(data: bytes, expected: int) -> None:
         assert (told.ident, told.rcode) == (int.from_bytes(data[:2], "big"), expected)
 
 
+def test_a_later_edns_is_told_which_we_know() -> None:
+    """RFC 6891, 6.1.3: BADVERS, and an OPT record of version 0, so that it asks again."""
+    later = question("web", extra=b"\0" + struct.pack(">HHIH", 41, 4096, 1 << 16, 0))
+    assert rcode(later) == wire.BADVERS
+    told = later[:2] + wire.complaint(later, wire.BADVERS)
+    assert told[12 : len(question("web"))] == question("web")[12:] and Answer(told).rcode == 0
+    assert told[-11:] == b"\0" + struct.pack(">HHIH", 41, wire.EDNS_BYTES, 1 << 24, 0)
+
+
 def test_any_bytes_are_read_or_refused() -> None:
     """Changed and random messages raise what is expected and nothing else, and quickly."""
     chance = random.Random(53)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -242,7 +244,20 @@ def test_the_strictest_of_all_hooks_and_uplinks_counts() -> None:
     assert host_firewall.refused(ports, [open_hook], ["eth0"]) == {}
     assert host_firewall.refused(ports, [open_hook, one_card], ["eth0"]) == {}
     # the loopback's port is nobody's business, and these rules are not about IPv6
-    assert host_firewall.refused(ports, [open_hook, one_card], ["eth0", "eth1"]) == {ports[0]: REFUSED}
+    assert host_firewall.refused(ports, [open_hook, one_card], ["eth0", "eth1"]) == {
+        ports[0]: f"{REFUSED} on eth1"
+    }
+
+
+def test_rules_of_legacy_iptables_for_ipv6_alone_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that has loaded nothing else; then nothing more is asked."""
+    names = [tmp_path / "ip_tables_names", tmp_path / "ip6_tables_names"]
+    names[1].write_text("filter\n")
+    monkeypatch.setattr(host_firewall, "_LEGACY", tuple(map(str, names)))
+    with socket.socket() as nobody:
+        assert host_firewall.suspected(nobody)
 
 
 def test_a_rule_for_an_address_counts_for_a_port_of_that_address() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import claims, endpoint, leases, messages, records, requests, stations
+from pyrun.network import claims, endpoint, leases, messages, records, requests
 from pyrun.network.publishing import publication
 
 IDENTIFIER = "ab" * 32
@@ -69,7 +69,7 @@ def claim(asked: dict[str, Any], template: messages.Template, number: int = 0) -
     finally:
         claims.forget(record)
     claimed = [leases.path(asked["network"], wire[key]) for key in ("address", "address6") if wire[key]]
-    assert taken == [*claimed, *([stations.path_in(asked["network"], asked["mac"])] if asked["mac"] else [])]
+    assert taken == [*claimed, *([leases.mac_path(asked["network"], asked["mac"])] if asked["mac"] else [])]
     assert all(Path(path).exists() for path in taken)
     return wire
 
@@ -90,6 +90,45 @@ def test_both_families_are_leased_together() -> None:
     )
     assert wire["aliases"] == ["db"]
     assert {**looked, "aliases": ["db"]} == wire, "a dry run tells the same"
+
+
+def test_a_chosen_mac_is_derived_for_nobody() -> None:
+    """Whose lease it would come from is stepped over, whether chosen before or found to be chosen meanwhile."""
+    template = network("front", subnet("10.1.0.0/24"))
+    claim(wanted("front", mac="02:42:0a:01:00:04"), template, 1)
+    assert [claim(wanted("front"), template, number)["address"] for number in (2, 3)] == [
+        "10.1.0.3",
+        "10.1.0.5",
+    ]
+    assert not Path(leases.path("front", "10.1.0.4")).exists()
+    with pytest.raises(
+        Conflict, match="its MAC address 02:42:0a:01:00:04 is that of container web on network front"
+    ):
+        claim(wanted("front", ip="10.1.0.4"), template, 4)
+    with pytest.raises(Conflict, match="02:42:0a:01:00:05 is that of container web on network front"):
+        claim(wanted("front", mac="02:42:0a:01:00:05"), template, 5)
+    assert not Path(leases.mac_path("front", "02:42:0a:01:00:05")).exists()
+
+
+def test_the_claim_of_a_mac_that_was_left_behind_is_in_nobodys_way() -> None:
+    template = network("front", subnet("10.1.0.0/24"))
+    path = Path(leases.mac_path("front", "02:42:0a:01:00:02"))
+    path.parent.mkdir()
+    path.write_text(f"{'d' * 64} 4194304 1\n")
+    assert claim(wanted("front"), template)["address"] == "10.1.0.2" and not path.exists()
+
+
+def test_of_ipv6_alone_many_addresses_have_one_mac() -> None:
+    template = network("six", subnet("fd00:1::/64"))
+    record = claims.write_record(claims.owner("1" * 64), ["name web"])
+    taken: list[str] = []
+    wire = endpoint.claim(wanted("six", ip6="fd00:1::1:0:2"), template, IDENTIFIER, 0, "eth0", record, taken)
+    assert taken[1:] == [leases.mac_path("six", "02:42:00:00:00:02")] and wire["mac"] == "02:42:00:00:00:02"
+    assert f"unlink-if\t{taken[1]}\towner" in endpoint.undo(wire, template, "owner")
+    claims.forget(record)
+    assert claim(wanted("six"), template, 2)["address6"] == "fd00:1::3", "::2 would have the same"
+    with pytest.raises(Conflict, match="02:42:00:00:00:03 is that of container web"):
+        claim(wanted("six", ip6="fd00:1::1:0:3"), template, 3)
 
 
 def test_of_ipv6_alone() -> None:

@@ -63,6 +63,17 @@ def test_slirp4netns_is_kept_from_the_hosts_loopback() -> None:
     assert slirp.api_socket("/run/x/netns") == "/run/x/slirp.sock"
 
 
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_no_program_publishes_sctp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Refused, where pasta would be told of no such port at all and the container start without it."""
+    monkeypatch.setenv("PATH", _programs(tmp_path, program))
+    request = {"mode": program, "ports": [["0.0.0.0", 38412, 38412, "sctp"]], "run_dir": str(tmp_path)}
+    with pytest.raises(
+        UsageError, match=f"^-p 0.0.0.0:38412:38412/sctp: {program} publishes TCP and UDP alone$"
+    ):
+        user_mode.plan(request)
+
+
 def _programs(directory: Path, *names: str) -> str:
     for name in names:
         (directory / name).write_text("#!/bin/sh\n")

@@ -97,6 +97,19 @@ def name_in(content: list[str]) -> str:
     return content[0][:12] if content else ""
 
 
+def whose(path: str) -> str:
+    """Who holds *path*, in words; of somebody who is no container of ours (strangers.py), where it is."""
+    content = lines(path)
+    stranger = content[0].partition(" ")[0] if content else ""
+    if stranger.startswith("/sys/class/net/"):
+        interface = stranger.rpartition("/")[2]
+        itself = any(line.startswith("name ") for line in content)
+        return f"this host itself, on {interface}" if itself else f"a neighbour on {interface}"
+    if stranger.startswith("/proc/"):
+        return f"process {stranger.split('/')[2]}"
+    return f"container {name_in(content)}"
+
+
 def alive(owner_line: str) -> bool:
     """Whether the owner still has a run directory (its undo list frees the claim) or is still planning."""
     words = owner_line.split(" ")

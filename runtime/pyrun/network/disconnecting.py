@@ -43,7 +43,7 @@ def forget_unnoted(identifier: str, wires: list[endpoint.Wire]) -> None:
                 continue
             told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
             wire = {"network": network, "link": told.get("link", ""), "mac": told.get("mac") or leases.mac(address),
-                    "mac_asked_for": "mac" in told,
+                    "mac_asked_for": True,  # where it was not, there is no claim of it to give up
                     "address": "", "address6": "", "address6" if ":" in address else "address": address}  # fmt: skip
             take_off(identifier, wire, template, [*undo_as_held(wire, template), *_detour(wire)])
 

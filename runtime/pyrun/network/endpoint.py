@@ -71,10 +71,14 @@ def claim(
             beside = address and leases.take_beside(address, *_pool(wanted, template, "6"), record)
             address6 = beside or _next(wanted, template, "6", record)
         taken.append(leases.path(network, address6))
-    if wanted["mac"]:
+    if wanted["mac"] or wanted["ip"] or wanted["ip6"]:
         from pyrun.network import stations
 
-        taken.append(stations.take_in(network, str(wanted["mac"]), record))
+        if _chooses_mac(wanted, template):
+            mac = str(wanted["mac"] or leases.mac(address6))
+            taken.append(stations.take_in(network, mac, record))
+        else:
+            stations.refuse_derived(network, address, f"--network {network}")
     return _addressed(wire, wanted, address, address6)
 
 
@@ -164,8 +168,14 @@ def _wire(wanted: Wanted, template: messages.Template, identifier: str, number: 
         "internal": template["internal"] == "True",
         "gw_priority": wanted["gw_priority"],
         "asked_for": bool(wanted["ip"] or wanted["ip6"] or wanted["mac"]),
-        "mac_asked_for": bool(wanted["mac"]),
+        "mac_asked_for": _chooses_mac(wanted, template),
     }
+
+
+def _chooses_mac(wanted: Wanted, template: messages.Template) -> bool:
+    """Whether the MAC may be one that another lease derives: one that was given, or, where there is no IPv4, that of a
+    given address, since many have the same last four bytes."""
+    return bool(wanted["mac"] or (wanted["ip6"] and not template["gateway"]))
 
 
 def _addressed(wire: Wire, wanted: Wanted, address: str, address6: str) -> Wire:
@@ -237,9 +247,7 @@ def undo(wire: Wire, template: messages.Template, owner: str) -> list[str]:
 
 
 def _mac_given_up(wire: Wire, owner: str) -> list[str]:
-    from pyrun.network import stations
-
-    return [f"unlink-if\t{stations.path_in(str(wire['network']), str(wire['mac']))}\t{owner}"]
+    return [f"unlink-if\t{leases.mac_path(str(wire['network']), str(wire['mac']))}\t{owner}"]
 
 
 def forget_flows(wire: Wire, template: messages.Template, owner: str) -> list[str]:

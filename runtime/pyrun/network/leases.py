@@ -29,6 +29,11 @@ def mac(address: str) -> str:
     return ":".join([f"{byte:02x}" for byte in b"\x02\x42" + _packed(address)[-4:]])
 
 
+def mac_path(network: str, mac: str) -> str:
+    """The claim of a MAC that somebody chose on a network (stations.py)."""
+    return f"{paths.run()}/macs/network {network}-{mac}"  # no interface is called so
+
+
 def beside(address: str, gateway6: str, prefix6: int, within6: str = "") -> str:
     """The IPv6 address that goes with an IPv4 one: the subnet's, or the range's, with its four bytes at the end."""
     if within6:
@@ -46,12 +51,12 @@ def take(network: str, gateway: str, prefix: int, within: str, record: str) -> s
     """
     directory = _directory(network)
     after, before = _spans(network, gateway, prefix, within)
-    address = _first_claimed(directory, [*after[:_PATIENCE], *before[:_PATIENCE]], gateway, record)
+    address = _first_claimed(network, [*after[:_PATIENCE], *before[:_PATIENCE]], gateway, record)
     if not address:
-        address = _first_claimed(directory, _unused(directory, after, before, gateway), gateway, record)
+        address = _first_claimed(network, _unused(directory, after, before, gateway), gateway, record)
     if not address:
         claims.sweep(directory)  # or somebody else did, in this moment
-        address = _first_claimed(directory, _unused(directory, after, before, gateway), gateway, record)
+        address = _first_claimed(network, _unused(directory, after, before, gateway), gateway, record)
     if not address:
         raise NetworkError(
             f"network {network!r} has no free address left: all of {within or f'{gateway}/{prefix}'} are leased",
@@ -66,7 +71,7 @@ def take_this(network: str, address: str, record: str) -> str:
     file = path(network, address)
     if not (claims.take(record, file) or (claims.reclaim(file) and claims.take(record, file))):
         raise Conflict(
-            f"the address {address} of network {network} is held by container {claims.name_of(file)}",
+            f"the address {address} of network {network} is held by {claims.whose(file)}",
             "choose another, or leave the choice to pyrun",
         )
     return address
@@ -155,15 +160,23 @@ def _unused(directory: str, after: range, before: range, gateway: str) -> list[i
     return [number for number in [*after, *before] if _text(number, family) not in used]
 
 
-def _first_claimed(directory: str, numbers: list[int], gateway: str, record: str) -> str:
+def _first_claimed(network: str, numbers: list[int], gateway: str, record: str) -> str:
     gateway_number, family = _number(gateway), _family(gateway)
     for number in numbers:
         if number == gateway_number:
             continue
         address = _text(number, family)
-        if claims.take(record, f"{directory}/{address}"):
-            return address
+        if claims.take(record, path(network, address)):
+            # Claimed before it is looked for, while whoever chooses a MAC claims that before he looks for leases.
+            if not paths.exists(mac_path(network, mac(address))) or _may_have(network, address):
+                return address
+            posix.unlink(path(network, address))
     return ""
+
+
+def _may_have(network: str, address: str) -> bool:
+    """Whether the MAC of the address is nobody's after all, whose claim was left behind."""
+    return claims.reclaim(mac_path(network, mac(address)))
 
 
 def _family(address: str) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 import posix
-from _socket import AF_NETLINK, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from _socket import AF_NETLINK, MSG_DONTWAIT, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
 from fcntl import ioctl
 
@@ -200,13 +200,29 @@ def transact(sock: socket, template: Template, changes: list[bytes]) -> None:
             sock.setsockopt(SOL_SOCKET, option, 4 * len(data))
     sock.send(data)
     acknowledged = not changes
-    while not acknowledged:
-        for kind, payload in split(sock.recv(65536)):
-            if kind == _NLMSG_ERROR:
-                number = -int(unpack_from("=i", payload)[0])
-                if number:
-                    raise OSError(number, posix.strerror(number))
-                acknowledged = True
+    try:
+        while not acknowledged:
+            for kind, payload in split(sock.recv(65536)):
+                if kind == _NLMSG_ERROR:
+                    number = -int(unpack_from("=i", payload)[0])
+                    if number:
+                        raise OSError(number, posix.strerror(number))
+                    acknowledged = True
+    except OSError:
+        _drain(sock)
+        raise
+
+
+def _drain(sock: socket) -> None:
+    """Every message of a failed transaction is answered: whoever goes on with the socket must not take that for his."""
+    while True:
+        try:
+            sock.recv(65536, MSG_DONTWAIT)
+        except OSError as error:
+            if (
+                error.errno != errno.ENOBUFS
+            ):  # which tells, once, that some were too many; else there is nothing left
+                return
 
 
 def ask(sock: socket, message: bytes) -> tuple[int, bytes]:

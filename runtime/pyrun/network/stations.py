@@ -1,7 +1,8 @@
 """Who on a network has which MAC address: two of one address on a bridge get each other's frames.
 
 Derived ones cannot meet, since no two leases are of one address; asked only for one that a user chose, which is claimed
-as well. Behind a card, which several networks may share, every one is: run/macs/<card, bridge or network>-<MAC>.
+as well, so that nobody is leased the address it would be derived from. Behind a card, which several networks may share,
+every one is: run/macs/<card, bridge or network>-<MAC>.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ def refuse_taken(request: dict[str, Any]) -> None:
             refuse(str(each["network"]), str(each["mac"]), f"--network {each['network']}")
 
 
-def refuse(network: str, mac: str, told: str) -> None:
-    """Raises: Conflict when *mac* is that of a container on the network, or of its bridge."""
-    for lines in _owners(network).values():
-        if mac == lines["mac"]:
+def refuse(network: str, mac: str, told: str, besides: str = "") -> None:
+    """Raises: Conflict when *mac* is that of a container on the network, or of its bridge. besides: the first line of
+    the claims of whoever asks."""
+    for owner, lines in _owners(network).items():
+        if mac == lines["mac"] and owner != besides:
             raise Conflict(
                 f"{told}: the MAC address {mac} is that of container {lines['name']} on network {network}",
                 "choose another, or leave the choice to pyrun",
@@ -45,17 +47,26 @@ def take(segment: str, mac: str, record: str, told: str) -> str:
 
 
 def take_in(network: str, mac: str, record: str) -> str:
-    """The same of a network of ours."""
-    return take(_of_network(network), mac, record, f"--network {network}")
+    """The same of a network of ours, where somebody may have been leased its address meanwhile. Raises Conflict."""
+    file = take(f"network {network}", mac, record, f"--network {network}")
+    own = claims.holder(file)
+    try:
+        refuse(network, mac, f"--network {network}", besides=own)
+    except Conflict:
+        claims.release(file, own)
+        raise
+    return file
 
 
-def path_in(network: str, mac: str) -> str:
-    """The claim of a MAC that was chosen, on a network of ours."""
-    return path(_of_network(network), mac)
-
-
-def _of_network(network: str) -> str:
-    return f"network {network}"  # no interface is called so
+def refuse_derived(network: str, address: str, told: str) -> None:
+    """Raises: Conflict when the MAC that goes with a static address was chosen by somebody."""
+    file = leases.mac_path(network, leases.mac(address))
+    if claims.holder(file) and not claims.reclaim(file):
+        raise Conflict(
+            f"{told}: its MAC address {leases.mac(address)} is that of container {claims.name_of(file)} on network"
+            f" {network}",
+            "choose another address, or a MAC address as well",
+        )
 
 
 def path(segment: str, mac: str) -> str:

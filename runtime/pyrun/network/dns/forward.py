@@ -88,13 +88,15 @@ class Forwarder:
     ) -> None:
         """Have *asked* answered from outside; *reply* is called now or later, or never when we drown in questions."""
         now_s = self._loop.now_s
-        if view.internal:
-            reply(asked.raw[:2] + wire.empty(asked, wire.REFUSED))
-            return
         try:
+            if view.internal:
+                raise egress_view.Forbidden(asked.name)
             policy = self._policies.asked(view.owner, asked.name)
         except egress_view.Forbidden:
-            reply(asked.raw[:2] + wire.empty(asked, wire.REFUSED))
+            # musl overlooks REFUSED, waits 5 s and gives its search list up: no short name would be found. The host
+            # has other servers, which are to be asked instead.
+            rcode = wire.NXDOMAIN if view.owner else wire.REFUSED
+            reply(asked.raw[:2] + wire.empty(asked, rcode))
             return
         waiter = Waiter(asked, reply, source, policy, stream)
         key = ((*view.dns, view.inside) if view.dns and view.inside else view.dns, wire.forwarded(asked))
@@ -169,7 +171,7 @@ class Forwarder:
     def _send(self, pending: Pending, server: str, sock: socket) -> bool:
         message = posix.urandom(2) + pending.message
         try:
-            sock.connect((server, _PORT))
+            sock.connect(upstream.place(server, _PORT))
         except BlockingIOError:
             pass
         except OSError:

@@ -4,7 +4,7 @@ container was given by --dns. Which of them answered last is asked first, one th
 from __future__ import annotations
 
 import posix
-from _socket import AF_INET, AF_INET6, inet_pton
+from _socket import AF_INET, AF_INET6, if_nametoindex, inet_pton
 
 HOST_FILE = "/etc/resolv.conf"
 _LOOK_EVERY_S = 1.0
@@ -68,6 +68,14 @@ def _nameservers(path: str) -> tuple[str, ...]:
 def family(server: str) -> int:
     """Of an address: AF_INET or AF_INET6."""
     return AF_INET6 if ":" in server else AF_INET
+
+
+def place(server: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Where to connect: an address of a link is one only with that link, "fe80::1%eth0". Raises OSError."""
+    address, _, link = server.partition("%")
+    if not link:
+        return address, port
+    return address, port, 0, int(link) if link.isdigit() else if_nametoindex(link)
 
 
 def _is_usable(server: str) -> bool:

@@ -6,7 +6,7 @@ does, and a limit on recursion (server.py sets it) ends chains of compression po
 
 from __future__ import annotations
 
-from _struct import unpack_from
+from _struct import pack, unpack_from
 
 from pyrun import boot
 
@@ -28,6 +28,7 @@ from dnslib.label import DNSLabelError  # noqa: E402
 
 TYPE_A, TYPE_PTR, TYPE_AAAA, TYPE_ANY, CLASS_IN = 1, 12, 28, 255, 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+BADVERS = 16  # of which the OPT record tells the upper bits
 
 HEADER_BYTES = 12
 QUESTION_MOST_BYTES = 1024
@@ -82,6 +83,8 @@ def question(data: bytes) -> Question:
         found = Question(data, DNSRecord.parse(data), end)
     except UNREADABLE:
         raise Malformed(FORMERR) from None
+    if any(extra.rtype == QTYPE.OPT and extra.edns_ver for extra in found.record.ar):
+        raise Malformed(BADVERS)
     if found.record.q.qclass != CLASS_IN:
         raise Malformed(REFUSED)
     return found
@@ -139,7 +142,11 @@ def empty(asked: Question, rcode: int) -> bytes:
 
 
 def complaint(data: bytes, rcode: int) -> bytes:
-    """An answer to what could not be read: the header alone; without the id."""
+    """An answer to what could not be read: the header alone, without the id; to a later EDNS, which version we know."""
+    if rcode == BADVERS:
+        option = pack(">BHHBBHH", 0, QTYPE.OPT, EDNS_BYTES, rcode >> 4, 0, 0, 0)
+        begin = bytes([0x80 | (data[2] & 0x79), rcode & 15]) + pack(">4H", 1, 0, 0, 1)
+        return begin + data[HEADER_BYTES : question_end(data)] + option
     return bytes([0x80 | (data[2] & 0x79), rcode]) + bytes(8)
 
 

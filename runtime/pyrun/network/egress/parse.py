@@ -1,6 +1,6 @@
 """An egress policy from the words of --egress, and back. Pure.
 
-    none                         nobody at all, and no name resolves
+    none                         nobody at all; of names, only those of its neighbours resolve
     dns                          names resolve, nobody is reached; beside others: every name resolves
     10.0.0.0/8:443/tcp           addresses, a port or a range of ports, a protocol: what is left out is any
     [fd00::/8]:443/tcp           IPv6 with a port stands in brackets

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyrun.network.publishing.host_rules.judge import Hook
+    from pyrun.network.publishing.host_rules.judge import Hook, Packet
 
 # Of nftables: a dump of all tables, or chains, of all families, the same bytes for everybody (a test has pyroute2
 # encode them).
@@ -33,7 +33,7 @@ _OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
 _INPUT = (1).to_bytes(4, "big")
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 
-_LEGACY = "/proc/net/ip_tables_names"
+_LEGACY = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
 
 
 def outside(published: Iterable[Port]) -> list[Port]:
@@ -44,7 +44,7 @@ def outside(published: Iterable[Port]) -> list[Port]:
 def suspected(netfilter: socket) -> bool:
     """Whether anybody else filters what enters this host: ufw, firewalld, legacy iptables, a chain for input that
     drops by policy or has rules."""
-    if b"filter" in _read(_LEGACY):
+    if any(b"filter" in _read(path) for path in _LEGACY):
         return True
     tables = _dumped(netfilter, DUMP_TABLES)
     if all(kind in _LAST or payload.startswith(_OURS, 4) for kind, payload in messages.split(tables)):
@@ -103,10 +103,22 @@ def refused(published: Iterable[Port], hooks: list[Hook], uplinks: list[str]) ->
         if key not in known:
             address = "" if host in (ANY, ANY6, "") else host
             packets = [judge.Packet(protocol, number, ":" in host, uplink, address) for uplink in uplinks]
-            known[key] = next(
-                (reason for packet in packets for hook in hooks if (reason := judge.refusal(hook, packet))),
-                "",
-            )
+            known[key] = _strictest(packets, hooks)
         if known[key]:
             found[port] = known[key]
     return found
+
+
+def _strictest(packets: list[Packet], hooks: list[Hook]) -> str:
+    """Why one of the interfaces does not let its packet in; which, if others do. "" if all do."""
+    from pyrun.network.publishing.host_rules import judge
+
+    reasons = {
+        packet.interface: next((reason for hook in hooks if (reason := judge.refusal(hook, packet))), "")
+        for packet in packets
+    }
+    refusing = [interface for interface, reason in reasons.items() if reason]
+    if not refusing:
+        return ""
+    where = f" on {' and '.join(refusing)}" if len(refusing) < len(reasons) else ""
+    return reasons[refusing[0]] + where

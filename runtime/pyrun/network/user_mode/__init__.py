@@ -44,6 +44,7 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
     program = choose(str(request["mode"]))
     wanted = [tuple(port) for port in request["ports"]]
     refuse_low(wanted)
+    _refuse_sctp(program, wanted)
     published = choosing.settle(wanted, keep=False)
     name, pid_file = f"{request['run_dir']}/netns", f"{request['run_dir']}/{program}.pid"
     module = _PROGRAMS[program]
@@ -84,6 +85,16 @@ def refuse_low(wanted: list[ports.Port], setting: str = _PRIVILEGED_PORTS) -> No
             raise UsageError(
                 f"-p {host or ports.ANY}:{number}:{inside}/{protocol}: ports below {first} are root's",
                 f"another one, or as root: sysctl net.ipv4.ip_unprivileged_port_start={number}",
+            )
+
+
+def _refuse_sctp(program: str, wanted: list[ports.Port]) -> None:
+    """Neither program passes it on. Raises UsageError."""
+    for host, number, inside, protocol in wanted:
+        if protocol == "sctp":
+            raise UsageError(
+                f"-p {host or ports.ANY}:{number}:{inside}/sctp: {program} publishes TCP and UDP alone",
+                "as root, a network of the host's",
             )
 
 

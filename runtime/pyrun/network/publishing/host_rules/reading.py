@@ -6,17 +6,36 @@ tables of the old iptables, which nft does not see at all. What cannot be read c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
+from pyrun.network import records
 from pyrun.network.publishing.host_rules import iptables, nftables
 from pyrun.network.publishing.host_rules.judge import DROP, Hook
 
 _PATIENCE_S = 10
-# Where no default route says which interfaces lead outside.
-_NOT_OUTSIDE = ("lo", "pyr", "veth", "docker", "br-", "virbr", "cni", "podman")
+# How interfaces that lead to containers and machines of this host are called: pyrun's, and others'.
+_NOT_OUTSIDE = (
+    "lo",
+    "pyr",
+    "pyv",
+    "veth",
+    "docker",
+    "br-",
+    "virbr",
+    "lxcbr",
+    "lxdbr",
+    "incusbr",
+    "cni",
+    "podman",
+)
+# IFF_UP, IFF_NOARP, IFF_POINTOPOINT; the scope of a global address in /proc/net/if_inet6. Source: man 7 netdevice.
+_UP, _NO_NEIGHBOURS, _TO_ONE, _GLOBAL = 0x01, 0x80, 0x10, "00"
+_SIOCGIFADDR, _IFREQ_BYTES = 0x8915, 40
 _SAVED = ((False, "ip", "iptables"), (True, "ip6", "ip6tables"))
 
 
@@ -92,17 +111,39 @@ def _read(path: str) -> bytes:
 
 
 def uplinks() -> list[str]:
-    """The interfaces of the default routes; without any, all that are not known to lead to containers."""
-    found = [fields[0] for fields in _rows("/proc/net/route")[1:] if fields[1] == fields[7] == "00000000"]
-    found += [
+    """The interfaces somebody outside may come by: those of the default routes, and every other that is up, has an
+    address and is not known to lead to containers."""
+    found = {fields[0] for fields in _rows("/proc/net/route")[1:] if fields[1] == fields[7] == "00000000"}
+    found |= {
         fields[9]
         for fields in _rows("/proc/net/ipv6_route")
         if fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo"
-    ]
-    if found:
-        return sorted(set(found))
-    names = sorted(path.name for path in Path("/sys/class/net").iterdir())
-    return [name for name in names if not name.startswith(_NOT_OUTSIDE)] or ["eth0"]
+    }
+    inside = {
+        str(network["bridge"]) for network in records.all_networks()
+    }  # adopted ones have names of their own
+    everywhere = {fields[5] for fields in _rows("/proc/net/if_inet6") if fields[3] == _GLOBAL}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for name in sorted(path.name for path in Path("/sys/class/net").iterdir()):
+            if name in inside or name.startswith(_NOT_OUTSIDE) or not _comes_in(name):
+                continue
+            if name in everywhere or _has_ipv4(sock, name):
+                found.add(name)
+    return sorted(found) or ["eth0"]
+
+
+def _comes_in(name: str) -> bool:
+    """Whether packets may come by it: it is up, and no dummy, which asks for no neighbours and has no other end."""
+    flags = int(_read(f"/sys/class/net/{name}/flags") or b"0", 16)
+    return bool(flags & _UP) and not (flags & _NO_NEIGHBOURS and not flags & _TO_ONE)
+
+
+def _has_ipv4(sock: socket.socket, name: str) -> bool:
+    try:
+        fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, name.encode().ljust(_IFREQ_BYTES, b"\0"))
+    except OSError:
+        return False
+    return True
 
 
 def _rows(path: str) -> list[list[str]]:
