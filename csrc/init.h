@@ -41,7 +41,8 @@ int64_t number_argument(struct plan *plan);
 int64_t optional_argument(struct plan *plan, int64_t without);
 char **list_argument(struct plan *plan, int count);
 
-extern int sync_fd; /* to the planner; after OP_START to whoever called `start` */
+extern int sync_fd;  /* to the planner; after OP_START to whoever called `start` */
+extern int filtered; /* the container's seccomp filter is loaded: only what any program needs is sure to work */
 
 void reset_signals(void);
 int receive_go(struct plan *plan, int fd);
