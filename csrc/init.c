@@ -63,7 +63,7 @@ static const struct {
     [OP_LOOPBACK_UP] = {op_loopback_up, ""},
     [OP_WAIT_GO] = {op_wait_go, ""},
     [OP_OOM_SCORE] = {op_oom_score, "s"},
-    [OP_SESSION] = {op_session, "n"},
+    [OP_SESSION] = {op_session, "n*"},
     [OP_TERMINAL] = {op_terminal, "nnnn"},
     [OP_NO_NEW_PRIVILEGES] = {op_no_new_privileges, ""},
     [OP_SECCOMP] = {op_seccomp, "nnn"},

@@ -25,7 +25,7 @@
 #define OP_LOOPBACK_UP 19       /* */
 #define OP_WAIT_GO 20           /* wait for the planner's GO (network, maps and limits are set) */
 #define OP_OOM_SCORE 21         /* value */
-#define OP_SESSION 22           /* keyring: setsid, and with 1 a session keyring of its own */
+#define OP_SESSION 22           /* keyring [name]: setsid, and with 1 a session keyring, new or the one of that name */
 #define OP_TERMINAL 23          /* rows columns uid console: a pty of the container's own devpts becomes fds 0-2 */
 #define OP_NO_NEW_PRIVILEGES 24 /* */
 #define OP_SECCOMP 25           /* fd-of-program flags late: load it now, or just before execve */

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oci import terminal
-from oci.box import TIMEOUT_S, Box, wait_until
+from oci.box import TIMEOUT_S, Box, keyrings, wait_until
 from oci.marks import shows
 
 
@@ -124,24 +124,19 @@ def test_no_new_keyring(box: Box, verb: str) -> None:
     box.linux["maskedPaths"] = []
 
     def new(*options: str) -> set[str]:
-        before = _keyrings(Path("/proc/keys").read_text())
+        before = keyrings(Path("/proc/keys").read_text())
         if verb == "run":
-            return _keyrings(box.run("cat", "/proc/keys", options=options)) - before
+            return keyrings(box.run("cat", "/proc/keys", options=options)) - before
         box.create("cat", "/proc/keys", options=options)
         box.start()
         box.wait_for("stopped")
-        seen = _keyrings(box.output())
+        seen = keyrings(box.output())
         box.ok("delete", box.id)
         return seen - before
 
     assert new()
     # others on this machine make keyrings too, and root sees them all: one quiet moment is enough
     assert any(not new("--no-new-keyring") for _ in range(10))
-
-
-def _keyrings(listing: str) -> set[str]:
-    """The serial numbers of the keyrings in /proc/keys, but for those of a user."""
-    return {line.split()[0] for line in listing.splitlines() if " keyring " in line and " _uid" not in line}
 
 
 @shows("create --preserve-fds", "run --preserve-fds")

@@ -118,6 +118,17 @@ def test_a_hook_that_hangs_for_ever(oci: Oci, kind: str) -> None:
     wait_until(lambda: not children_named("sleep 1009"), "the end of the hook")
 
 
+def test_exec_into_a_container_that_is_being_created(oci: Oci) -> None:
+    """Its root is still the host's."""
+    hook(oci, "createRuntime", "exec sleep 1010")
+    hanging = in_the_background(oci, "create", "box")
+    wait_until(lambda: children_named("sleep 1010"), "the hook")
+    done = oci("exec", "box", "true")
+    assert done.status == 255 and "creating" in message_of(done), done
+    oci.gone()
+    oci.finish(hanging, 5)
+
+
 @pytest.mark.parametrize("detach", [True, False])
 def test_a_poststart_hook_that_hangs_in_run(oci: Oci, detach: bool) -> None:
     hook(oci, "poststart", "exec sleep 1011")
