@@ -181,8 +181,7 @@ int receive_go(struct plan *plan, int fd) {
     while (length < 0 && errno == EINTR);
     plan->detail = "the planner is gone";
     if (length <= 0 || message[0] != MESSAGE_GO) return length < 0 ? -errno : -ECANCELED;
-    message[length] = '\0';
-    plan->host_pid = strtoll(message + 1, NULL, 10);
+    plan->pid = getpid(); /* now: later a filter may refuse it */
     return 0;
 }
 

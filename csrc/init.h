@@ -24,7 +24,7 @@ struct plan {
     int made;         /* whether open_target had to make it */
     int proc_fd;      /* a procfs of our own, -1 until needed */
     int preserved;    /* how many of the caller's descriptors, from 3 on, the command is to have */
-    int64_t host_pid; /* our pid where the planner lives, told with GO */
+    pid_t pid;        /* our own, as the container sees it; known from GO on */
     char **environment;
     const char *program;   /* what OP_LOOK_UP found, or NULL */
     const char *directory; /* root may not go there, perhaps its user may: tried again after OP_IDENTITY */

@@ -133,7 +133,7 @@ static int finish_hook(struct plan *plan, struct hook *hook, int status) {
 static char *state_of(const struct plan *plan, const char *head, const char *tail) {
     size_t room = strlen(head) + strlen(tail) + 24;
     char *state = malloc(room);
-    if (state) snprintf(state, room, "%s%lld%s", head, (long long)plan->host_pid, tail);
+    if (state) snprintf(state, room, "%s%d%s", head, (int)plan->pid, tail);
     return state;
 }
 

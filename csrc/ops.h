@@ -84,7 +84,7 @@
 #define FD_FREE 5 /* first of those a plan names itself */
 
 /* Messages on FD_SYNC: one byte, then the payload. */
-#define MESSAGE_GO 'G'       /* planner or `start` -> init: its pid on the host, in decimal */
+#define MESSAGE_GO 'G'       /* planner or `start` -> init: go on; its pid on the host, for an init of an older build */
 #define MESSAGE_WAITING 'W'  /* init -> planner: at OP_WAIT_GO */
 #define MESSAGE_CREATED 'C'  /* init -> planner: at OP_START, and the planner's part is over */
 #define MESSAGE_READY 'R'    /* init -> planner: everything but execve is done */

@@ -213,6 +213,25 @@ def test_notify_socket(box: Box, verb: str) -> None:
     assert box.started[0].returncode == 0
 
 
+@shows("environment: NOTIFY_SOCKET", "run: a NOTIFY_SOCKET nobody listens on")
+def test_a_notify_socket_that_is_gone(box: Box) -> None:
+    """The container runs and is ready: it is waited for all the same."""
+    box.known_to_differ("runc", "goes on without a word")
+    box.known_to_differ("crun", "hands the socket itself in")
+    box.write("sh", "-c", "echo $NOTIFY_SOCKET; while ! test -e /data/end; do sleep 0.02; done; exit 3")
+    environment = os.environ | {"NOTIFY_SOCKET": str(box.directory / "gone")}
+    out, err = box.directory / "container.out", box.directory / "container.err"
+    with open(out, "wb") as stdout, open(err, "wb") as stderr:
+        process = box.background("run", box.id, env=environment, stdout=stdout, stderr=stderr)
+    wait_until(lambda: out.read_text().endswith("\n"), "the name of the socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as container:
+        container.sendto(b"READY=1\n", f"/proc/{box.pid}/root{out.read_text().strip()}")
+    wait_until(lambda: "NOTIFY_SOCKET" in err.read_text(), "the notice")
+    (box.rootfs / "data/end").touch()
+    assert process.wait(TIMEOUT_S) == 3
+    box.fails("state", box.id)
+
+
 def _receive_all(host: socket.socket, sender: subprocess.Popen[bytes]) -> bytes:
     """As a service manager does: what arrives until *sender* ends; descriptors (BARRIER=1) are closed at once."""
     text = b""
