@@ -306,6 +306,17 @@ def test_a_cgroup_frozen_by_somebody_else(oci: Oci) -> None:
     oci.gone()
 
 
+def test_delete_where_systemd_cannot_be_had(oci: Oci) -> None:
+    """The container's scope stays systemd's to tidy; everything else goes."""
+    oci.detach()
+    state = saved(oci) | {"driver": "systemd", "unit": "pyrun-box.scope"}
+    (oci.root / "box/state.json").write_text(json.dumps(state))
+    (oci.root / "box/quick").unlink()  # `create` with that driver would have it say that there is more to do
+    done = oci("delete", "--force", "box")
+    assert done.status == 0 and "level=warning" in done.err, done
+    assert not (oci.root / "box").exists()
+
+
 def saved(oci: Oci, name: str = "box") -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = json.loads((oci.root / name / "state.json").read_text())
     return found

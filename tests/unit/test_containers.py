@@ -111,3 +111,13 @@ def test_a_file_there_is_no_room_for_is_taken_away(names: Path, monkeypatch: pyt
     with pytest.raises(OSError) as caught:
         paths.replace(str(names / "web"), b"x")
     assert caught.value.filename == str(names / "web") and not list(names.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("oci", "words"), [(True, "container with given ID already exists"), (False, "box exists")]
+)
+def test_of_two_starts_at_once_the_second_hears_why(tmp_path: Path, oci: bool, words: str) -> None:
+    """Both have found the id free; with `pyrun-oci` the words are those that callers look for."""
+    os.close(containers.begin(str(tmp_path / "state/box"), ["#"], oci=oci))
+    with pytest.raises(Conflict, match=words):
+        containers.begin(str(tmp_path / "state/box"), ["#"], oci=oci)

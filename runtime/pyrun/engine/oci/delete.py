@@ -59,7 +59,10 @@ def _undo(container: dict[str, object]) -> None:
     if container.get("driver") == "systemd" and container.get("unit"):
         from pyrun.cgroups import systemd
 
-        systemd.stop(container)
+        try:
+            systemd.stop(container)
+        except PyrunError as error:  # the list does what can be done without it
+            notice.say(error.message)
     directory = str(container["directory"])
     try:
         lock_fd = posix.open(f"{directory}/undo", posix.O_RDONLY | posix.O_CLOEXEC)
