@@ -24,7 +24,7 @@ struct plan {
     int made;         /* whether open_target had to make it */
     int proc_fd;      /* a procfs of our own, -1 until needed */
     int preserved;    /* how many of the caller's descriptors, from 3 on, the command is to have */
-    int64_t host_pid; /* our pid where the planner lives, told with GO */
+    pid_t pid;        /* our own, as the container sees it; known from GO on */
     char **environment;
     const char *program;   /* what OP_LOOK_UP found, or NULL */
     const char *directory; /* root may not go there, perhaps its user may: tried again after OP_IDENTITY */
@@ -41,7 +41,8 @@ int64_t number_argument(struct plan *plan);
 int64_t optional_argument(struct plan *plan, int64_t without);
 char **list_argument(struct plan *plan, int count);
 
-extern int sync_fd; /* to the planner; after OP_START to whoever called `start` */
+extern int sync_fd;  /* to the planner; after OP_START to whoever called `start` */
+extern int filtered; /* the container's seccomp filter is loaded: only what any program needs is sure to work */
 
 void reset_signals(void);
 int receive_go(struct plan *plan, int fd);

@@ -17,16 +17,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAID = 300 }; /* how much of what a failing hook printed is told */
+enum { SAID = 300, LOOK_MS = 5 }; /* how much of what a failing hook printed is told; how often one is looked at */
 
 struct hook {
     const char *path;
     char **argv, **environment;
     char *state; /* JSON for its standard input */
     size_t state_length;
-    int64_t timeout_s; /* 0: as long as it takes */
-    int stdin_fd, output_fd, pid_fd;
+    int64_t timeout_s;               /* 0: as long as it takes */
+    int stdin_fd, output_fd, pid_fd; /* pid_fd: -1 where the container's filter may refuse one */
     pid_t pid;
+    int ended, status; /* ended: it is reaped, and this was its status */
     char said[SAID + 1];
     size_t said_length;
 };
@@ -51,7 +52,7 @@ static int start_hook(struct hook *hook) {
     int in[2], out[2];
     if (pipe2(in, O_CLOEXEC) < 0) return -errno;
     if (pipe2(out, O_CLOEXEC) < 0) return -errno;
-    hook->pid = fork();
+    hook->pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* some libc's fork is a call that filters may lack */
     if (hook->pid < 0) return -errno;
     if (hook->pid == 0) become_hook(hook, in[0], out[1]);
     close(in[0]);
@@ -60,8 +61,8 @@ static int start_hook(struct hook *hook) {
     hook->output_fd = out[0];
     fcntl(hook->stdin_fd, F_SETFL, O_NONBLOCK); /* our ends only: a hook would take EAGAIN for an error */
     fcntl(hook->output_fd, F_SETFL, O_NONBLOCK);
-    hook->pid_fd = (int)syscall(SYS_pidfd_open, hook->pid, 0);
-    return hook->pid_fd < 0 ? -errno : 0;
+    if (!filtered) hook->pid_fd = (int)syscall(SYS_pidfd_open, hook->pid, 0);
+    return 0;
 }
 
 /* The beginning is kept for the error, the rest is read so that the hook does not wait. False at the end of it. */
@@ -84,12 +85,19 @@ static void feed(struct hook *hook) {
     }
 }
 
+static int has_ended(struct hook *hook, short events) {
+    if (hook->pid_fd >= 0) return events != 0;
+    hook->ended = waitpid(hook->pid, &hook->status, WNOHANG) == hook->pid;
+    return hook->ended;
+}
+
 /* Until the hook has ended or its time is over. Whoever it leaves behind with its output open is not waited for. */
 static int attend(struct hook *hook) {
     int64_t deadline = now_ms() + hook->timeout_s * 1000;
     for (;;) {
         int64_t left = hook->timeout_s ? deadline - now_ms() : -1;
         if (hook->timeout_s && left <= 0) return -ETIMEDOUT;
+        if (hook->pid_fd < 0 && (left < 0 || left > LOOK_MS)) left = LOOK_MS;
         struct pollfd polled[3] = {
             {hook->pid_fd, POLLIN, 0}, {hook->output_fd, POLLIN, 0}, {hook->stdin_fd, POLLOUT, 0}};
         if (poll(polled, 3, left > INT32_MAX ? INT32_MAX : (int)left) < 0 && errno != EINTR) return -errno;
@@ -98,7 +106,7 @@ static int attend(struct hook *hook) {
             close(hook->output_fd);
             hook->output_fd = -1;
         }
-        if (polled[0].revents) break;
+        if (has_ended(hook, polled[0].revents)) break;
     }
     for (int i = 0; i < 16 && hook->output_fd >= 0 && hook->said_length < SAID; i++) {
         size_t before = hook->said_length;
@@ -109,9 +117,9 @@ static int attend(struct hook *hook) {
 
 static int finish_hook(struct plan *plan, struct hook *hook, int status) {
     static char words[SAID + 80];
-    int ended = 0;
     if (status < 0) kill(hook->pid, SIGKILL);
-    while (waitpid(hook->pid, &ended, 0) < 0 && errno == EINTR) continue;
+    while (!hook->ended && waitpid(hook->pid, &hook->status, 0) < 0 && errno == EINTR) continue;
+    int ended = hook->status;
     for (size_t i = 0; i < hook->said_length; i++)
         if (hook->said[i] == '\n') hook->said[i] = ' ';
     if (status < 0) return status;
@@ -125,7 +133,7 @@ static int finish_hook(struct plan *plan, struct hook *hook, int status) {
 static char *state_of(const struct plan *plan, const char *head, const char *tail) {
     size_t room = strlen(head) + strlen(tail) + 24;
     char *state = malloc(room);
-    if (state) snprintf(state, room, "%s%lld%s", head, (long long)plan->host_pid, tail);
+    if (state) snprintf(state, room, "%s%d%s", head, (int)plan->pid, tail);
     return state;
 }
 

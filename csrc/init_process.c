@@ -26,6 +26,9 @@
 #define DEVPTS_MAGIC 0x1cd1
 #define TIOCGPTPEER_ _IO('T', 0x41)
 #define KEYCTL_JOIN_SESSION_KEYRING 1
+#define KEYCTL_SETPERM 5
+#define KEYRING_USUAL 0x3f130000UL /* whoever possesses it: everything; its user: view, read, link */
+#define KEYRING_SEARCH 0x00080000UL
 #define OPEN_TREE_CLONE 1
 
 static int failure(long value) { return value < 0 ? -errno : (int)value; }
@@ -123,9 +126,13 @@ int op_loopback_up(struct plan *plan) {
 }
 
 /* A session keyring of its own (the caller's keys stay the caller's), and a session of its own. A kernel without keys,
- * or a key quota that is used up, is no reason to refuse the container. */
+ * or a key quota that is used up, is no reason to refuse the container. One with a name is the container's: whoever
+ * comes by `exec` finds it, for which its user must be allowed to search. */
 int op_session(struct plan *plan) {
-    if (number_argument(plan)) syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    int keyring = (int)number_argument(plan);
+    const char *name = plan->arguments > 0 ? text_argument(plan) : NULL;
+    long serial = keyring ? syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) : -1;
+    if (name && serial >= 0) syscall(SYS_keyctl, KEYCTL_SETPERM, serial, KEYRING_USUAL | KEYRING_SEARCH);
     return setsid() < 0 && errno != EPERM ? -errno : 0;
 }
 

@@ -121,6 +121,7 @@ int load_filter(struct plan *plan) {
     if (listener_fd < 0) return listener_fd;
     long status = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
     if (status < 0) return -errno;
+    filtered = 1;
     if (!(flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)) return 0;
     return status == listener_fd ? await_taken() : -EBADF;
 }

@@ -25,7 +25,7 @@
 #define OP_LOOPBACK_UP 19       /* */
 #define OP_WAIT_GO 20           /* wait for the planner's GO (network, maps and limits are set) */
 #define OP_OOM_SCORE 21         /* value */
-#define OP_SESSION 22           /* keyring: setsid, and with 1 a session keyring of its own */
+#define OP_SESSION 22           /* keyring [name]: setsid, and with 1 a session keyring, new or the one of that name */
 #define OP_TERMINAL 23          /* rows columns uid console: a pty of the container's own devpts becomes fds 0-2 */
 #define OP_NO_NEW_PRIVILEGES 24 /* */
 #define OP_SECCOMP 25           /* fd-of-program flags late: load it now, or just before execve */
@@ -84,7 +84,7 @@
 #define FD_FREE 5 /* first of those a plan names itself */
 
 /* Messages on FD_SYNC: one byte, then the payload. */
-#define MESSAGE_GO 'G'       /* planner or `start` -> init: its pid on the host, in decimal */
+#define MESSAGE_GO 'G'       /* planner or `start` -> init: go on; its pid on the host, for an init of an older build */
 #define MESSAGE_WAITING 'W'  /* init -> planner: at OP_WAIT_GO */
 #define MESSAGE_CREATED 'C'  /* init -> planner: at OP_START, and the planner's part is over */
 #define MESSAGE_READY 'R'    /* init -> planner: everything but execve is done */

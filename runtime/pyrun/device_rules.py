@@ -49,16 +49,30 @@ def lines(resources: dict[str, object]) -> list[str]:
     """The rules as text, `allow c 1:3 rwm`: the arguments of a cgroup-devices operation.
 
     They begin with the last rule for all devices, which makes those before it void; without one nothing is allowed but
-    what the others allow. Of a rule that is there twice the last one decides, so only that is kept.
+    what the others allow. What is allowed of one device is one rule, since v2's program asks each by itself.
     """
-    texts = [f"{'allow' if rule[0] else 'deny'} {_line(rule)}" for rule in rules(resources)]
-    texts = list(reversed(dict.fromkeys(reversed(texts))))
-    for index in range(len(texts) - 1, -1, -1):
-        if texts[index][-2:] == " a":
-            rest = texts[index + 1 :]
-            everything = texts[index] == "allow a"
-            return [texts[index], *[text for text in rest if not everything or text[0] == "d"]]
-    return ["deny a", *texts]
+    found, everything = rules(resources), False
+    for index in range(len(found) - 1, -1, -1):
+        if found[index][1] == "a":
+            found, everything = found[index + 1 :], found[index][0]
+            break
+    if all(rule[0] for rule in found):
+        merged: dict[tuple[str, int, int], str] = {}
+        for _, kind, major, minor, access in () if everything else found:
+            place = (kind, major, minor)
+            merged[place] = together(merged.pop(place, access), access)
+        found = [(True, *place, access) for place, access in merged.items()]
+    else:
+        from . import device_denials
+
+        found = device_denials.composed(found, everything=everything)
+    texts = [f"{'allow' if rule[0] else 'deny'} {_line(rule)}" for rule in found]
+    return ["allow a" if everything else "deny a", *texts]
+
+
+def together(access: str, more: str) -> str:
+    """Both accesses as one."""
+    return access if access == more else "".join([letter for letter in "rwm" if letter in access + more])
 
 
 def apply(directory: str, *texts: str) -> None:

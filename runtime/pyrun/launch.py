@@ -100,7 +100,8 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
     """Run the recipe. Returns once the command is executing; raises after everything was undone."""
     try:
         caller.only_here(launch.hooks)
-        launch.lock_fd = containers.begin(str(launch.job["run_dir"]), launch.undo)
+        oci = bool(launch.job.get("oci"))
+        launch.lock_fd = containers.begin(str(launch.job["run_dir"]), launch.undo, oci=oci)
     except BaseException:
         if launch.network:
             from .stages import network

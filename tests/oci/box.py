@@ -312,3 +312,8 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.01)
+
+
+def keyrings(listing: str) -> set[str]:
+    """The serial numbers of the keyrings in /proc/keys, but for those of a user."""
+    return {line.split()[0] for line in listing.splitlines() if " keyring " in line and " _uid" not in line}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oci import terminal
-from oci.box import TIMEOUT_S, Box, wait_until
+from oci.box import TIMEOUT_S, Box, keyrings, wait_until
 from oci.marks import shows
 
 
@@ -124,24 +124,19 @@ def test_no_new_keyring(box: Box, verb: str) -> None:
     box.linux["maskedPaths"] = []
 
     def new(*options: str) -> set[str]:
-        before = _keyrings(Path("/proc/keys").read_text())
+        before = keyrings(Path("/proc/keys").read_text())
         if verb == "run":
-            return _keyrings(box.run("cat", "/proc/keys", options=options)) - before
+            return keyrings(box.run("cat", "/proc/keys", options=options)) - before
         box.create("cat", "/proc/keys", options=options)
         box.start()
         box.wait_for("stopped")
-        seen = _keyrings(box.output())
+        seen = keyrings(box.output())
         box.ok("delete", box.id)
         return seen - before
 
     assert new()
     # others on this machine make keyrings too, and root sees them all: one quiet moment is enough
     assert any(not new("--no-new-keyring") for _ in range(10))
-
-
-def _keyrings(listing: str) -> set[str]:
-    """The serial numbers of the keyrings in /proc/keys, but for those of a user."""
-    return {line.split()[0] for line in listing.splitlines() if " keyring " in line and " _uid" not in line}
 
 
 @shows("create --preserve-fds", "run --preserve-fds")
@@ -216,6 +211,25 @@ def test_notify_socket(box: Box, verb: str) -> None:
             container.sendto(b"READY=1\n", f"/proc/{box.pid}/root{inside}")
         assert b"READY=1" in _receive_all(host, box.started[0])
     assert box.started[0].returncode == 0
+
+
+@shows("environment: NOTIFY_SOCKET", "run: a NOTIFY_SOCKET nobody listens on")
+def test_a_notify_socket_that_is_gone(box: Box) -> None:
+    """The container runs and is ready: it is waited for all the same."""
+    box.known_to_differ("runc", "goes on without a word")
+    box.known_to_differ("crun", "hands the socket itself in")
+    box.write("sh", "-c", "echo $NOTIFY_SOCKET; while ! test -e /data/end; do sleep 0.02; done; exit 3")
+    environment = os.environ | {"NOTIFY_SOCKET": str(box.directory / "gone")}
+    out, err = box.directory / "container.out", box.directory / "container.err"
+    with open(out, "wb") as stdout, open(err, "wb") as stderr:
+        process = box.background("run", box.id, env=environment, stdout=stdout, stderr=stderr)
+    wait_until(lambda: out.read_text().endswith("\n"), "the name of the socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as container:
+        container.sendto(b"READY=1\n", f"/proc/{box.pid}/root{out.read_text().strip()}")
+    wait_until(lambda: "NOTIFY_SOCKET" in err.read_text(), "the notice")
+    (box.rootfs / "data/end").touch()
+    assert process.wait(TIMEOUT_S) == 3
+    box.fails("state", box.id)
 
 
 def _receive_all(host: socket.socket, sender: subprocess.Popen[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci import terminal
-from oci.box import PATH, TIMEOUT_S, Box, wait_until
+from oci.box import PATH, TIMEOUT_S, Box, keyrings, wait_until
 from oci.marks import shows
 from oci.runtime import is_hybrid
 
@@ -195,6 +195,38 @@ def test_process_without_capabilities(box: Box) -> None:
     path.write_text(json.dumps(process | {"capabilities": {}}))
     bounding = box.ok("exec", "--process", str(path), box.id).splitlines()[3]
     assert bounding.split() == ["CapBnd:", "0" * 16]
+
+
+@shows(
+    "exec --process",
+    "exec --process: scheduler and ioPriority of the container",
+    since={"runc": "1.2", "crun": None},
+)
+def test_process_inherits_scheduling(box: Box) -> None:
+    box.process["scheduler"] = {"policy": "SCHED_BATCH", "nice": 7}
+    box.process["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    box.detach()
+    script = "cut -d' ' -f19,41 /proc/self/stat; ionice -p $$"
+    process = {"args": ["sh", "-c", script], "cwd": "/", "env": [PATH], "user": {"uid": 0, "gid": 0}}
+    path = box.directory / "process.json"
+    path.write_text(json.dumps(process))
+    assert box.ok("exec", "--process", str(path), box.id).splitlines() == ["7 3", "best-effort: prio 6"]
+
+
+@shows("exec", "exec: the session keyring is the container's")
+@pytest.mark.parametrize("options", [[], ["--no-new-keyring"]])
+def test_exec_makes_no_keyring(box: Box, options: list[str]) -> None:
+    """None of its own, and with --no-new-keyring it keeps the caller's."""
+    box.known_to_differ("crun", "a new one")
+    box.linux["maskedPaths"] = []
+    box.detach(options=options)
+
+    def new() -> set[str]:
+        before = keyrings(Path("/proc/keys").read_text())
+        return keyrings(box.exec("cat", "/proc/keys")) - before
+
+    # others on this machine make keyrings too, and root sees them all: one quiet moment is enough
+    assert any(not new() for _ in range(10))
 
 
 @shows("exec --process", "exec --process: user.umask", since={"runc": "1.2"})

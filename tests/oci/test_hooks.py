@@ -84,7 +84,7 @@ def test_order(box: Box) -> None:
 @shows(*(f"{HOOK}{kind}[].path" for kind in KINDS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_state(box: Box, kind: str) -> None:
-    """Schema-valid; the pid is the host's for those that run in the runtime's namespaces."""
+    """Schema-valid; the pid is the host's for those that run in the runtime's namespaces, else the container's."""
     box.config["annotations"] = {"a": "b"}
     _note(box, kind)
     box.create("sleep", "1000")
@@ -103,7 +103,24 @@ def test_state(box: Box, kind: str) -> None:
     if kind in ("prestart", "createRuntime", "poststart"):
         assert state["pid"] == pid
     elif kind in ("createContainer", "startContainer"):
-        assert state["pid"] in (pid, 1)
+        assert state["pid"] == 1
+
+
+@shows("hooks: pid of a container in the host's pid namespace", differs={"crun": "pid 0"})
+@pytest.mark.parametrize("kind", ["createContainer", "startContainer"])
+def test_pid_without_a_pid_namespace(box: Box, kind: str) -> None:
+    """Also under a filter that knows no getpid."""
+    if kind == "startContainer":
+        box.known_to_differ("runc", "asks when it may not")
+    box.process["noNewPrivileges"] = False
+    rules = [{"names": ["getpid"], "action": "SCMP_ACT_ERRNO"}]
+    box.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    box.without_namespace("pid")
+    _note(box, kind)
+    box.create("sleep", "1000")
+    pid = box.pid
+    box.start()
+    assert _state(box, kind)["pid"] == pid
 
 
 @shows(*(f"{HOOK}{kind}[].args[]" for kind in KINDS))
@@ -230,6 +247,22 @@ def test_failure_of_poststart(box: Box) -> None:
     assert (
         not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
     )
+
+
+@shows(
+    "hooks: poststop runs after a failed poststart of `run`",
+    differs={"runc": "does not", "crun": "a warning only"},
+)
+@pytest.mark.parametrize("options", [[], ["--detach"]])
+def test_poststop_after_a_failed_poststart(box: Box, options: list[str]) -> None:
+    """`run` takes everything away, and nobody comes to delete it any more."""
+    _note(box, "poststart", status=1)
+    _note(box, "poststop")
+    box.write("sleep", "1000")
+    assert "poststart" in box.fails("run", *options, box.id)
+    assert _order(box) == ["poststart", "poststop"]
+    assert _state(box, "poststop")["status"] == "stopped"
+    box.fails("state", box.id)
 
 
 @shows("hooks: failure of poststop", differs={"runc": "1.1 gives up then"})

@@ -218,6 +218,14 @@ def test_update_intel_rdt(running: Box, flag: str, value: str) -> None:
     running.fails("update", flag, value, running.id)
 
 
+@shows("update", "update: of what was null at create")
+def test_update_of_null(box: Box) -> None:
+    box.resources.update(memory=None, cpu=None, pids=None)
+    box.detach()
+    box.ok("update", "--pids-limit", "77", box.id)
+    assert box.limit("pids", "pids.max") == "77"
+
+
 @shows("update", "errors: update of a stopped container", differs={"crun": "no check"})
 def test_update_of_a_stopped_container(box: Box) -> None:
     box.detach("true")

@@ -265,6 +265,50 @@ def test_no_new_privileges(box: Box, value: bool) -> None:
     assert "not permitted" in out and out.endswith(str(int(value)))
 
 
+@shows(f"{SECCOMP}defaultAction", "seccomp: a filter without what the runtime alone would need")
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+def test_a_filter_knows_nothing_of_messages(box: Box, action: str) -> None:
+    """Without noNewPrivileges it is loaded while the runtime still has something to do and to say."""
+    box.known_to_differ("crun", "needs some of them")
+    box.process["noNewPrivileges"] = False
+    names = [name for name in _names() if name not in ("sendmsg", "sendto", "recvmsg", "recvfrom")]
+    box.linux["seccomp"] = {
+        "defaultAction": action,
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+    }
+    box.create("echo", "x")
+    box.start()
+    assert box.output() == "x"
+    box.ok("delete", "--force", box.id)
+    box.process["args"] = ["/bin/absent"]
+    assert "absent" in box.refuses()
+
+
+@shows(f"{SECCOMP}defaultAction", "seccomp: a startContainer hook runs under a filter without pidfd_open")
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+@pytest.mark.parametrize(("script", "words"), [
+    ('read -r s; echo "$s" >/data/state', ""), ("echo why; exit 3", "why"), ("exec sleep 100", "no end"),
+])  # fmt: skip
+def test_a_filter_knows_nothing_of_pidfds(box: Box, action: str, script: str, words: str) -> None:
+    if words or action == "SCMP_ACT_KILL_PROCESS":
+        box.known_to_differ("runc", "needs more")
+    box.known_to_differ("crun", "needs more")
+    box.process["noNewPrivileges"] = False
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}
+    box.config["hooks"] = {"startContainer": [hook]}
+    box.linux["seccomp"] = {
+        "defaultAction": action,
+        "syscalls": [{"names": _names(), "action": "SCMP_ACT_ALLOW"}],
+    }
+    box.create("echo", "x")
+    if words:
+        assert words in box.fails("start", box.id)
+    else:
+        box.start()
+        assert box.output() == "x"
+        assert json.loads((box.rootfs / "data/state").read_text())["id"] == box.id
+
+
 # ── the listener ───────────────────────────────────────────────────────────────────────────────────
 
 LISTENER: dict[str, Any] = {"since": {"runc": "1.1", "crun": "0.20"}}

@@ -119,6 +119,17 @@ def test_a_hook_that_hangs_for_ever(oci: Oci, kind: str) -> None:
     wait_until(lambda: not children_named("sleep 1009"), "the end of the hook")
 
 
+def test_exec_into_a_container_that_is_being_created(oci: Oci) -> None:
+    """Its root is still the host's."""
+    hook(oci, "createRuntime", "exec sleep 1010")
+    hanging = in_the_background(oci, "create", "box")
+    wait_until(lambda: children_named("sleep 1010"), "the hook")
+    done = oci("exec", "box", "true")
+    assert done.status == 255 and "creating" in message_of(done), done
+    oci.gone()
+    oci.finish(hanging, 5)
+
+
 @pytest.mark.parametrize("detach", [True, False])
 def test_a_poststart_hook_that_hangs_in_run(oci: Oci, detach: bool) -> None:
     hook(oci, "poststart", "exec sleep 1011")
@@ -294,6 +305,17 @@ def test_a_cgroup_frozen_by_somebody_else(oci: Oci) -> None:
             path.write_text(word)
     wait_until(lambda: oci.state()["status"] == "paused", "the freezing")
     oci.gone()
+
+
+def test_delete_where_systemd_cannot_be_had(oci: Oci) -> None:
+    """The container's scope stays systemd's to tidy; everything else goes."""
+    oci.detach()
+    state = saved(oci) | {"driver": "systemd", "unit": "pyrun-box.scope"}
+    (oci.root / "box/state.json").write_text(json.dumps(state))
+    (oci.root / "box/quick").unlink()  # `create` with that driver would have it say that there is more to do
+    done = oci("delete", "--force", "box")
+    assert done.status == 0 and "level=warning" in done.err, done
+    assert not (oci.root / "box").exists()
 
 
 def saved(oci: Oci, name: str = "box") -> dict[str, list[tuple[str, str]]]:

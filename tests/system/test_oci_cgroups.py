@@ -261,6 +261,21 @@ def test_rdt_that_is_not_there(bundle: Bundle) -> None:
     assert "linux.intelRdt: this host has no resctrl file system" in bundle.fails("create", "c1")
 
 
+def test_exec_joins_the_resctrl_group(bundle: Bundle, tmp_path: Path) -> None:
+    """Directories take the place of groups; which they are is noted by `create`."""
+    state = bundle.start("c1", "sleep", "100")
+    assert state["rdt"] is None
+    group, monitor = tmp_path / "gold", tmp_path / "gold/mon_groups/c1"
+    monitor.mkdir(parents=True)
+    for each in (group, monitor):
+        (each / "tasks").touch()
+    state["rdt"] = {"directory": str(group), "monitor": str(monitor)}
+    (bundle.root / "c1/state.json").write_text(json.dumps(state))
+    bundle.detached("exec", "-d", "--pid-file", str(tmp_path / "pid"), "c1", "sleep", "100")
+    pid = (tmp_path / "pid").read_text()
+    assert (group / "tasks").read_text() == (monitor / "tasks").read_text() == pid
+
+
 @pytest.mark.skipif(not V2, reason="this machine lacks a pure cgroup v2 hierarchy")
 def test_delegation(bundle: Bundle) -> None:
     """The container's root may make cgroups below its own, and cannot change its own limits."""

@@ -30,7 +30,7 @@ LAYERS = (
     ("stages",),
     ("registry", "network", "cgroups"),
     ("descriptors", "device_rules", "idmaps", "sealing", "undo"),
-    ("plan.operations",),
+    ("plan.operations", "device_denials"),
     ("spec",),
     ("store",),
     ("handshake", "host", "signals", "caller"),

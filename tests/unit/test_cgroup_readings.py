@@ -280,6 +280,13 @@ def test_only_what_is_touched_is_written(given: dict[str, Any], expected: dict[s
     assert update.to_write(given, update.merged(OLD, given)) == expected
 
 
+def test_a_section_that_was_null_is_none() -> None:
+    given = {"memory": {"limit": 5}, "blockIO": {"weight": 7}}
+    whole = update.merged({"memory": None, "cpu": None, "blockIO": None}, given)
+    assert whole == given
+    assert update.to_write({**given, "cpu": {"shares": 3}}, whole) == given
+
+
 def test_new_device_rules_take_the_place_of_all() -> None:
     given = {"devices": [{"allow": True, "access": "rwm"}]}
     assert device_rules.lines(update.merged(OLD, given)) == ["allow a"]

@@ -119,3 +119,13 @@ def test_a_hostname_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     given = iter(chances)
     monkeypatch.setattr(containers.posix, "urandom", lambda size: next(given))
     assert containers.new_id() == chances[1].hex() and next(given, None) is None
+
+
+@pytest.mark.parametrize(
+    ("oci", "words"), [(True, "container with given ID already exists"), (False, "box exists")]
+)
+def test_of_two_starts_at_once_the_second_hears_why(tmp_path: Path, oci: bool, words: str) -> None:
+    """Both have found the id free; with `pyrun-oci` the words are those that callers look for."""
+    os.close(containers.begin(str(tmp_path / "state/box"), ["#"], oci=oci))
+    with pytest.raises(Conflict, match=words):
+        containers.begin(str(tmp_path / "state/box"), ["#"], oci=oci)

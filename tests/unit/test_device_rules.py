@@ -115,3 +115,64 @@ def test_device_lines_are_what_the_rules_come_to() -> None:
     allowed = {line(rule) for rule in defaults.DEVICE_RULES + defaults.DEVICE_RULES_ALWAYS if rule[0]}
     assert allowed == set(DEVICE_ALLOW_LINES)
     assert len(DEVICE_ALLOW_LINES) == len(allowed)
+
+
+# ── rules that follow each other ───────────────────────────────────────────────────────────────────
+
+ALL = {"allow": True, "access": "rwm"}
+
+
+def rule(text: str) -> dict[str, object]:
+    """`allow c 1:3 rw` as an entry of the config."""
+    verdict, kind, numbers, access = text.split()
+    major, minor = (None if each == "*" else int(each) for each in numbers.split(":"))
+    return {"allow": verdict == "allow", "type": kind, "major": major, "minor": minor, "access": access}
+
+
+@pytest.mark.parametrize(
+    ("first", "texts", "access", "allowed"),
+    [
+        ({}, ["allow c 10:229 r", "allow c 10:229 w"], "rw", 1),
+        ({}, ["allow c 10:229 r", "allow c 10:229 w"], "rwm", 0),
+        ({}, ["allow c 10:229 rw", "deny c 10:229 w"], "rw", 0),
+        ({}, ["allow c 10:229 rw", "deny c 10:229 w"], "r", 1),
+        ({}, ["allow c 10:229 rw", "deny c 10:229 w", "allow c 10:229 w"], "rw", 1),
+        ({}, ["allow c 10:229 r", "deny c 10:229 r", "allow c 10:229 w"], "rw", 0),
+        ({}, ["allow c *:* rw", "deny c 10:229 rw"], "r", 0),
+        ({}, ["allow c *:* rw", "deny c 10:229 w", "allow c 10:229 w"], "rw", 1),
+        ({}, ["allow c *:* r", "deny c 10:229 r", "allow c *:* w"], "r", 0),
+        ({}, ["allow c *:* r", "deny c 10:229 r", "allow c *:* w"], "w", 1),
+        ({}, ["allow c 10:229 r", "deny c *:* r", "allow c 10:229 w"], "rw", 0),
+        ({}, ["deny c *:* rwm", "allow c 10:* rw"], "rw", 1),
+        (ALL, [], "rwm", 1),
+        (ALL, ["deny c 10:229 rwm"], "r", 0),
+        (ALL, ["deny c 10:229 rwm", "allow c 10:229 r"], "r", 1),
+        (ALL, ["deny c 10:229 rwm", "allow c 10:229 r"], "rw", 0),
+        (ALL, ["deny c 10:229 rwm", "allow c 10:229 r", "allow c 10:229 w"], "rw", 1),
+        (ALL, ["deny c 10:229 w", "allow c 10:229 w"], "rw", 1),
+        (ALL, ["deny c 10:229 rw", "allow c *:* w"], "w", 1),
+        (ALL, ["deny c 10:229 rw", "allow c *:* w"], "r", 0),
+        (ALL, ["deny c 10:* rw", "allow b 10:229 rw"], "r", 0),
+    ],
+)  # fmt: skip
+def test_the_last_rule_of_each_access_decides(
+    first: dict[str, object], texts: list[str], access: str, allowed: int
+) -> None:
+    found = device_rules.lines({"devices": [*([first] if first else []), *map(rule, texts)]})
+    assert decide(device_rules.program(found), "c", access, 10, 229) == allowed, found
+
+
+def test_what_every_container_may_use_it_may_after_a_denial() -> None:
+    """The rules that are always appended take it back; where nothing was denied there is nothing to take back."""
+    found = device_rules.lines({"devices": [ALL, rule("deny c 1:3 rwm")]})
+    assert found == ["allow a"]
+    found = device_rules.lines({"devices": [ALL, rule("deny c 1:* rwm")]})
+    assert (
+        found[:2] == ["allow a", "deny c 1:* rw"]
+        and "allow c 1:3 rwm" in found
+        and "allow c 5:0 rwm" not in found
+    )
+    assert decide(device_rules.program(found), "c", "r", 1, 1) == 0
+    assert decide(device_rules.program(found), "c", "rw", 1, 3) == 1
+    assert device_rules.lines({"devices": [ALL]}) == ["allow a"]
+    assert device_rules.lines({"devices": [ALL, rule("deny b 8:0 w")]}) == ["allow a", "deny b 8:0 w"]

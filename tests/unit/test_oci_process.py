@@ -410,7 +410,7 @@ HARNESS = r"""
 #include <stdlib.h>
 #include "init.h"
 static char **words;
-int sync_fd = -1;
+int sync_fd = -1, filtered;
 const char *text_argument(struct plan *plan) { return plan->arguments-- > 0 ? *words++ : ""; }
 int64_t number_argument(struct plan *plan) { return atoll(text_argument(plan)); }
 char **list_argument(struct plan *plan, int count) {
@@ -573,6 +573,10 @@ def test_a_command_that_cannot_be_had_in_runcs_words(
         (Operation("PROCFS", 16), "open a /proc nobody else can reach"),
         (Operation("SESSION", 0), "begin a session of its own"),
         (Operation("SESSION", 1), "begin a session and a keyring of its own"),
+        (
+            Operation("SESSION", 1, "_ses.c1"),
+            "begin a session of its own, with the container's keyring _ses.c1",
+        ),
         (Operation("SECCOMP", 5, 4, 0), "load the system call filter"),
         (
             Operation("SECCOMP", 5, 12, 1),

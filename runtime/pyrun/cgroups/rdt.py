@@ -95,10 +95,16 @@ def join(planned: dict[str, Any], pid: int) -> None:
         _make(directory)
     for line in planned["lines"]:
         _write(f"{directory}/schemata", line + "\n")
-    _write(f"{directory}/tasks", str(pid))
     if monitor:
         _make(monitor)
-        _write(f"{monitor}/tasks", str(pid))
+    enter(planned, pid)
+
+
+def enter(planned: dict[str, Any], pid: int) -> None:
+    """Put *pid* into the container's group, and into what is monitored: its first process, and those of `exec`."""
+    for directory in (planned["directory"], planned["monitor"]):
+        if directory:
+            _write(f"{directory}/tasks", str(pid))
 
 
 def _make(directory: str) -> None:

@@ -134,7 +134,7 @@ def _reset(connection: bus.Bus, name: str) -> None:
 def stop(container: dict[str, Any]) -> None:
     """For `delete`: stop the scope of a container (its state.json) and wait. Nothing to do where the cgroup is gone.
 
-    Raises PyrunError when systemd cannot be had; the undo list then does what can be done without it.
+    Raises PyrunError when systemd cannot be had; the undo list does what can be done without it.
     """
     name, found = container.get("unit"), container.get("cgroups") or []
     if not name or not any(paths.exists(directory) for _, directory in found):

@@ -28,7 +28,10 @@ _WHOLE = ("unified", "hugepageLimits", "rdma", "network")
 
 def merged(old: Resources, given: Resources) -> Resources:
     """*old* with what *given* changes. In devices, given rules take the place of all."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in old.items()}
+    there = {
+        key: value for key, value in old.items() if value is not None
+    }  # the config may name what it has not
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in there.items()}
     for section in ("memory", "cpu", "pids", "blockIO"):
         for key, value in (given.get(section) or {}).items():
             if value is None:

@@ -117,7 +117,7 @@ _OPTIONS = {
     "quiet": "ids only",
     "resources": "file with the limits, - for standard input",
     "root": "directory of the containers' states (default: /run/pyrun-oci, or $XDG_RUNTIME_DIR/pyrun-oci)",
-    "rootless": "ignore cgroups one may not write: true, false or auto",
+    "rootless": "true, false or auto, without effect: which cgroups one may write is found out",
     "shell-job": "allow a terminal that comes from outside",
     "stats": "the figures once, then end",
     "status-fd": "descriptor on which criu tells that --lazy-pages is ready",

@@ -49,9 +49,9 @@ def enter(
 ) -> Entered:
     """Start config["process"] in the container of the pidfd *container_fd*; returns once it is executing.
 
-    job: id, cgroups, hierarchies, namespaces (kinds), entering, window, no_seccomp, preserve; reference: what the user
-    calls the container, if not id. listener: for SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises what init
-    failed with; Conflict if that is the container's end.
+    job: id, cgroups, hierarchies, namespaces (kinds), entering, window, no_seccomp, preserve, keyring, rdt; reference:
+    what the user calls the container, if not id. listener: for SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises
+    what init failed with; Conflict if that is the container's end.
     """
     try:
         return _enter(config, job, binary_fd, container_fd, keep, listener)
@@ -148,7 +148,7 @@ def note_unit(job: dict[str, object], container: dict[str, object]) -> None:
 
 
 def _waits(config: dict[str, object], job: dict[str, object]) -> bool:
-    return process.needs_outside(config) or bool(job.get("unit"))
+    return process.needs_outside(config) or bool(job.get("unit") or job.get("rdt"))
 
 
 def _outside(config: dict[str, object], job: dict[str, object], pid: int) -> None:
@@ -157,6 +157,10 @@ def _outside(config: dict[str, object], job: dict[str, object], pid: int) -> Non
         from pyrun.cgroups import systemd
 
         systemd.attach(job, pid)
+    if isinstance(found := job.get("rdt"), dict):
+        from pyrun.cgroups import rdt
+
+        rdt.enter(found, pid)
 
 
 def _kinds(job: dict[str, object]) -> list[str]:

@@ -198,5 +198,5 @@ MEMORY_POLICY = Fields(
     then=_memory_policy,
 )  # fmt: skip
 
-# The specification knows no flags yet: whoever applies it says that it ignores them, as runc does.
+# The specification knows no flags yet: whoever applies it refuses them.
 PERSONALITY = Fields({"domain": Word("LINUX", "LINUX32"), "flags": Each(text)}, needed="domain")

@@ -31,8 +31,9 @@ A `job` is what they read beside the config, and where they note something for o
                             come out as preserved; start_fd: where `create` waits for `start`
     late_readonly           what turns read-only when all is mounted; volumes: directories the image wants
     rm reaper               --rm (nothing is synced), --init; dry_run: nothing may be touched
-    oci                     in runc's words; no_pivot, no_new_keyring: its options; notify: NOTIFY_SOCKET is to be
-                            forwarded, from notify_socket
+    oci                     in runc's words; no_pivot, no_new_keyring: its options; keyring: the container's, by name;
+                            made: those of its namespaces that are new; notify: NOTIFY_SOCKET is to be forwarded, from
+                            notify_socket
     entering                this is an exec; reference: what the user calls the container, pid: of its init; no_seccomp;
                             running_fd: to tell the waiting parent of -d
 

@@ -206,7 +206,11 @@ def undo(groups: list[Group], job: dict[str, Any] | None = None) -> list[str]:
     A systemd scope ends with its last process; stopping it by name is for `delete` (cgroups/systemd.py).
     """
     kill = [
-        f"kill-cgroup\t{directory}" for names, directory in groups if names in ("pids", "unified", "freezer")
+        f"kill-cgroup\t{directory}"
+        for names, directory in groups
+        if not {"pids", "unified", "freezer"}.isdisjoint(
+            names.split(",")
+        )  # some hosts mount several together
     ][:1]
     lines = kill + [f"rmcgroup\t{directory}" for _, directory in groups]
     if job:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pyrun.jsonlite import dumps
 from pyrun.plan.operations import Operation
 
-# What takes the place of init's pid on the host, which is known only after the clone.
+# What takes the place of init's pid as the container sees it, which init alone knows.
 _PID = 987654321987654321
 
 

@@ -67,7 +67,8 @@ def _writes_proc(config: dict[str, object]) -> bool:
 
 
 def plan_session(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """A session of its own, and with a terminal its controlling one; a keyring, under the label of the process.
+    """A session of its own, and with a terminal its controlling one; a keyring, under the label of the process. By
+    job["keyring"], its name, an `exec` shares it.
 
     Here, before the pivot, since the terminal's far end is mounted as /dev/console below the root's descriptor.
     """
@@ -78,7 +79,8 @@ def plan_session(config: dict[str, object], job: dict[str, object]) -> list[Oper
     operations = [Operation("PROCFS")] if early else []
     if label and keyring:  # optional: a kernel without keys
         operations.append(Operation("LABEL", 1, label, "keycreate"))
-    operations.append(Operation("SESSION", int(keyring)))
+    name = [str(job["keyring"])] if keyring and job.get("keyring") else []
+    operations.append(Operation("SESSION", int(keyring), *name))
     if label and keyring:
         operations.append(Operation("LABEL", 1, "", "keycreate"))
     if process.get("terminal"):

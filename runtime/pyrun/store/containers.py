@@ -179,10 +179,10 @@ def _planner() -> str:
     return f"{caller.pid()} {state.own_start_time()}"
 
 
-def begin(run_dir: str, undo: list[str]) -> int:
+def begin(run_dir: str, undo: list[str], *, oci: bool = False) -> int:
     """Make the run directory with its locked undo list: the descriptor that holds the lock.
 
-    Raises Conflict when a container of this id exists.
+    Raises Conflict when a container of this id exists. oci: in runc's words, which callers look for.
     """
     parent, _, identifier = run_dir.rpartition("/")
     staging = (
@@ -203,9 +203,8 @@ def begin(run_dir: str, undo: list[str]) -> int:
         posix.rmdir(staging)
         if error.errno not in (ENOTEMPTY, EEXIST):
             raise
-        raise Conflict(
-            f"container {identifier[:64]} exists", "choose another id, or remove that one"
-        ) from None
+        message = "container with given ID already exists" if oci else f"container {identifier[:64]} exists"
+        raise Conflict(message, "choose another id, or remove that one") from None
     return undo_fd
 
 

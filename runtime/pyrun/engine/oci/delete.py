@@ -59,7 +59,10 @@ def _undo(container: dict[str, object]) -> bool:
     if container.get("driver") == "systemd" and container.get("unit"):
         from pyrun.cgroups import systemd
 
-        systemd.stop(container)
+        try:
+            systemd.stop(container)
+        except PyrunError as error:  # the list does what can be done without it
+            notice.say(error.message)
     try:
         directory_fd = posix.open(
             str(container["directory"]), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC

@@ -72,6 +72,8 @@ def _opened(options: Options, container: dict[str, object]) -> int:
     pidfd = -1 if status == "stopped" else state.open_process(container)
     if pidfd < 0:
         raise entering.not_running({"oci": True})
+    if status == "creating":  # until the pivot its root is the host's
+        raise Conflict("cannot exec in a container in the creating state")
     if "namespaces" not in container:  # state.json is torn: and without a word of them, none would be entered
         hint = "only `delete --force` is left for it"
         raise Conflict(f"container {container['id']} has lost its state.json", hint)
@@ -113,12 +115,14 @@ def _process(options: Options, config: dict[str, object], command: list[str]) ->
     return process
 
 
-# What --process leaves open and the container confines its processes by. Source: runc's behaviour.
-_INHERITED = ("capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+# What --process leaves open and is the container's. Source: runc's behaviour, which leaves rlimits to the caller.
+_INHERITED = (
+    "capabilities", "apparmorProfile", "selinuxLabel", "oomScoreAdj", "scheduler", "ioPriority", "execCPUAffinity"
+)  # fmt: skip
 
 
 def _of_file(path: str, own: dict[str, Any]) -> dict[str, Any]:
-    """--process: a whole process, but for the restrictions it says nothing of, which are the container's."""
+    """--process: a whole process, but for what it says nothing of and is the container's, see _INHERITED."""
     from pyrun.spec import check, config_file
 
     process = check.process(config_file.read(path, f"--process {path}")[0], f"--process {path}")
@@ -193,7 +197,9 @@ def _job(options: Options, container: dict[str, object], process: dict[str, Any]
         "cgroups": _sub_cgroups(options, groups),
         "window": prepare.window(options, process),
         "preserve": prepare.preserved(options, process),
-        "no_new_keyring": bool(options.get("no_new_keyring")),
+        "no_new_keyring": bool(container.get("no_new_keyring")),
+        "keyring": container.get("keyring"),
+        "rdt": container.get("rdt"),
     }
 
 

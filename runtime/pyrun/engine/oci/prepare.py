@@ -101,6 +101,7 @@ def job_of(
         "rootless": posix.geteuid() != 0,
         "no_pivot": bool(options.get("no_pivot")),
         "no_new_keyring": bool(options.get("no_new_keyring")),
+        "keyring": f"_ses.{identifier}.{posix.urandom(8).hex()}",
         "driver": driver_of(options),
         "oci": True,
         "dry_run": False,
@@ -222,6 +223,9 @@ def _state(config: dict[str, object], job: dict[str, Any]) -> dict[str, object]:
         "unit": job.get("unit", ""),
         "namespaces": job["namespaces"],
         "made": job["made"],
+        "no_new_keyring": job["no_new_keyring"],
+        "keyring": job["keyring"],
+        "rdt": {key: job["rdt"][key] for key in ("directory", "monitor")} if job.get("rdt") else None,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from pyrun import boot, caller, launch
+from pyrun import boot, caller, launch, notice
 from pyrun.errors import Conflict, PyrunError
 from pyrun.stages import hooks as stages
 from pyrun.store import bundles
@@ -37,7 +37,10 @@ def run(options: Options, identifier: str) -> int:
     outcome = create.start(prepared, binary_fd)
     poststart(prepared)
     if prepared.job.get("notify"):
-        _forward(prepared, detached=detached)
+        try:
+            _forward(prepared, detached=detached)
+        except PyrunError as error:  # the container runs all the same, and wants its monitor
+            notice.say(error.message)
     if detached:
         return 0
     inherited = [prepared.pidfd, prepared.lock_fd, *([outcome.tty_fd] if outcome.tty_fd >= 0 else [])]
@@ -81,6 +84,8 @@ def poststart(prepared: launch.Launch) -> None:
         )
     except PyrunError:
         launch.abandon(prepared)
+        stopped = stages.state(prepared.config, prepared.job, "stopped", 0)
+        hooks.run(prepared.config, "poststop", stopped, required=False)
         raise
     fcntl.flock(prepared.lock_fd, fcntl.LOCK_EX)
     if posix.fstat(prepared.lock_fd).st_nlink == 0:

@@ -64,7 +64,7 @@ def _update(options: Options, identifier: str) -> None:
     if bundles.status(container) == "stopped":
         raise Conflict("container not running")
     config: dict[str, Any] = bundles.config(container)
-    linux = config.setdefault("linux", {})
+    linux = config["linux"] = config.get("linux") or {}
     old = linux.get("resources") or {}
     whole = cgroups.merged(old, given)
     wanted = cgroups.to_write(given, whole)
