@@ -209,12 +209,9 @@ def test_updates_add_up(running: Box) -> None:
 
 @shows("update --l3-cache-schema", "update --mem-bw-schema", since={"crun": None})
 @pytest.mark.parametrize(("flag", "value"), [("--l3-cache-schema", "L3:0=f"), ("--mem-bw-schema", "MB:0=50")])
+@pytest.mark.needs("no_resctrl")
 def test_update_intel_rdt(running: Box, flag: str, value: str) -> None:
     """On a machine without it, a clear error."""
-    from capabilities import missing
-
-    if not missing("resctrl"):
-        pytest.skip("this machine lacks the lack of Resource Director Technology")
     running.fails("update", flag, value, running.id)
 
 

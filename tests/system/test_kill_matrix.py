@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+import capabilities
 import killing
 import leftovers
 from command import Pyrun
@@ -213,5 +214,5 @@ def test_killed_while_the_first_network_is_made(
 def test_the_matrix_was_walked() -> None:
     """Together: enough points to mean something."""
     if set(WALKED) != set(SCENARIOS):
-        pytest.skip("this machine lacks a whole run: only some of the scenarios were chosen")
+        pytest.skip(capabilities.INAPPLICABLE["some scenarios"])
     assert sum(WALKED.values()) > 300, WALKED
