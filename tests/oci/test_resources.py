@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from oci.box import Box
+from oci.box import PATIENCE, Box
 from oci.marks import shows
 
 V1 = pytest.mark.needs("cgroup1")
@@ -30,6 +31,7 @@ def test_pause_and_resume(running: Box) -> None:
     running.ok("pause", running.id)
     assert running.status == "paused"
     size = running._output.stat().st_size
+    time.sleep(0.1 * PATIENCE)  # ten lines of one that runs
     assert running._output.stat().st_size == size
     running.ok("resume", running.id)
     assert running.status == "running"
