@@ -1,6 +1,6 @@
 """The build backend (PEP 517): what `pip install .` runs; no setuptools, no setup.py.
 
-A wheel is a zip file with three text files of metadata, so it is written here directly:
+A wheel is a zip file with a few text files of metadata, so it is written directly (archives.py):
 
     runtime/pyrun/**          -> pyrun/                      the package
     images/*.yaml             -> pyrun/recipes/              the image recipes
@@ -16,25 +16,21 @@ Needs a compiler and headers; whatever is missing is named in one line with its 
 
 from __future__ import annotations
 
-import base64
 import ctypes.util
-import glob
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tempfile
-import tomllib
-import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CSRC = ROOT / "csrc"
-PACKAGE = ROOT / "runtime" / "pyrun"
+import archives
+import bundle
+
+CSRC = Path(__file__).resolve().parent
+INCLUDE = Path("/usr/include")
 COMMANDS = ("pyrun", "pyrun-oci")
 
 WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"]
@@ -61,42 +57,27 @@ def build_wheel(
 ) -> str:
     """Build everything and write the wheel; returns its file name (PEP 517)."""
     check_tools()
-    project = read_project()
+    project = archives.read_project()
     with tempfile.TemporaryDirectory(prefix="pyrun-build-") as scratch:
-        contents = package_files() | generated_files(Path(scratch), project)
-        name = f"{project['file_name']}-{wheel_tag()}.whl"
-        write_wheel(Path(wheel_directory) / name, contents, project)
+        contents = archives.package_files() | generated_files(Path(scratch), project)
+        name = f"{project['file_name']}-{archives.wheel_tag()}.whl"
+        archives.write_wheel(Path(wheel_directory) / name, contents, project)
     return name
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: object = None) -> str:
-    """Write METADATA alone, so that pip need not build everything to learn of the dependencies."""
-    project = read_project()
+    """Write the wheel's .dist-info alone, so that pip need not build everything to learn of the dependencies."""
+    project = archives.read_project()
     info = Path(metadata_directory) / f"{project['file_name']}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(metadata_text(project))
+    for name, data in archives.metadata_files(project).items():
+        (info / name).write_bytes(data)
     return info.name
 
 
 def build_sdist(sdist_directory: str, config_settings: object = None) -> str:
     """Pack the sources into a tar file; returns its name (PEP 517)."""
-    project = read_project()
-    base = str(project["file_name"])
-    wanted = ["pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "runtime", "csrc", "images"]
-    with tempfile.TemporaryDirectory(prefix="pyrun-build-") as scratch:
-        info = Path(scratch) / "PKG-INFO"
-        info.write_text(metadata_text(project))
-        with tarfile.open(Path(sdist_directory) / f"{base}.tar.gz", "w:gz") as archive:
-            archive.add(info, f"{base}/PKG-INFO")
-            for entry in wanted:
-                if (ROOT / entry).exists():
-                    archive.add(ROOT / entry, f"{base}/{entry}", filter=_without_caches)
-    return f"{base}.tar.gz"
-
-
-def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    hidden = "__pycache__" in entry.name or "/." in entry.name
-    return None if hidden or entry.name.endswith((".pyc", ".so")) else entry
+    return archives.write_sdist(Path(sdist_directory), archives.read_project())
 
 
 # ── what must be there ─────────────────────────────────────────────────────────────────────────────
@@ -104,6 +85,9 @@ def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def check_tools() -> None:
     """End with one line that names the missing Debian packages, if any are missing."""
+    python, header = os.path.realpath(sys.executable), Path(sysconfig.get_paths()["include"], "Python.h")
+    if not python.startswith("/usr/bin/") and not header.exists():
+        sys.exit(f"pyrun: to build this, {python} needs its own headers: there is no {header}")
     missing = missing_packages()
     if missing:
         sys.exit(f"pyrun: to build this, first run: apt-get install {' '.join(missing)}")
@@ -114,8 +98,7 @@ def missing_packages() -> list[str]:
     compiler = shutil.which(c_compiler())
     missing = [] if compiler else ["gcc", "libc6-dev"]
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        own = "python3-dev" if sys.executable.startswith("/usr") else f"python3.{sys.version_info[1]}-dev"
-        missing.append(own)
+        missing.append(f"python3.{sys.version_info[1]}-dev")
     if compiler:
         for header, package in _HEADERS.items():
             probe = [compiler, "-E", "-x", "c", "-include", header, "/dev/null"]
@@ -141,11 +124,8 @@ def generated_files(scratch: Path, project: dict[str, object]) -> dict[str, tupl
     binary = build_static(scratch).read_bytes()
     for command in COMMANDS:
         files[f"{project['file_name']}.data/scripts/{command}"] = binary, 0o755
-    sys.path.insert(0, str(CSRC))
-    import bundle
-
     try:
-        files |= {f"pyrun/{name}": (data, 0o644) for name, data in bundle.build(PACKAGE).items()}
+        files |= {f"pyrun/{name}": (data, 0o644) for name, data in bundle.build(archives.PACKAGE).items()}
     except SyntaxError as problem:
         sys.exit(f"pyrun: {problem.filename}:{problem.lineno}: {problem.msg}")
     return files
@@ -214,86 +194,22 @@ def musl_compiler(scratch: Path) -> list[str] | None:
         return None
     headers = scratch / "kernel-headers"
     headers.mkdir(exist_ok=True)
-    machine = next(iter(glob.glob("/usr/include/*-linux-gnu/asm")), "/usr/include/asm")
-    targets = {"linux": "/usr/include/linux", "asm": machine, "asm-generic": "/usr/include/asm-generic"}
+    targets = {name: INCLUDE / name for name in ("linux", "asm-generic")} | {"asm": machine_headers(compiler)}
     for name, target in targets.items():
         if not (headers / name).is_symlink():
             (headers / name).symlink_to(target)
     return [compiler, "-isystem", str(headers)]
 
 
+def machine_headers(compiler: str) -> Path:
+    """The kernel's headers for the compiler's target: Debian 13 has those of every architecture side by side."""
+    done = subprocess.run([compiler, "-print-multiarch"], capture_output=True, text=True, check=False)
+    found = INCLUDE / done.stdout.strip() / "asm"  # nothing is printed where there is but one architecture
+    if not found.is_dir():
+        sys.exit(f"pyrun: to build this, first run: apt-get install linux-libc-dev (there is no {found})")
+    return found
+
+
 def _compile(command: list[str]) -> None:
     if subprocess.run(command).returncode:
         sys.exit(f"pyrun: the compiler failed: {' '.join(command)}")
-
-
-# ── the wheel ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def package_files() -> dict[str, tuple[bytes, int]]:
-    """The package's own files and the image recipes: archive name -> (content, mode)."""
-    files: dict[str, tuple[bytes, int]] = {}
-    for path in sorted(PACKAGE.rglob("*")):
-        inside = path.relative_to(PACKAGE)
-        hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
-        if path.is_file() and not hidden and path.suffix not in (".pyc", ".so"):
-            files[f"pyrun/{inside}"] = path.read_bytes(), 0o644
-    for path in sorted((ROOT / "images").glob("*.yaml")):
-        files[f"pyrun/recipes/{path.name}"] = path.read_bytes(), 0o644
-    return files
-
-
-def wheel_tag() -> str:
-    """Every Python from 3.11 on, this machine's architecture; the bundle is an extra for the Python that built it."""
-    machine = re.sub(r"[-.]", "_", sysconfig.get_platform())
-    return f"cp311-abi3-{machine}"
-
-
-def read_project() -> dict[str, object]:
-    """[project] of pyproject.toml, with `file_name` (name-version as archives spell it) added."""
-    table: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    table["file_name"] = f"{str(table['name']).replace('-', '_')}-{table['version']}"
-    return table
-
-
-def metadata_text(project: dict[str, object]) -> str:
-    """The METADATA (or PKG-INFO) file."""
-    lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
-    lines += [f"Summary: {project['description']}", f"License: {project['license']}"]
-    lines += [f"Requires-Python: {project['requires-python']}"]
-    lines += [f"Requires-Dist: {each}" for each in _strings(project, "dependencies")]
-    lines += [f"Classifier: {each}" for each in _strings(project, "classifiers")]
-    readme = ROOT / str(project["readme"])
-    text = readme.read_text() if readme.exists() else ""
-    return "\n".join([*lines, "Description-Content-Type: text/markdown", "", text])
-
-
-def _strings(project: dict[str, object], key: str) -> list[str]:
-    value = project.get(key)
-    return [str(each) for each in value] if isinstance(value, list) else []
-
-
-def write_wheel(path: Path, contents: dict[str, tuple[bytes, int]], project: dict[str, object]) -> None:
-    """Write *contents* (archive name -> (bytes, mode)) and the metadata as a wheel."""
-    info = f"{project['file_name']}.dist-info"
-    wheel = f"Wheel-Version: 1.0\nGenerator: pyrun\nRoot-Is-Purelib: false\nTag: {wheel_tag()}\n"
-    contents[f"{info}/METADATA"] = metadata_text(project).encode(), 0o644
-    contents[f"{info}/WHEEL"] = wheel.encode(), 0o644
-    record = ""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, (data, mode) in contents.items():
-            _write_entry(archive, name, data, mode)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            record += f"{name},sha256={digest},{len(data)}\n"
-        _write_entry(archive, f"{info}/RECORD", f"{record}{info}/RECORD,,\n".encode(), 0o644)
-
-
-def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> None:
-    entry = zipfile.ZipInfo(name)  # with zip's earliest date, so that equal sources give equal wheels
-    entry.external_attr = (0o100000 | mode) << 16
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(entry, data)
-
-
-if __name__ == "__main__":  # `build_backend.py missing` for the Makefile
-    print(*missing_packages())

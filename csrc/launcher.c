@@ -57,10 +57,26 @@ static int own_directory(char *directory) {
 
 static int is_there(const char *path) { return access(path, R_OK) == 0; }
 
-/* The program text in <environment>/lib/python3.X/site-packages/pyrun: the bundle made at installation, or boot_cold.py
- * where the interpreter is another version than the one pyrun was built with, and for --debug, since the bundle has no
- * line numbers. The resolver has its own. */
-static int find_planner(const char *environment, char *planner, int resolver, int debug) {
+/* Where packages lie below lib/python3.X: Debian's own pip, outside an environment, has a place of its own. */
+static const char *const PACKAGES[] = {"site-packages", "dist-packages"};
+
+/* The program text in one of them, version: "python3.X": the bundle made at installation, or boot_cold.py where the
+ * interpreter is another version than the one pyrun was built with, and for --debug, since the bundle has no line
+ * numbers. The resolver has its own. */
+static int find_planner_in(const char *library, const char *version, const char *packages, char *planner, int resolver,
+                           int debug) {
+    char package[PATH_SIZE];
+    snprintf(package, sizeof package, "%.3900s/%.20s/%s/pyrun", library, version, packages);
+    if (resolver) snprintf(planner, PATH_SIZE, "%.4000s/network/dns/__main__.py", package);
+    else snprintf(planner, PATH_SIZE, "%.4000s/hot.cpython-3%.8s.pyc", package, version + 8);
+    if (!debug && is_there(planner)) return 1;
+    if (resolver) return 0;
+    snprintf(planner, PATH_SIZE, "%.4000s/boot_cold.py", package);
+    return is_there(planner);
+}
+
+/* The program text below <environment>/lib; other: the interpreter of that version if there is none beside. */
+static int find_planner(const char *environment, char *planner, char *other, int resolver, int debug) {
     char library[PATH_SIZE];
     snprintf(library, sizeof library, "%.3900s/lib", environment);
     DIR *directory = opendir(library);
@@ -68,19 +84,21 @@ static int find_planner(const char *environment, char *planner, int resolver, in
     int found = 0;
     while (directory && !found && (entry = readdir(directory))) {
         if (strncmp(entry->d_name, "python3.", 8) != 0) continue;
-        if (resolver)
-            snprintf(planner, PATH_SIZE, "%.3900s/%.20s/site-packages/pyrun/network/dns/__main__.py", library,
-                     entry->d_name);
-        else
-            snprintf(planner, PATH_SIZE, "%.3900s/%.20s/site-packages/pyrun/hot.cpython-3%.8s.pyc", library,
-                     entry->d_name, entry->d_name + 8);
-        if (!(found = !debug && is_there(planner)) && !resolver) {
-            snprintf(planner, PATH_SIZE, "%.3900s/%.20s/site-packages/pyrun/boot_cold.py", library, entry->d_name);
-            found = is_there(planner);
-        }
+        for (size_t i = 0; i < sizeof PACKAGES / sizeof *PACKAGES && !found; i++)
+            found = find_planner_in(library, entry->d_name, PACKAGES[i], planner, resolver, debug);
+        snprintf(other, PATH_SIZE, "/usr/bin/%.20s", entry->d_name);
     }
     if (directory) closedir(directory);
     return found;
+}
+
+/* By its real name, the interpreter finds its library without asking what environment the link belongs to: the
+ * environment's packages are none of its business (-S), and reading its pyvenv.cfg is saved. Outside an environment
+ * (/usr/local, ~/.local) none is beside: *python* becomes the system's, of the version the packages are for. */
+static char *real_name(char *python, const char *other, char *real) {
+    if (realpath(python, real)) return real;
+    if (errno == ENOENT && is_there(other)) strcpy(python, other);
+    return realpath(python, real) ? real : python;
 }
 
 /* A read-only detached mount of the file. Needs CAP_SYS_ADMIN. */
@@ -168,7 +186,7 @@ static int may_open_enough(void) {
 extern char **environ;
 
 int launcher_main(int argc, char **argv) {
-    char environment[PATH_SIZE], python[PATH_SIZE], real[PATH_SIZE], planner[PATH_SIZE];
+    char environment[PATH_SIZE], python[PATH_SIZE], other[PATH_SIZE], real[PATH_SIZE], planner[PATH_SIZE];
     note_start();
     signal(SIGCHLD, SIG_DFL); /* some callers ignore it, and then nobody's children could be waited for */
     fill_standard_streams();
@@ -183,21 +201,18 @@ int launcher_main(int argc, char **argv) {
     *strrchr(environment, '/') = '\0';
     int resolver = strcmp(command, "pyrun-resolver") == 0;
     if (resolver && lock_files() < 0) return fail("cannot lock files of", command);
-    if (!find_planner(environment, planner, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0)) {
+    if (!find_planner(environment, planner, other, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0)) {
         dprintf(2, "pyrun: no installation of pyrun below %s/lib; install it with `make install` or pip\n",
                 environment);
         return FAILED;
     }
-    char **arguments = calloc((size_t)argc + 5, sizeof *arguments);
+    char **arguments = calloc((size_t)argc + 6, sizeof *arguments);
     if (!arguments) return fail("cannot start", python);
     int count = 0;
-    /* By its real name, the interpreter finds its library without asking what environment the link belongs to: the
-     * environment's packages are none of its business (-S), and reading its pyvenv.cfg is saved. Words and paths are
-     * bytes, whatever the caller's locale takes them for (-X utf8). */
-    arguments[count++] = realpath(python, real) ? real : python;
+    arguments[count++] = real_name(python, other, real);
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
-    arguments[count++] = (char *)"-Xutf8";
+    arguments[count++] = (char *)"-Xutf8"; /* words and paths are bytes, whatever the caller's locale takes them for */
     arguments[count++] = planner;
     for (int i = 1; i < argc; i++) arguments[count++] = argv[i];
     setenv("PYRUN_COMMAND", argc > 0 ? argv[0] : "pyrun", 1);

@@ -2,7 +2,10 @@
 #include "hand.h"
 #include "main.h"
 
+#include <linux/types.h>
 #include <string.h>
+
+_Static_assert(__BITS_PER_LONG == 8 * sizeof(long), "the kernel's headers are another architecture's");
 
 static const struct {
     const char *name;

@@ -1,7 +1,9 @@
 """What this machine can do, found out by trying: `@pytest.mark.needs("cgroup2")`.
 
-These are the only reasons for which continuous integration may skip a test (see conftest.py). A new one is a
-function here without arguments that returns True or False; its docstring completes "this machine lacks ...".
+These are the only reasons for which continuous integration may skip a test (see conftest.py): a text that merely looks
+like one does not count. A new one is a function here without arguments that returns True or False; its docstring
+completes "this machine lacks ...". A test of what is said where something is missing needs its lack: "no_netem".
+What is no matter of the machine has its words in INAPPLICABLE.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 LACKS = "this machine lacks "
+MEASURES = "measures; run it by `make bench`"
+INAPPLICABLE = {
+    "old runc": "not applicable: a fault of old versions, and there is no old runc here",
+    "old crun": "not applicable: a fault of old versions, and there is no old crun here",
+    "listed devices": "not applicable: runc 1.1 cannot be asked for it, a listed device is allowed",
+    "some scenarios": "not applicable: only some of the scenarios were chosen",
+}
 
 
 def cgroup2() -> bool:
@@ -27,6 +36,11 @@ def cgroup2() -> bool:
 def cgroup1() -> bool:
     """cgroup v1 controllers"""
     return Path("/sys/fs/cgroup/memory/tasks").exists()
+
+
+def unified() -> bool:
+    """a mounted unified cgroup hierarchy"""
+    return " - cgroup2 " in Path("/proc/self/mountinfo").read_text()
 
 
 def cap_sys_resource() -> bool:
@@ -69,6 +83,21 @@ def conntrack() -> bool:
     return _works("unshare", "--net", "nft", "add table ip t; add chain ip t c; add rule ip t c ct state new")
 
 
+def conntrack_list() -> bool:
+    """/proc/net/nf_conntrack (CONFIG_NF_CONNTRACK_PROCFS)"""
+    return Path("/proc/net/nf_conntrack").exists()
+
+
+def iptables_legacy() -> bool:
+    """iptables-legacy in its kernel"""
+    return _works("unshare", "--net", "iptables-legacy", "-A", "INPUT", "-j", "ACCEPT")
+
+
+def br_netfilter() -> bool:
+    """bridges whose frames iptables sees (CONFIG_BRIDGE_NETFILTER)"""
+    return Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+
+
 def netem() -> bool:
     """the network emulator (CONFIG_NET_SCH_NETEM)"""
     return _works("unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
@@ -94,11 +123,6 @@ def sctp() -> bool:
             raise
         return False
     return True
-
-
-def no_ipv6() -> bool:
-    """a kernel without IPv6 (ipv6.disable=1)"""
-    return not ipv6()
 
 
 def cni_plugins() -> bool:
@@ -159,17 +183,8 @@ def realtime() -> bool:
 
 def deadline() -> bool:
     """deadline scheduling"""
-    words = (
-        "--sched-runtime",
-        "10000000",
-        "--sched-deadline",
-        "30000000",
-        "--sched-period",
-        "40000000",
-        "0",
-        "true",
-    )
-    return realtime() and _works("chrt", "-d", *words)
+    words = "--sched-runtime 10000000 --sched-deadline 30000000 --sched-period 40000000 0 true"
+    return realtime() and _works("chrt", "-d", *words.split())
 
 
 def systemd() -> bool:
@@ -234,18 +249,31 @@ def vagrant() -> bool:
 
 
 _ALL = (
-    cgroup1, cgroup2, cap_sys_resource, ipv6, user_namespaces, newuidmap, pasta, slirp4netns, fuse_overlayfs,
-    conntrack, netem, ipvlan, dummy, sctp, no_ipv6, cni_plugins, apparmor, numa, selinux, resctrl, rdma,
-    hugepages, net_cls, hugetlb1, two_processors, systemd, realtime, deadline, ufw, firewalld, libvirtd,
-    dockerd, containerd, podman, runc, sanitizers, aarch64, test_vm, vagrant,
+    cgroup1, cgroup2, unified, cap_sys_resource, ipv6, user_namespaces, newuidmap, pasta, slirp4netns,
+    fuse_overlayfs, conntrack, conntrack_list, iptables_legacy, br_netfilter, netem, ipvlan, dummy, sctp,
+    cni_plugins, apparmor, numa, selinux, resctrl, rdma, hugepages, net_cls, hugetlb1, two_processors, systemd,
+    realtime, deadline, ufw, firewalld, libvirtd, dockerd, containerd, podman, runc, sanitizers, aarch64, test_vm,
+    vagrant,
 )  # fmt: skip
 PROBES: dict[str, Callable[[], bool]] = {probe.__name__: functools.cache(probe) for probe in _ALL}
 
 
 def missing(name: str) -> str:
     """The reason to skip a test that needs *name*; "" when the machine has it. KeyError: no such probe."""
-    probe = PROBES[name]
-    return "" if probe() else LACKS + (probe.__doc__ or name)
+    probe = PROBES[name.removeprefix("no_")]
+    return "" if probe() != name.startswith("no_") else _words(name)
+
+
+def _words(name: str) -> str:
+    lack = "the lack of " if name.startswith("no_") else ""
+    return f"{LACKS}{lack}{PROBES[name.removeprefix('no_')].__doc__}"
+
+
+def explains(reason: str) -> bool:
+    """Whether a test may be skipped for *reason*: a probe says it now, or it is one of the texts above."""
+    both = [name for probe in PROBES for name in (probe, f"no_{probe}")]
+    named = [name for name in both if reason == _words(name)]
+    return reason in (MEASURES, *INAPPLICABLE.values()) or any(missing(name) for name in named)
 
 
 def _effective_capabilities() -> int:

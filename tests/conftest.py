@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _reason_to_skip(item: pytest.Item, config: pytest.Config) -> str:
     if item.get_closest_marker("bench") and "bench" not in (config.option.markexpr or ""):
-        return "measures; run it by `make bench`"
+        return capabilities.MEASURES
     if item.get_closest_marker("root") and os.geteuid() != 0:
         return "needs root"
     if item.get_closest_marker("lab") and os.environ.get("PYRUN_LAB") != "1":
@@ -85,7 +85,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In continuous integration, a skip that no probe explains is a failure."""
+    """In continuous integration, a skip that capabilities.py does not explain is a failure."""
     if os.environ.get("CI") == "true" and _unexpected() and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -98,8 +98,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _unexpected() -> list[tuple[str, str]]:
-    fine = (capabilities.LACKS, "measures; ")
-    return [(nodeid, reason) for nodeid, reason in _skipped if not reason.startswith(fine)]
+    return [(nodeid, reason) for nodeid, reason in _skipped if not capabilities.explains(reason)]
 
 
 # ── the command ────────────────────────────────────────────────────────────────────────────────────

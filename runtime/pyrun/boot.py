@@ -10,7 +10,8 @@ from __future__ import annotations
 import posix
 import sys
 
-# .../lib/python3.X/site-packages/pyrun of an installation, or runtime/pyrun of a checkout
+# .../lib/python3.X/site-packages/pyrun (outside an environment Debian says dist-packages) of an installation, or
+# runtime/pyrun of a checkout
 PACKAGE_DIR = __file__.rpartition("/")[0]
 SITE_DIR = PACKAGE_DIR.rpartition("/")[0]
 
@@ -23,13 +24,29 @@ def site_packages() -> None:
     if SITE_DIR in sys.path:
         return
     sys.path.append(SITE_DIR)
-    bare = type(sys)("pyroute2")
-    bare.__path__ = [f"{SITE_DIR}/pyroute2"]
-    try:
-        posix.stat(bare.__path__[0])
-    except OSError:  # elsewhere, if at all
+    system_packages()
+    for directory in sys.path[sys.path.index(SITE_DIR) :]:
+        if _is_there(f"{directory}/pyroute2"):
+            bare = type(sys)("pyroute2")
+            bare.__path__ = [f"{directory}/pyroute2"]
+            sys.modules.setdefault("pyroute2", bare)
+            return
+
+
+def system_packages() -> None:
+    """Outside an environment: what was there when pip installed pyrun is not beside it, but where Debian has it."""
+    if _is_there(f"{SITE_DIR.rpartition('/lib/')[0]}/pyvenv.cfg"):
         return
-    sys.modules.setdefault("pyroute2", bare)
+    places = (f"/usr/local/lib/python3.{sys.version_info[1]}/dist-packages", "/usr/lib/python3/dist-packages")
+    sys.path += [place for place in places if place not in sys.path]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def rootless_uid() -> int:

@@ -9,6 +9,9 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(__file__.rpartition("/")[0].rpartition("/")[0])
+    from pyrun.boot import system_packages
+
+    system_packages()
     from pyrun.cli.main import main
 
     main(sys.argv)

@@ -185,7 +185,7 @@ def old(arena_of: Callable[[runtimes.Runtime], Arena]) -> Callable[[str, tuple[i
     def find(name: str, newest: tuple[int, ...]) -> Arena:
         found = runtimes.find(name)
         if not found or found.version > newest:
-            pytest.skip(f"{capabilities.LACKS}an old {name}")
+            pytest.skip(capabilities.INAPPLICABLE[f"old {name}"])
         return arena_of(found)
 
     return find

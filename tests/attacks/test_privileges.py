@@ -1,6 +1,6 @@
 """What a container may do by default, and what it can reach of the host.
 
-DESIGN section 6: 9 (capabilities, seccomp, masks), 10 (sockets and stores). CVE-2022-24769, CVE-2022-29162,
+Capabilities, seccomp, masks; sockets and stores. CVE-2022-24769, CVE-2022-29162,
 CVE-2016-8867, CVE-2018-10856, CVE-2022-36109, CVE-2022-0492, CVE-2018-10892, CVE-2026-31431, CVE-2020-15257.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 import hostile
 from command import Pyrun
 from pyrun.spec import defaults
@@ -117,29 +118,53 @@ def test_masked_and_read_only_paths(pyrun: Pyrun) -> None:
     assert shown != masked
 
 
+V1 = pytest.mark.needs("cgroup1")
+CGROUP = "/sys/fs/cgroup" if not capabilities.missing("cgroup2") else "/sys/fs/cgroup/memory"
+READ_ONLY_FS, NO_MOUNT, EPERM = "Read-only file system", "mount: permission denied", "Operation not permitted"
+EVERYTHING, ADMIN = "--privileged", "--cap-add=SYS_ADMIN"
+
+
 @pytest.mark.parametrize(
-    "script",
+    ("script", "error", "control"),
     [
-        ": >>/proc/sys/kernel/core_pattern", ": >>/proc/sysrq-trigger", ": >>/proc/irq/default_smp_affinity",
-        "mount -o remount,rw /proc/sys", "umount /proc/sys", "mount -t proc proc /mnt", "mount -t sysfs sysfs /mnt",
-        "mkdir /sys/fs/cgroup/x", "mkdir /sys/fs/cgroup/*/x",
-        "echo 1 >$(ls -d /sys/fs/cgroup/*/cgroup.procs | head -1)",
-        "mount -o remount,rw /sys/fs/cgroup", "mount -t cgroup2 none /mnt", "mount -t cgroup -o devices none /mnt",
-        ": >>$(ls /sys/fs/cgroup/*/release_agent | head -1)", "unshare -UrmC true", "unshare -r true",
-        "unshare -m true",
-        ": >>/sys/fs/cgroup/devices/devices.allow", "mount --bind /proc /mnt", "chroot /proc/1/root/.. /bin/x",
-        "insmod /x.ko", "hostname x", "echo 0 >/proc/1/oom_score_adj && false",
-        "ip link set lo mtu 500", "mknod /dev/shm/x b 7 0 && dd if=/dev/shm/x of=/dev/null count=1",
+        (": >>/proc/sys/kernel/core_pattern", READ_ONLY_FS, EVERYTHING),
+        (": >>/proc/irq/default_smp_affinity", READ_ONLY_FS, EVERYTHING),
+        ("mount -o remount,rw /proc/sys", NO_MOUNT, ADMIN), ("umount /proc/sys", EPERM, ADMIN),
+        ("mount -t proc proc /mnt", NO_MOUNT, EVERYTHING), ("mount -t sysfs sysfs /mnt", NO_MOUNT, EVERYTHING),
+        ("mount --bind /proc /mnt", NO_MOUNT, ADMIN),
+        # CVE-2022-0492 begins with cgroups that can be written to, or mounted
+        (f"mkdir {CGROUP}/x && rmdir {CGROUP}/x", READ_ONLY_FS, EVERYTHING),
+        (f"echo 1 >{CGROUP}/cgroup.procs", READ_ONLY_FS, EVERYTHING),
+        ("mount -o remount,rw /sys/fs/cgroup", NO_MOUNT, ADMIN), ("mount -t cgroup2 none /mnt", NO_MOUNT, EVERYTHING),
+        pytest.param("mount -t cgroup -o devices none /mnt", NO_MOUNT, EVERYTHING, marks=V1),
+        pytest.param(": >>/sys/fs/cgroup/devices/devices.allow", READ_ONLY_FS, EVERYTHING, marks=V1),
+        ("unshare -Urm true", EPERM, EVERYTHING), ("unshare -r true", EPERM, EVERYTHING),
+        ("unshare -m true", EPERM, EVERYTHING),
+        ("hostname x", EPERM, EVERYTHING), ("ip link set lo mtu 500", EPERM, EVERYTHING),
+        ("renice -n -1 -p $$", "Permission denied", EVERYTHING), ("mknod /x c 1 11 && : </x", EPERM, EVERYTHING),
+        pytest.param("echo -999 >/proc/1/oom_score_adj", "Permission denied", EVERYTHING,
+                     marks=pytest.mark.needs("cap_sys_resource")),
     ],
 )  # fmt: skip
-def test_what_root_in_a_container_cannot_do(pyrun: Pyrun, script: str) -> None:
-    """CVE-2022-0492 (release_agent) among them; each as uid 0 with Docker's capabilities.
+def test_what_root_in_a_container_cannot_do(pyrun: Pyrun, script: str, error: str, control: str) -> None:
+    """Each as uid 0 with Docker's capabilities, and once with more, where it succeeds: so the row could fail.
 
-    None of these would harm the host if it succeeded: files of the kernel are opened, and nothing is written to them.
+    None of these harms the host: files of the kernel are opened, and nothing is written to them.
     """
-    done = pyrun("run", "--rm", "--net=none", "busybox", "sh", "-c", f"mkdir -p /mnt; {script}")
-    assert done.returncode not in (0, 125), done
-    assert not Path("/sys/fs/cgroup/x").exists() and not list(Path("/sys/fs/cgroup").glob("*/x"))
+    words = ("busybox", "sh", "-c", f"mkdir -p /mnt; {script}")
+    done = pyrun("run", "--rm", "--net=none", *words)
+    assert done.returncode not in (0, 125) and error in done.stderr, done
+    pyrun.ok("run", "--rm", "--net=none", control, *words)
+
+
+def test_no_root_above_the_containers(pyrun: Pyrun, tmp_path: Path) -> None:
+    """chroot is among Docker's capabilities, and leads nowhere; with the host's root mounted it leads there."""
+    (tmp_path / "canary").write_text("alive\n")
+    look = f"chroot $0 /bin/cat {tmp_path}/canary"
+    words = ("busybox", "sh", "-c", look)
+    done = pyrun("run", "--rm", "--net=none", *words, "/proc/1/root/../..")
+    assert done.returncode == 1 and "No such file" in done.stderr, done
+    assert pyrun.ok("run", "--rm", "--net=none", "-v", "/:/mnt", *words, "/mnt") == "alive"
 
 
 def test_disks_cannot_be_opened(pyrun: Pyrun) -> None:

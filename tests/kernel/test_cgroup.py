@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 from pyrun import device_rules
 from pyrun.cgroups import devices, failures, files, freezer, layout, oom, processes, rootless, update
 from pyrun.errors import Conflict, PyrunError, UsageError
@@ -277,7 +278,7 @@ def test_nobody_runs_while_frozen(place: Place, kind: str) -> None:
     place.make()
     groups = place.only("freezer" if kind == "v1" else "unified")
     if not groups:
-        pytest.skip("this machine lacks cgroup v1 controllers")
+        pytest.skip(capabilities.missing("cgroup1" if kind == "v1" else "unified"))
     child = place.run("while :; do :; done")
     until(lambda: ticks(child) > 3)
     freezer.freeze(groups)
@@ -295,7 +296,7 @@ def test_freezing_while_processes_keep_being_born(place: Place, kind: str) -> No
     place.make()
     groups = place.only("freezer" if kind == "v1" else "unified")
     if not groups:
-        pytest.skip("this machine lacks cgroup v1 controllers")
+        pytest.skip(capabilities.missing("cgroup1" if kind == "v1" else "unified"))
     for _ in range(3):
         place.run("while :; do (:); done")
     for _ in range(10):
@@ -336,7 +337,7 @@ def test_new_device_rules_take_the_place_of_the_old(place: Place, kind: str) -> 
     place.make()
     groups = place.only("devices" if kind == "v1" else "unified")
     if not groups:
-        pytest.skip("this machine lacks cgroup v1 controllers")
+        pytest.skip(capabilities.missing("cgroup1" if kind == "v1" else "unified"))
     directory = groups[0][1]
     device_rules.apply(directory, *BEFORE)
     for old, new in ((BEFORE, AFTER), (AFTER, BEFORE), (BEFORE, BEFORE), (BEFORE, AFTER)):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 from mounted import DEV, MAP, PROC, SHOW, Run, Seen, bind, sh, tmpfs
 from pyrun import linux
 from pyrun.plan.operations import Operation
@@ -446,7 +447,7 @@ def hierarchy() -> dict[str, object]:
         if " - cgroup2 " in line:
             target = line.split()[4]
             return {"hierarchies": [("unified", target, "/")], "cgroups": [("unified", target)]}
-    pytest.skip("needs a unified hierarchy")
+    pytest.skip(capabilities.missing("unified"))
 
 
 def test_the_unified_hierarchy(run: Run) -> None:

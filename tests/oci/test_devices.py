@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 from oci.box import Box
 from oci.marks import shows
 
@@ -142,7 +143,7 @@ def test_allowed_device(box: Box, access: str, readable: bool, writable: bool) -
     if access:
         rules.append({"allow": True, "type": "c", "major": 1, "minor": 11, "access": access})
     elif box.runtime.name == "runc":
-        pytest.skip("this machine lacks a way to ask runc 1.1 for it: a listed device is allowed")
+        pytest.skip(capabilities.INAPPLICABLE["listed devices"])
     out = box.sh(
         "(exec </dev/mine) 2>/dev/null && echo r; (exec >/dev/mine) 2>/dev/null && echo w; true"
     ).split()
@@ -215,10 +216,9 @@ def test_mount_label(box: Box) -> None:
 
 
 @shows("config: linux.mountLabel", "errors: SELinux is not there", differs={"crun": "ignored"})
+@pytest.mark.needs("no_selinux")
 def test_mount_label_without_selinux(box: Box) -> None:
     """runc hands the label on to the kernel, which refuses it."""
-    if Path("/sys/fs/selinux/enforce").exists():
-        pytest.skip("this machine lacks the lack of SELinux")
     box.known_to_differ("runc", "ignores it without SELinux")
     box.linux["mountLabel"] = "system_u:object_r:container_file_t:s0"
     box.refuses("true")

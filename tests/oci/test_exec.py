@@ -461,10 +461,9 @@ def test_process_label(running: Box) -> None:
 
 
 @shows("exec --process-label", differs={"runc": "ignored without SELinux", "crun": "ignored without SELinux"})
+@pytest.mark.needs("no_selinux")
 def test_process_label_without_selinux(running: Box) -> None:
     """A label that cannot be applied is an error: asked for confinement must not silently be none."""
-    if Path("/sys/fs/selinux/enforce").exists():
-        pytest.skip("this machine lacks the lack of SELinux")
     running.fails("exec", "--process-label", "system_u:system_r:container_t:s0", running.id, "true")
 
 
@@ -476,9 +475,8 @@ def test_apparmor(running: Box) -> None:
 
 
 @shows("exec --apparmor", differs={"crun": "ignored without AppArmor"})
+@pytest.mark.needs("no_apparmor")
 def test_apparmor_without_apparmor(running: Box) -> None:
-    if Path("/sys/kernel/security/apparmor/profiles").exists():
-        pytest.skip("this machine lacks the lack of AppArmor")
     running.fails("exec", "--apparmor", "some-profile", running.id, "true")
 
 

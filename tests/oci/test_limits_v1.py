@@ -13,7 +13,6 @@ from oci.limits import (
     MB,
     MINOR,
     THROTTLES,
-    UNIFIED,
     V1,
     applied,
     put,
@@ -174,19 +173,17 @@ def test_huge_pages_v1(box: Box) -> None:
     f"{FIELD}hugepageLimits[].limit",
     "errors: a controller that is not there",
 )
+@pytest.mark.needs("no_hugetlb1")
 def test_no_huge_pages_v1(box: Box) -> None:
     """runc and crun need the hierarchy to be mounted."""
-    if (UNIFIED / "hugetlb").exists():
-        pytest.skip("this machine lacks the lack of hugetlb")
     box.resources["hugepageLimits"] = [{"pageSize": "2MB", "limit": 4 * MB}]
     box.refuses("true")
 
 
 @V1
 @shows(f"{FIELD}network.classID", "errors: a controller that is not there")
+@pytest.mark.needs("no_net_cls")
 def test_no_network_v1(box: Box) -> None:
-    if (UNIFIED / "net_cls").exists():
-        pytest.skip("this machine lacks the lack of net_cls")
     box.resources["network"] = {"classID": 5}
     box.refuses("true")
 

@@ -434,12 +434,9 @@ def test_intel_rdt(box: Box, field: str) -> None:
        "config: linux.intelRdt.memBwSchema", "config: linux.intelRdt.enableMonitoring",
        "errors: no Resource Director Technology", since={"crun": "1.10"})  # fmt: skip
 @pytest.mark.parametrize("field", RDT)
+@pytest.mark.needs("no_resctrl")
 def test_no_intel_rdt(box: Box, field: str) -> None:
     """The processor or kernel without it: asked for, it is an error."""
-    from capabilities import missing
-
-    if not missing("resctrl"):
-        pytest.skip("this machine lacks the lack of Resource Director Technology")
     if field in ("schemata", "enableMonitoring", "closID"):
         box.known_to_differ("runc", "before 1.4 no check, or no such field")
     box.linux["intelRdt"] = {field: RDT[field]}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 from oci import terminal
 from oci.box import PATH, SPEC_CAPABILITIES, Box
 from oci.marks import rows, shows
@@ -282,9 +283,8 @@ def test_selinux(box: Box) -> None:
 
 
 @shows("config: process.selinuxLabel", "errors: SELinux is not there", differs={"crun": "ignored"})
+@pytest.mark.needs("no_selinux")
 def test_selinux_is_not_there(box: Box) -> None:
-    if Path("/sys/fs/selinux/enforce").exists():
-        pytest.skip("this machine lacks the lack of SELinux")
     box.process["selinuxLabel"] = SELINUX_LABEL
     box.refuses("true")
 
@@ -342,8 +342,8 @@ def test_bad_rlimits(box: Box, entries: list[str]) -> None:
 @pytest.mark.parametrize("value", [0, 500, 1000])
 def test_oom_score_adj(box: Box, value: int) -> None:
     own = int(Path("/proc/self/oom_score_adj").read_text())
-    if value < own:
-        pytest.skip("this machine lacks CAP_SYS_RESOURCE (its own score is higher)")
+    if value < own and (reason := capabilities.missing("cap_sys_resource")):
+        pytest.skip(reason)
     box.process["oomScoreAdj"] = value
     assert box.run("cat", "/proc/self/oom_score_adj") == str(value)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from oci.box import Box
+from oci.box import PATIENCE, Box
 from oci.marks import shows
 
 V1 = pytest.mark.needs("cgroup1")
@@ -30,6 +31,7 @@ def test_pause_and_resume(running: Box) -> None:
     running.ok("pause", running.id)
     assert running.status == "paused"
     size = running._output.stat().st_size
+    time.sleep(0.1 * PATIENCE)  # ten lines of one that runs
     assert running._output.stat().st_size == size
     running.ok("resume", running.id)
     assert running.status == "running"
@@ -209,12 +211,9 @@ def test_updates_add_up(running: Box) -> None:
 
 @shows("update --l3-cache-schema", "update --mem-bw-schema", since={"crun": None})
 @pytest.mark.parametrize(("flag", "value"), [("--l3-cache-schema", "L3:0=f"), ("--mem-bw-schema", "MB:0=50")])
+@pytest.mark.needs("no_resctrl")
 def test_update_intel_rdt(running: Box, flag: str, value: str) -> None:
     """On a machine without it, a clear error."""
-    from capabilities import missing
-
-    if not missing("resctrl"):
-        pytest.skip("this machine lacks the lack of Resource Director Technology")
     running.fails("update", flag, value, running.id)
 
 

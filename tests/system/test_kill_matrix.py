@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import pytest
 
+import capabilities
 import killing
 import leftovers
 from command import Pyrun
-from kill_points import everything, make_bundle, points, settled
+from kill_points import assert_killed, everything, make_bundle, points, settled
 
 pytestmark = pytest.mark.timeout(300)  # each walk; half a minute on two idle cores
 
@@ -85,9 +86,10 @@ def test_killed_at_every_point(
     assert whole.status == (3 if name == "kept" else 0), whole.output
     check(pyrun, scenario, whole, before, "not killed")
     walked = points(whole.steps)
-    failures = []
+    failures, killed = [], []
     for role, number, text in walked:
         traced = run((role, number))
+        killed.append(traced.killed)
         if not traced.killed:  # the order of what runs side by side varies, and with it who waits how often
             check(pyrun, scenario, traced, before, f"{role} {number} survived")
             continue
@@ -102,6 +104,7 @@ def test_killed_at_every_point(
     by_role = {role: sum(step[0] == role for step in walked) for role in ("planner", "init", "monitor")}
     print(f"\nkill matrix, {name}: {len(walked)} points {by_role} in {time.monotonic() - began:.0f} s")
     assert not failures, "\n".join(failures)
+    assert_killed(killed, walked)
     assert len(walked) > scenario.least and min(by_role.values()) > 2, by_role
 
 
@@ -174,7 +177,7 @@ def judge(pyrun: Pyrun, scenario: Scenario, row: dict[str, str], role: str, kill
         assert again["Status"].startswith(f"Exited ({code}) "), again
     else:
         codes = (137,) if role == "init" else (3, "unknown")
-        assert not scenario.lives or role == "init", row
+        assert not scenario.lives or role == "init", json.dumps(row)
         assert row["Status"].startswith(tuple(f"Exited ({code}) " for code in codes)), row
     pyrun.ok("rm", "victim")
 
@@ -217,5 +220,5 @@ def test_killed_while_the_first_network_is_made(
 def test_the_matrix_was_walked() -> None:
     """Together: enough points to mean something."""
     if set(WALKED) != set(SCENARIOS):
-        pytest.skip("this machine lacks a whole run: only some of the scenarios were chosen")
+        pytest.skip(capabilities.INAPPLICABLE["some scenarios"])
     assert sum(WALKED.values()) > 300, WALKED

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import capabilities
 from command import Pyrun
 from published import SERVE, ask_udp, fetch, udp_server
 from segments import CARD, FAR, GATEWAY, HOST, pings, segment, shell
@@ -350,7 +351,7 @@ def test_l2_below_a_firewall_that_drops_what_is_forwarded(bridged: None, pyrun: 
     """As Docker sets it up. The bridge is not pyrun's: it says which rule is missing, and that rule is enough."""
     switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     if not switch.exists():
-        pytest.skip("this machine lacks br_netfilter")
+        pytest.skip(capabilities.missing("br_netfilter"))
     before = switch.read_text()
     ping = (f"--network=l2:{CARD}:ip={ADDRESS}", "busybox", "ping", "-c1", "-W1", GATEWAY)
     try:

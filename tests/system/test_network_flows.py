@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 from command import Pyrun
 from places import HOST6, INTERNET6, address_of, command, uplink6
 
@@ -78,7 +79,7 @@ _asked = itertools.count(9000)
 @pytest.fixture
 def two(pyrun: Pyrun) -> Iterator[Two]:
     if not TRACKED.exists():
-        pytest.skip("this machine lacks /proc/net/nf_conntrack")
+        pytest.skip(capabilities.missing("conntrack_list"))
     with uplink6():
         pyrun.ok("network", "create", "--ipv6", "dual")
         for number, name in enumerate(PAIR):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import capabilities
 import hostile
 import leftovers
 from command import Pyrun
@@ -198,7 +199,7 @@ def legacy(lab: None) -> Iterator[None]:
              ("iptables-legacy", "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"),
              ("iptables-legacy", "-P", "INPUT", "DROP"), ("iptables-legacy", "-P", "FORWARD", "DROP")]  # fmt: skip
     if subprocess.run(words[0], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lacks iptables-legacy in its kernel")
+        pytest.skip(capabilities.missing("iptables_legacy"))
     for each in words[1:]:
         run(*each)
     yield

@@ -20,7 +20,7 @@ import pytest
 import killing
 import leftovers
 from command import Pyrun
-from kill_points import everything, points
+from kill_points import assert_killed, everything, points
 from yard import soon
 
 pytestmark = pytest.mark.timeout(400)  # each walk; a minute on two idle cores
@@ -127,9 +127,10 @@ def test_killed_at_every_point(
     assert not settled(pyrun, before)
     walked = [step for step in points(whole.steps) if not step[2].startswith(WAITS)]
     walked = [step for step in walked if not step[2].startswith("sendto") or step[1] % 2 or len(walked) < 40]
-    failures = []
+    failures, pids = [], []
     for role, number, text in walked:
         killed = run((role, number))
+        pids.append(killed.killed)
         try:
             pyrun.ok("system", "reconcile")
             pyrun.ok("exec", "victim", "true")
@@ -147,6 +148,7 @@ def test_killed_at_every_point(
                 break
     print(f"\nkill matrix, {name}: {len(walked)} points in {time.monotonic() - began:.0f} s")
     assert not failures, "\n".join(failures)
+    assert_killed(pids, walked)
     assert len(walked) >= scenario.least, walked
 
 
@@ -173,10 +175,11 @@ def test_what_was_half_done_ends_with_the_container(
     pyrun.ok("stop", "-t", "0", "victim")
     assert not settled(pyrun, before)
     walked = [step for step in points(whole.steps) if not step[2].startswith(WAITS)]
-    failures = []
+    failures, pids = [], []
     for role, number, text in walked[-24:]:
         start()
-        sandbox_fork(killing.trace, command, dict(pyrun.env), (role, number), flags=0)
+        killed = sandbox_fork(killing.trace, command, dict(pyrun.env), (role, number), flags=0)
+        pids.append(killed.killed)
         pyrun.ok("stop", "-t", "0", "victim")
         soon(lambda: "victim" not in pyrun.ok("ps", "-a"), 2)
         pyrun.ok("system", "reconcile")
@@ -184,3 +187,4 @@ def test_what_was_half_done_ends_with_the_container(
             failures.append(f"killed at step {number}, {text}:\n" + "\n".join(left))
             break
     assert not failures, "\n".join(failures)
+    assert_killed(pids, walked[-24:])

@@ -183,11 +183,8 @@ def test_a_delay_and_a_loss(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     pyrun.ok("rm", "-f", "web")
 
 
+@pytest.mark.needs("no_netem")
 def test_a_kernel_without_netem_is_told_before_anything_is_made(pyrun: Pyrun) -> None:
-    import capabilities
-
-    if not capabilities.missing("netem"):
-        pytest.skip(capabilities.LACKS + "a kernel without netem")
     error = pyrun.fails(125, "run", "--rm", "--net-fault=delay=1ms", "busybox", "true")
     assert error.startswith("pyrun: --net-fault: this kernel has no network emulator (CONFIG_NET_SCH_NETEM)")
     assert not Path("/sys/class/net/pyrun0").exists()

@@ -356,7 +356,7 @@ def test_what_is_found_late(prepared: Oci) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.skipif(capabilities.cap_sys_resource(), reason="CAP_SYS_RESOURCE raises any limit")
+@pytest.mark.needs("no_cap_sys_resource")
 def test_what_only_root_of_the_machine_may(oci: Oci) -> None:
     for change, words in (
         (process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]), "limit nofile"),
@@ -561,10 +561,9 @@ def test_limits_that_cannot_be_had_are_named_by_their_file(oci: Oci) -> None:
     oci.gone()
 
 
+@pytest.mark.needs("cgroup1")
 def test_a_limit_in_force_that_forbids_another(oci: Oci) -> None:
     """It was not given by a flag, so none is blamed; only v1 limits memory and swap together."""
-    if capabilities.missing("cgroup1"):
-        pytest.skip("needs cgroup v1")
     oci.linux["resources"]["memory"] = {"limit": 20 * MIB, "swap": 30 * MIB}
     oci.detach()
     assert oci.refused("update", "--memory", "40m", "box").startswith(

@@ -253,9 +253,8 @@ def test_ps(bundle: Bundle) -> None:
     assert "couldn't find PID field" in bundle.fails("ps", "c1", "-o", "args")
 
 
+@pytest.mark.needs("no_resctrl")
 def test_rdt_that_is_not_there(bundle: Bundle) -> None:
-    if "resctrl" in Path("/proc/mounts").read_text():
-        pytest.skip("this machine lacks nothing")
     bundle.config["linux"]["intelRdt"] = {"closID": "gold"}
     bundle.write("true")
     assert "linux.intelRdt: this host has no resctrl file system" in bundle.fails("create", "c1")
@@ -276,7 +275,7 @@ def test_exec_joins_the_resctrl_group(bundle: Bundle, tmp_path: Path) -> None:
     assert (group / "tasks").read_text() == (monitor / "tasks").read_text() == pid
 
 
-@pytest.mark.skipif(not V2, reason="this machine lacks a pure cgroup v2 hierarchy")
+@pytest.mark.needs("cgroup2")
 def test_delegation(bundle: Bundle) -> None:
     """The container's root may make cgroups below its own, and cannot change its own limits."""
     linux = bundle.config["linux"]

@@ -18,7 +18,7 @@ import pytest
 import killing
 import leftovers
 from command import Pyrun
-from kill_points import everything, make_bundle, points
+from kill_points import assert_killed, everything, make_bundle, points
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -114,9 +114,10 @@ def test_killed_at_every_point(
     whole = run(None)
     assert whole.status == 0, whole.output
     check(pyrun, runtime, before, "nobody was killed")
-    walked = points(whole.steps)
+    walked, killed = points(whole.steps), []
     for role, number, text in walked:
         traced = run((role, number))
+        killed.append(traced.killed)
         check(
             pyrun,
             runtime,
@@ -124,6 +125,7 @@ def test_killed_at_every_point(
             f"{role} {'killed' if traced.killed else 'survived'} at step {number}, {text}",
         )
     print(f"\nkill matrix, pyrun-oci {name}: {len(walked)} points")
+    assert_killed(killed, walked)
     assert len(walked) >= scenario.least
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import capabilities
 from command import Pyrun
 from published import SERVE, ask_udp, fetch, refuses, udp_server
 
@@ -235,7 +236,7 @@ def test_other_flows_are_left_alone(pyrun: Pyrun, internet: SimpleNamespace) -> 
     pyrun.ok("exec", "one", "nslookup", "internet.test", internet.gateway)
     seen = Path("/proc/net/nf_conntrack")
     if not seen.exists():
-        pytest.skip("this machine lacks /proc/net/nf_conntrack")
+        pytest.skip(capabilities.missing("conntrack_list"))
     before = [
         line
         for line in seen.read_text().splitlines()

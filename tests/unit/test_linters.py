@@ -48,7 +48,9 @@ def test_ruff_would_format_nothing() -> None:
 
 
 def test_mypy_strict_is_content() -> None:
-    python_tool("mypy", "--strict", "runtime/pyrun", "csrc/build_backend.py", "csrc/bundle.py")
+    python_tool(
+        "mypy", "--strict", "runtime/pyrun", "csrc/build_backend.py", "csrc/archives.py", "csrc/bundle.py"
+    )
 
 
 def test_spelling() -> None:

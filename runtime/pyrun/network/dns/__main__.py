@@ -7,6 +7,9 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(__file__.rsplit("/", 4)[0])
+    from pyrun.boot import system_packages
+
+    system_packages()
     from pyrun.network.dns import server
 
     server.main(sys.argv[1:])

@@ -1,0 +1,79 @@
+"""What pip makes of the sources: sdist, wheel, an installation that starts containers, in an environment and without.
+
+Outside an environment there is no python3 beside the binary, and Debian's own pip says dist-packages. The libraries are
+those of the tests' environment, linked: nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import build_backend
+from command import Pyrun
+
+PYTHON = os.path.realpath(sys.executable)
+VERSION = f"python3.{sys.version_info[1]}"
+
+
+def python(*words: str, cwd: Path | None = None, **env: str) -> str:
+    command = [sys.executable, *words]
+    environment = os.environ | {"PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"} | env
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the sdist, as pip does it: what the archive lacks, the wheel would lack."""
+    base = tmp_path_factory.mktemp("wheel")
+    archive = base / build_backend.build_sdist(str(base))
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(base)], check=True)
+    (sources,) = base.glob("pyrun_container-*/csrc")
+    python("-c", f"import build_backend; build_backend.build_wheel({str(base)!r})", cwd=sources)
+    (made,) = base.glob("*.whl")
+    return made
+
+
+def install(wheel: Path, interpreter: str | Path, *words: str, **env: str) -> None:
+    pip = ("-m", "pip", "--python", str(interpreter), "install", "-q", "--no-index", "--no-deps")
+    python(*pip, *words, str(wheel), **env)
+
+
+PATHS = "import sys; sys.path.append(sys.argv[1]); from pyrun import boot; boot.system_packages(); print(sys.path)"
+
+
+@pytest.mark.parametrize("kind", ["venv", "prefix", "user"])
+def test_an_installation_starts_containers(kind: str, wheel: Path, pyrun: Pyrun, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    if kind != "venv" and not PYTHON.startswith("/usr/bin/"):
+        pytest.skip(
+            "the tests' Python is not the system's: outside an environment the launcher looks for that one"
+        )
+    if kind == "venv":
+        python("-m", "venv", "--without-pip", str(place))
+        install(wheel, place / "bin/python3")
+    elif kind == "prefix":
+        install(wheel, PYTHON, "--prefix", str(place))
+    else:
+        install(wheel, PYTHON, "--user", "--break-system-packages", PYTHONUSERBASE=str(place))
+    (package,) = place.glob(f"**/lib/{VERSION}/*-packages/pyrun")
+    (binary,) = place.glob("**/bin/pyrun")
+    assert (binary.parent / "python3").exists() == (kind == "venv")
+    for library in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not (package.parent / library.name).exists():
+            (package.parent / library.name).symlink_to(library)
+    # libraries that Debian has are not installed once more: where they are is looked, but for an environment
+    seen = subprocess.run([PYTHON, "-IS", "-c", PATHS, str(package.parent)], capture_output=True, text=True)
+    assert ("/usr/lib/python3/dist-packages" in seen.stdout) == (kind != "venv"), seen
+    pyrun.binary = binary
+    assert "version: 0.1.0" in pyrun.ok("version")
+    assert pyrun.ok("run", "--help").startswith("Usage:  pyrun run")
+    assert "10." in pyrun.ok("run", "--rm", "--net=bridge", "busybox", "ip", "-4", "addr", "show", "eth0")
+    assert pyrun.ok("--debug", "run", "--rm", "--net=none", "busybox", "echo", "cold") == "cold"
