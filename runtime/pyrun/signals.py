@@ -14,6 +14,8 @@ from pyrun.errors import UsageError
 HIGHEST: int = _signal.NSIG - 1
 KILL = int(_signal.SIGKILL)
 PIPE = int(_signal.SIGPIPE)
+TERM = int(_signal.SIGTERM)
+CONTINUE = int(_signal.SIGCONT)
 
 
 def number(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
+from detached import until
+from kill_points import make_bundle
 
 RUN = ["run", "--rm", "--network=none"]
 SAYS_SO = "for s in INT TERM HUP USR1 USR2 QUIT WINCH; do trap \"echo got $s\" $s; done; trap 'exit 9' ALRM; echo ready"
@@ -95,6 +98,32 @@ def test_leaving_without_sig_proxy(pyrun: Pyrun) -> None:
     pyrun.ok("stop", "alone")
     while pyrun.ok("ps", "-aq"):
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whoever_waits_for_a_detached_start_goes(
+    pyrun: Pyrun, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As Docker's client that is interrupted: the container runs, and it has its monitor and its log."""
+    bundle, came, go = make_bundle(pyrun, tmp_path / "bundle"), tmp_path / "came", tmp_path / "go"
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["sh", "-c", "echo told; sleep 1000"]
+    config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo >{came}; cat {go}"]}]
+    }
+    (bundle / "config.json").write_text(json.dumps(config))
+    os.mkfifo(came)
+    os.mkfifo(go)
+    process = pyrun.start("run", "-d", "--bundle", str(bundle), "orphan")
+    came.read_text()
+    process.send_signal(number)
+    process.wait(10)
+    go.write_text("")
+    until(lambda: pyrun("logs", "orphan").stdout == "told\n")
+    monitor = json.loads((pyrun.runroot / "containers/orphan/state.json").read_text())["monitor_pid"]
+    until(lambda: Path(f"/proc/{monitor}/comm").read_text() == "pyrun-monitor\n")
+    pyrun.ok("stop", "-t", "0", "orphan")
+    assert not pyrun.ok("ps", "-aq")
 
 
 def test_a_stopped_job_goes_on(pyrun: Pyrun) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from command import Pyrun
 from detached import DEAF, POLITE, begin, listed, until
+from pyrun.store import containers, state
 
 
 def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:
@@ -95,6 +99,49 @@ def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
     told = ["pyrun: no such container: nope", "pyrun: no such container: n0"]
     assert (forced.returncode, forced.stdout.split(), forced.stderr.splitlines()) == (0, names, told)
     assert listed(pyrun) == {}
+
+
+@pytest.mark.parametrize("words", [("stop", "-t", "0"), ("kill",), ("rm", "-f")], ids=" ".join)
+@pytest.mark.parametrize("how", ["suspended", "unread"])
+def test_a_client_that_does_not_go_on(pyrun: Pyrun, words: tuple[str, ...], how: str) -> None:
+    """Ctrl-Z, or `| less`: neither keeps a container from being ended."""
+    script = "echo ready; exec sleep 1000" if how == "suspended" else "echo ready; exec yes"
+    client = pyrun.start("run", "--name=web", "--net=none", "busybox", "sh", "-c", script)
+    assert client.stdout is not None and client.stdout.readline() == "ready\n"
+    if how == "suspended":
+        client.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    pyrun.ok(*words, "web")
+    assert time.monotonic() - began < 15, "it gave up, or nearly"
+    assert client.wait(10) == 137
+    assert not list((pyrun.runroot / "containers").iterdir())
+
+
+@pytest.mark.parametrize("words", [("stop", "-t", "1000"), ("rm", "-f")], ids=" ".join)
+def test_one_that_is_only_being_started(
+    pyrun: Pyrun, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the undo list and the first process it is visible, and there is nobody to signal: it is told later."""
+    for name, value in (("PYRUN_ROOT", pyrun.root), ("PYRUN_RUNROOT", pyrun.runroot)):
+        monkeypatch.setenv(name, str(value))
+    keep, run_dir = pyrun.root / "containers" / "web", str(pyrun.runroot / "containers" / "web")
+    lock_fd = containers.begin(run_dir, containers.undo_lines("web", str(keep), "web", remove=False))
+    keep.mkdir(parents=True)
+    ending = pyrun.start(*words, "web")
+    until(lambda: "nanosleep" in Path(f"/proc/{ending.pid}/wchan").read_text())  # it waits for the undo list
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        born = {"pid": process.pid, "start_time": state.start_time(process.pid), "name": "web"}
+        containers.write_state(run_dir, born)
+        assert process.poll() is None
+        containers.progress(run_dir, "started")
+        assert process.wait(15) == -(signal.SIGKILL if words[0] == "rm" else signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+    os.close(lock_fd)
+    assert ending.wait(15) == 0 and not Path(run_dir).exists()
+    assert keep.exists() == (words[0] == "stop")
 
 
 def test_rm_of_hostile_trees(pyrun: Pyrun, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -139,6 +140,34 @@ def test_reconcile_removes_leftovers_without_an_owner(pyrun: Pyrun) -> None:
     assert kept.exists() and not list((pyrun.root / "names").iterdir())
     assert pyrun.ok("system", "reconcile") == "nothing to clean up"
     assert list(listed(pyrun)) == ["kept"]
+
+
+def test_reconcile_leaves_what_another_run_directory_has(pyrun: Pyrun, tmp_path: Path) -> None:
+    """A container with processes, and a start that has just made its cgroup: neither is known here."""
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    other = {"PYRUN_RUNROOT": str(tmp_path / "run"), "PYRUN_ROOT": str(pyrun.root)}
+    ident = pyrun.ok("run", "-d", "--net=none", "busybox", "sleep", "1000", env=other)
+    tops = [
+        path
+        for path in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*"))
+        if (path / "pyrun").is_dir()
+    ]
+    made = [path / "pyrun" / ("34" * 32) for path in tops]
+    for path in made:
+        path.mkdir()
+    claims = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in made]
+    for fd in claims:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    done = pyrun("system", "reconcile")
+    assert (done.returncode, done.stdout) == (0, "nothing to clean up\n")
+    assert f"/pyrun/{ident} is left alone: 1 process of no container of {pyrun.runroot}" in done.stderr
+    assert done.stderr.count("left alone") == 1 and all(path.is_dir() for path in made)
+    assert pyrun.ok("exec", ident, "echo", "alive", env=other) == "alive"
+    for fd in claims:
+        os.close(fd)
+    pyrun.ok("rm", "-f", ident, env=other)
+    told = pyrun.ok("system", "reconcile").splitlines()
+    assert sorted(told) == sorted(f"cgroup {path}: removed" for path in made)
 
 
 def test_ambiguous_and_unknown_references(pyrun: Pyrun) -> None:

@@ -32,7 +32,7 @@ def make(directory: str, mount: str, names: str) -> bool:
         try:
             made = _make(directory, mount, names)
             if is_claimed(names):
-                _claim(directory)
+                claim(directory)
             if not made:
                 from .failures import refuse_inhabited
 
@@ -85,9 +85,9 @@ def _is_filled(directory: str) -> bool:
     return bool(paths.read(f"{directory}/cpuset.mems").strip())
 
 
-def _claim(directory: str) -> None:
+def claim(directory: str) -> int:
     """Of two starts that want one cgroup at the same moment one gets it, before either has a process in it: a lock that
-    lasts as long as this process, or until the monitor replaces it. Raises Conflict."""
+    lasts as long as this process, or until the monitor replaces it. Its descriptor. Raises Conflict."""
     fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,6 +97,7 @@ def _claim(directory: str) -> None:
             f"cgroup {directory} is being taken by another start",
             "linux.cgroupsPath is for one container alone",
         ) from None
+    return fd
 
 
 def _inherited(directory: str, mount: str, file: str) -> bytes:

@@ -13,7 +13,7 @@ While it runs:
 
     exec_.py        one process more; entering.py  what `pyrun-oci exec` has in common with it
     ps.py           the containers as rows; logs.py  what one has written
-    kill.py         one signal; stop.py  asked first; rm.py  what is left, and the name
+    kill.py         one signal; stop.py  asked first; rm.py  what is left, and the name; ending.py  nothing left
 
 Its network, changed:
 

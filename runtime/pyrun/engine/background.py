@@ -51,7 +51,10 @@ def report(running_fd: int, said: str = "") -> None:
     if caller.hand is not None:
         word = _print(said) if said else word
         caller.in_background()
-    posix.write(running_fd, word)
+    try:
+        posix.write(running_fd, word)
+    except OSError:  # whoever waited has been ended: what runs is looked after all the same
+        pass
     null_fd = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
     for fd in range(3):
         posix.dup2(null_fd, fd)

@@ -6,7 +6,7 @@ import posix
 import select
 
 from pyrun import signals
-from pyrun.engine import reconcile
+from pyrun.engine import ending
 from pyrun.errors import Conflict
 from pyrun.store import state
 
@@ -25,7 +25,7 @@ def kill(reference: str, signal: str = "KILL") -> str:
         signals.send(pidfd, number)
         if number == signals.KILL:
             wait(pidfd, None)
-            reconcile.wait_until_undone(identifier)
+            ending.wait_until_undone(identifier)
     finally:
         posix.close(pidfd)
     return identifier

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import posix
-import time
 
 from pyrun.errors import PyrunError
 from pyrun.store import paths, state
 
-# A monitor needs some ms for its undo list; a cgroup that will not empty holds it up for 2 s a line.
-_UNDO_LIMIT_S = 20.0
 # So many are looked at by every start; of more than that so many by one in some, so that it comes to half of these.
 _FEW, _PART = 32, 512
 
@@ -85,34 +82,6 @@ def _containers_fd() -> int:
         return posix.open(f"{paths.run()}/containers", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-
-
-def wait_until_undone(identifier: str) -> None:
-    """Return when nothing of the container's running half is left; replays its undo list if nobody else does.
-
-    Raises: PyrunError after 20 s.
-    """
-    deadline = time.monotonic() + _UNDO_LIMIT_S
-    pause_s = 0.0005
-    while True:
-        try:
-            posix.stat(state.run_dir(identifier))
-        except OSError:
-            return
-        lock_fd = claim(identifier)
-        if lock_fd >= 0:
-            from pyrun.engine import system
-
-            complaints = system.undo_container(identifier, lock_fd)
-            if complaints:
-                raise PyrunError(f"container {identifier[:12]} cannot be cleaned up: {complaints[0]}")
-        if time.monotonic() > deadline:
-            raise PyrunError(
-                f"container {identifier[:12]} has ended, but its monitor has not cleaned up",
-                "`ps -ef` shows what it is at",
-            )
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, 0.05)
 
 
 def _claim(identifier: str, directory_fd: int) -> int:

@@ -6,7 +6,7 @@ import fcntl
 import posix
 
 from pyrun import signals, undo
-from pyrun.engine import kill, reconcile
+from pyrun.engine import ending, kill
 from pyrun.errors import Conflict, NotFound, PyrunError
 from pyrun.store import paths, state
 
@@ -23,18 +23,34 @@ def remove(reference: str, *, force: bool = False, killed: str = "") -> str:
     except NotFound:
         if not killed:
             raise _missing(reference) from None
-        reconcile.wait_until_undone(identifier)  # it was started with --rm
+        ending.wait_until_undone(identifier)  # it was started with --rm
         return identifier
     kept = paths.exists(f"{paths.root()}/containers/{identifier}")
-    word = state.status(container)
-    if word != "exited":
-        if not force:
-            raise Conflict(f"container {reference} is {word}", "stop it first, or use `pyrun rm -f`")
-        _end(identifier)
-    reconcile.wait_until_undone(identifier)
-    if not _take_away(reference, identifier, str(container.get("name") or "")) and kept and not force:
+    _ended(reference, identifier, state.status(container), force=force)
+    name = str(container.get("name") or _name(identifier))
+    if not _take_away(reference, identifier, name) and kept and not force:
         raise _missing(reference)
     return identifier
+
+
+def _ended(reference: str, identifier: str, word: str, *, force: bool) -> None:
+    """Return when the container has ended, by force if it may be. Raises: Conflict (it may not)."""
+    while True:
+        if word != "exited":
+            if not force:
+                raise Conflict(f"container {reference} is {word}", "stop it first, or use `pyrun rm -f`")
+            _end(identifier)
+        if ending.wait_until_undone(identifier):
+            return
+        word = "running"  # it was only being started
+
+
+def _name(identifier: str) -> str:
+    """Of one that had no record yet when it was to be removed."""
+    try:
+        return str(state.load(identifier).get("name") or "")
+    except NotFound:
+        return ""
 
 
 def _take_away(reference: str, identifier: str, name: str) -> bool:

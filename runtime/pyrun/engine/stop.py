@@ -6,7 +6,7 @@ import posix
 import time
 
 from pyrun import signals
-from pyrun.engine import kill, reconcile
+from pyrun.engine import ending, kill
 from pyrun.errors import NotFound
 from pyrun.store import state
 
@@ -23,22 +23,33 @@ def stop(reference: str, timeout_s: int | None = None, signal: str = "", asked: 
     Returns the id. Raises: NotFound, UsageError (no such signal).
     """
     identifier, asked_at = asked or ask(reference, signal)
+    while True:
+        _insist(identifier, timeout_s, asked_at)
+        if ending.wait_until_undone(identifier):
+            return identifier
+        try:
+            identifier, asked_at = ask(identifier, signal)  # it was only being started
+        except NotFound:  # it has ended since, and was started with --rm
+            return identifier
+
+
+def _insist(identifier: str, timeout_s: int | None, asked_at: float) -> None:
+    """Wait for the end of the process that was asked, and end it when patience is over."""
     try:
         container = state.load(identifier)
-        pidfd = state.open_process(container)
+        pidfd = -1 if ending.being_started(identifier) else state.open_process(container)
     except NotFound:  # it has ended since, and was started with --rm
-        pidfd = -1
-    if pidfd >= 0:
-        try:
-            patience_s = _patience_s(container, timeout_s)
-            left_s = None if patience_s is None else max(0.0, asked_at + patience_s - time.monotonic())
-            if not kill.wait(pidfd, left_s):
-                signals.send(pidfd, signals.KILL)
-                kill.wait(pidfd, None)
-        finally:
-            posix.close(pidfd)
-    reconcile.wait_until_undone(identifier)
-    return identifier
+        return
+    if pidfd < 0:
+        return
+    try:
+        patience_s = _patience_s(container, timeout_s)
+        left_s = None if patience_s is None else max(0.0, asked_at + patience_s - time.monotonic())
+        if not kill.wait(pidfd, left_s):
+            signals.send(pidfd, signals.KILL)
+            kill.wait(pidfd, None)
+    finally:
+        posix.close(pidfd)
 
 
 def ask(reference: str, signal: str = "") -> Asked:
@@ -46,7 +57,8 @@ def ask(reference: str, signal: str = "") -> Asked:
     wanted = signals.number(signal) if signal else 0
     identifier = state.resolve(reference)
     container = state.load(identifier)
-    kill.send(container, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
+    if not ending.being_started(identifier):
+        kill.send(container, wanted or signals.number(str(container.get("stop_signal") or "TERM")))
     return identifier, time.monotonic()
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import posix
 import time
 
-from pyrun import boot, launch, undo
+from pyrun import boot, launch, notice, undo
+from pyrun.cgroups import files, processes
+from pyrun.cgroups.layout import Group
 from pyrun.engine import network, reconcile
-from pyrun.errors import PyrunError
+from pyrun.errors import Conflict, PyrunError
 from pyrun.stages import cgroup
 from pyrun.store import containers, image_removal, layers, paths, state
 
@@ -88,14 +90,20 @@ def _remains(done: list[str], failed: list[str]) -> None:
 
 
 def _names(done: list[str], failed: list[str]) -> None:
-    """Names of containers that exist nowhere."""
-    known = {*state.all_ids(), *(name.rpartition(".")[0] for name in _entries(f"{paths.run()}/staging"))}
+    """Names of containers that exist nowhere. Each is looked at by itself: others start meanwhile."""
     for name in _entries(f"{paths.root()}/names"):
         identifier = state.named_id(name)
         path = f"{paths.root()}/names/{name}"
-        if identifier in known or not paths.exists(path) or containers.being_planned(path):
+        # in this order: whoever has planned it is there before it ends
+        if not paths.exists(path) or containers.being_planned(path) or _is_anywhere(identifier):
             continue
         _undo([f"unlink-if\t{path}\t{identifier}"], f"name {name}: freed", done, failed)
+
+
+def _is_anywhere(identifier: str) -> bool:
+    if containers.is_there(identifier):
+        return True
+    return identifier in {name.rpartition(".")[0] for name in _entries(f"{paths.run()}/staging")}
 
 
 def _claims(done: list[str], failed: list[str]) -> None:
@@ -112,16 +120,44 @@ def _policies(done: list[str], failed: list[str]) -> None:
 
 
 def _cgroups(done: list[str], failed: list[str]) -> None:
-    """Cgroups below /pyrun that belong to no container. They are root's: a user's end with the processes in them."""
+    """Cgroups below /pyrun that belong to no container. They are root's: a user's end with the processes in them.
+
+    Where a container without a run directory here has processes it is another run directory's: what crashed here has
+    an undo list, and after a reboot nobody is in them. So nothing is ended, and what has processes is only named.
+    """
     if boot.rootless_uid() >= 0:
         return
-    known = set(_entries(f"{paths.run()}/containers"))
+    found: dict[str, list[Group]] = {}
     for names, directory in cgroup.directories(cgroup.layout(), "/pyrun"):
         for child in _entries(directory):
-            path = f"{directory}/{child}"
-            if child not in known and _is_directory(path):
-                _undo(cgroup.undo([(names, path)]), f"cgroup {path}: removed", done, failed)
+            if _is_directory(f"{directory}/{child}"):
+                found.setdefault(child, []).append((names, f"{directory}/{child}"))
+    for child, groups in found.items():
+        if not paths.exists(state.run_dir(child)):
+            _cgroup(groups, done, failed)
     drop_empty_cgroups()
+
+
+def _cgroup(groups: list[Group], done: list[str], failed: list[str]) -> None:
+    """One that no container of this run directory has, in each hierarchy."""
+    claims: list[int] = []
+    try:
+        for names, path in groups:
+            if files.is_claimed(names):
+                claims.append(files.claim(path))
+        for names, path in groups:
+            if found := processes.all_of([(names, path)]):
+                count = f"{len(found)} process{'es' if len(found) > 1 else ''}"
+                notice.say(f"cgroup {path} is left alone: {count} of no container of {paths.run()}")
+                return
+        for _, path in groups:
+            if paths.exists(path):
+                _undo([f"rmcgroup\t{path}"], f"cgroup {path}: removed", done, failed)
+    except (Conflict, FileNotFoundError):  # somebody else's start has just made it; or it is gone
+        return
+    finally:
+        for fd in claims:
+            posix.close(fd)
 
 
 def _layers(done: list[str], failed: list[str]) -> None:

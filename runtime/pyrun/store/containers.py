@@ -105,7 +105,7 @@ def reserve_name(name: str, identifier: str) -> str:
 def _taken(name: str) -> Conflict:
     holder = state.named_id(name)
     hint = f"remove it with `pyrun rm {name}` or choose another name"
-    if not _is_there(holder):
+    if not is_there(holder):
         hint = "it is being started at this moment: wait for it, or choose another name"
     return Conflict(f"the name {name!r} is in use by container {holder[:12]}", hint)
 
@@ -126,7 +126,7 @@ def _take_over(path: str, content: bytes) -> bool:
     try:
         fcntl.flock(directory_fd, fcntl.LOCK_EX)
         former = _content(path)
-        if _is_there(state.named_id(path.rpartition("/")[2])) or being_planned(path):
+        if is_there(state.named_id(path.rpartition("/")[2])) or being_planned(path):
             return False
         if _content(path) != former:  # freed meanwhile, and taken by somebody else
             return False
@@ -149,7 +149,7 @@ def _content(path: str) -> bytes:
         return b""
 
 
-def _is_there(identifier: str) -> bool:
+def is_there(identifier: str) -> bool:
     """Whether the container has a directory: while it runs, or as long as it is kept."""
     homes = (f"{paths.run()}/containers", f"{paths.root()}/containers")
     return bool(identifier) and any(paths.exists(f"{home}/{identifier}") for home in homes)
