@@ -37,7 +37,8 @@ static int write_all(int dir_fd, const char *path, const char *text) {
     int fd = openat(dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return -errno;
     ssize_t length = (ssize_t)strlen(text);
-    int status = write(fd, text, (size_t)length) == length ? 0 : -errno;
+    ssize_t written = write(fd, text, (size_t)length);
+    int status = written == length ? 0 : written < 0 ? -errno : -EIO;
     close(fd);
     return status;
 }

@@ -61,7 +61,8 @@ int write_proc(struct plan *plan, const char *path, const char *text) {
     ssize_t length = (ssize_t)strlen(text);
     int fd = open_proc(plan, path, O_WRONLY);
     if (fd < 0) return fd;
-    int status = write(fd, text, (size_t)length) == length ? 0 : -errno;
+    ssize_t written = write(fd, text, (size_t)length);
+    int status = written == length ? 0 : written < 0 ? -errno : -EIO;
     close(fd);
     return status;
 }

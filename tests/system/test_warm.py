@@ -317,6 +317,18 @@ def test_who_enters_a_container_is_sealed(pyrun: Pyrun, planner: Planner, tmp_pa
     pyrun.ok("rm", "-f", "box")
 
 
+def test_every_signal_waits_for_the_monitor(pyrun: Pyrun, planner: Planner, tmp_path: Path) -> None:
+    """Real-time signals too: those the C library keeps for itself are programs' own elsewhere."""
+    trace = tmp_path / "trace"
+    words = ["strace", "-f", "-e", "trace=rt_sigprocmask,execveat", "-o", str(trace), str(pyrun.binary)]
+    words += ["run", "--rm", "--net=none", "busybox", "true"]
+    subprocess.run(words, stdin=subprocess.DEVNULL, env=pyrun.env | WARM, check=True)
+    lines = [line.partition(" ")[::2] for line in trace.read_text().splitlines()]
+    at, caller = next((at, pid) for at, (pid, call) in enumerate(lines) if "pyrun-monitor" in call)
+    masks = [call for pid, call in lines[:at] if pid == caller and "rt_sigprocmask" in call]
+    assert "SIG_BLOCK, ~[], NULL" in masks[-1], lines
+
+
 STRANGERS: tuple[tuple[str, ...], ...] = (
     ("unshare", "--net"),
     ("unshare", "--mount"),

@@ -433,14 +433,15 @@ int main(int argc, char **argv) {
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`labelled(directory, *arguments, magic=None)`: op_label itself, with *directory* in place of init's procfs.
+    """`labelled(directory, *arguments)`: op_label itself, with *directory* in place of init's procfs. magic: what tells
+    a procfs, by default the file system of *directory*; before: words in front of the command.
 
     AppArmor is not in every kernel, this way its file need not be there: files of the same names are.
     """
     scratch = tmp_path_factory.mktemp("harness")
     (scratch / "harness.c").write_text(HARNESS)
 
-    def call(directory: Path, *arguments: str, magic: str = "") -> str:
+    def call(directory: Path, *arguments: str, magic: str = "", before: tuple[str, ...] = ()) -> str:
         found = (
             magic
             or "0x"
@@ -460,7 +461,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Any:
             ]
             subprocess.run([*command, str(scratch / "harness.c"), str(CSRC / "init_security.c")], check=True)
         done = subprocess.run(
-            [str(program), str(directory), *arguments], capture_output=True, text=True, check=True
+            [*before, str(program), str(directory), *arguments], capture_output=True, text=True, check=True
         )
         return done.stdout
 
@@ -495,6 +496,11 @@ def test_a_label_that_cannot_be_written_is_an_error_unless_optional(labelled: An
     directory = attributes(tmp_path, "other")
     assert labelled(directory, *PROFILE) == f"{-errno.ENOENT} exec"
     assert labelled(directory, "1", "label", "keycreate") == "0 keycreate"
+
+
+def test_half_a_label_is_none(labelled: Any, tmp_path: Path) -> None:
+    directory = attributes(tmp_path, "exec")
+    assert labelled(directory, *PROFILE, before=("prlimit", "--fsize=5")) == f"{-errno.EIO} exec"
 
 
 def test_a_label_is_written_to_nothing_but_a_procfs(labelled: Any, tmp_path: Path) -> None:
