@@ -210,6 +210,7 @@ static int execute_operation(struct plan *plan) {
     if (count < 0 || count != plan->arguments) return -EBADMSG;
     if (!arguments_fit(plan, OPERATIONS[number].arguments)) return -EBADMSG;
     plan->detail = "";
+    plan->links = 0;
     int status = OPERATIONS[number].run(plan);
     if (status < 0) return status < -4095 ? -EBADMSG : status; /* no errno: a descriptor that is none, handed back */
     return plan->bad || plan->arguments != 0 ? -EBADMSG : 0;

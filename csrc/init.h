@@ -19,7 +19,7 @@ struct plan {
     int arguments;    /* how many of its arguments are not read yet */
     int bad;          /* an argument was missing or no number */
     int root_fd;      /* the root of the container, -1 before and after */
-    int links;        /* that led nowhere, followed so far */
+    int links;        /* that led nowhere, followed by this operation */
     int through_link; /* whether a link led to what open_target found */
     int made;         /* whether open_target had to make it */
     int proc_fd;      /* a procfs of our own, -1 until needed */

@@ -198,7 +198,8 @@ int launcher_main(int argc, char **argv) {
     if (!may_open_enough()) return FAILED;
     if (own_directory(environment) < 0) return fail("cannot read", "/proc/self/exe");
     snprintf(python, sizeof python, "%.4000s/python3", environment);
-    *strrchr(environment, '/') = '\0';
+    char *above = strrchr(environment, '/');
+    if (above) *above = '\0'; /* none above the root */
     int resolver = strcmp(command, "pyrun-resolver") == 0;
     if (resolver && lock_files() < 0) return fail("cannot lock files of", command);
     if (!find_planner(environment, planner, other, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0)) {

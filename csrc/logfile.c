@@ -25,8 +25,6 @@ static int missing;      /* errno of the failure that left a hole not noted in t
 static int told;         /* the user was told once */
 static time_t failed_at; /* CLOCK_REALTIME, seconds */
 
-int log_wanted(void) { return log_fd >= 0; }
-
 void log_open(const char *path) {
     log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log_fd < 0) complain("cannot write the log", path, errno);

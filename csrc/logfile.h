@@ -7,6 +7,5 @@ void log_open(const char *path);
 /* Write the whole lines at the start of data; with `all`, also what follows without a newline, marked P (partial).
  * Returns how many bytes were dealt with: written, or given up because the file cannot be written. */
 size_t log_lines(const char *stream, const char *data, size_t length, int all);
-int log_wanted(void); /* is there a log at all? */
 
 #endif

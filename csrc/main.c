@@ -6,6 +6,7 @@
 #include <string.h>
 
 _Static_assert(__BITS_PER_LONG == 8 * sizeof(long), "the kernel's headers are another architecture's");
+_Static_assert(sizeof(long) == 8, "pyrun is for 64-bit machines: system calls of others take ids of 16 bits");
 
 static const struct {
     const char *name;

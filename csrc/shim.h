@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* cdef-begin */
-/* clone3 with vfork semantics, then execveat(exe_fd): see shim.c for what happens in between.
+/* clone3 with vfork semantics, then execveat(exe_fd): see birth.c for what happens in between.
  * keep: pairs (fd, number the child sees it as), ended by -1; pidfd: receives a descriptor of the child. */
 long shim_clone_exec(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, int *pidfd);
 /* The same in a user namespace that exists, and in a pid namespace if pid_fd >= 0: the process is still a child of

@@ -142,6 +142,20 @@ def test_targets_are_made_inside_whatever_links_say(run: Callable[..., Report], 
     assert list(canary.iterdir()) == []
 
 
+def test_every_operation_may_follow_links_that_led_nowhere(
+    run: Callable[..., Report], tmp_path: Path
+) -> None:
+    """Forty are too many for one place, not for all places together."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(50):
+        (root / f"link{number}").symlink_to(f"gone{number}")
+    places = [Operation("DIRECTORY", f"/link{number}", 0o755, 0, 0) for number in range(50)]
+    plan = rooted(tmp_path, *places, Operation("ENVIRONMENT"), Operation("EXECUTE", "/bin/true"))
+    assert run(plan)[:3] == (True, None, 0)
+    assert all((root / f"gone{number}").is_dir() for number in range(50))
+
+
 def test_places_behind_links_are_found_while_files_are_renamed(
     run: Callable[..., Report], tmp_path: Path
 ) -> None:

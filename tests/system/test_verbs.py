@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -287,6 +288,23 @@ def test_a_start_with_few_descriptors(pyrun: Pyrun) -> None:
     assert (done.returncode, done.stderr) == (
         125, "pyrun: the limit of open files is 10, and 32 are needed\nhint: ulimit -Sn 1024\n"
     )  # fmt: skip
+
+
+def test_a_binary_that_lies_in_the_root_directory(pyrun: Pyrun, tmp_path: Path) -> None:
+    """There is no environment above it."""
+    (tmp_path / "proc").mkdir()
+    shutil.copy(pyrun.binary, tmp_path / "pyrun")
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t proc proc "$1/proc"; exec chroot "$1" /pyrun info',
+        "sh",
+    ]
+    done = subprocess.run([*words, str(tmp_path)], env=pyrun.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 125
+    assert done.stderr.startswith("pyrun: no installation of pyrun below /lib; "), done
 
 
 def test_verbs_on_several_tell_the_remedy(pyrun: Pyrun) -> None:

@@ -73,6 +73,13 @@ def test_the_shim_compiles(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@on_aarch64
+def test_where_ids_would_have_16_bits_it_does_not(tmp_path: Path) -> None:
+    """The names of their system calls would be those of old ones."""
+    done = run(CROSS, "-mabi=ilp32", "-fsyntax-only", str(fuzzing.CSRC / "main.c"))
+    assert done.returncode and "pyrun is for 64-bit machines" in done.stderr
+
+
 def test_no_assembly() -> None:
     found = [
         path.name for path in fuzzing.CSRC.glob("*.[chS]") if re.search(r"\basm\b|__asm", path.read_text())

@@ -9,7 +9,7 @@ and libseccomp. Those are the key, and the key is the file's name:
 
 <machine> is kernel, architecture, our generator's version, and inode and time of the library behind the link:
 that tells of an upgrade without loading it. Not here: reading profiles (seccomp_profile.py), checking
-them (seccomp_check.py), compiling (seccomp_compile.py), loading the filter (csrc/init_process.c).
+them (seccomp_check.py), compiling (seccomp_compile.py), loading the filter (csrc/init_security.c).
 """
 
 from __future__ import annotations
