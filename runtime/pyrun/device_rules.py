@@ -56,18 +56,24 @@ def lines(resources: dict[str, object]) -> list[str]:
         if found[index][1] == "a":
             found, everything = found[index + 1 :], found[index][0]
             break
-    if all(rule[0] for rule in found):
-        merged: dict[tuple[str, int, int], str] = {}
-        for _, kind, major, minor, access in () if everything else found:
+    merged: dict[tuple[str, int, int], str] = {}
+    for allow, kind, major, minor, access in found:
+        if allow and not everything:
             place = (kind, major, minor)
             merged[place] = together(merged.pop(place, access), access)
-        found = [(True, *place, access) for place, access in merged.items()]
-    else:
-        from . import device_denials
+        elif not allow and (everything or any(_may_meet(place, kind, major) for place in merged)):
+            from . import device_denials
 
-        found = device_denials.composed(found, everything=everything)
-    texts = [f"{'allow' if rule[0] else 'deny'} {_line(rule)}" for rule in found]
+            composed = device_denials.composed(found, everything=everything)
+            break
+    else:  # nothing is denied of what is allowed
+        composed = [(True, *place, access) for place, access in merged.items()]
+    texts = [f"{'allow' if rule[0] else 'deny'} {_line(rule)}" for rule in composed]
     return ["allow a" if everything else "deny a", *texts]
+
+
+def _may_meet(place: tuple[str, int, int], kind: str, major: int) -> bool:
+    return place[0] == kind and (place[1] == major or -1 in (place[1], major))
 
 
 def together(access: str, more: str) -> str:
