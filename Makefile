@@ -1,4 +1,5 @@
-# pyrun: `make run` and `make test` do everything from a bare Debian 12/13 or Ubuntu machine; `make help` lists the rest.
+# pyrun: `make run` and `make test` do everything from a bare Debian 12/13 or Ubuntu 24.04 machine, or a newer one;
+# `make help` lists the rest.
 # Every target can be repeated; what is there already is neither fetched nor built again.
 
 BUILD  ?= build
@@ -13,7 +14,7 @@ SECONDS ?= 60
 # Debian packages: to build and run, to test, to compare with
 PACKAGES       := gcc libc6-dev make python3-dev python3-venv musl-tools libcap-dev libseccomp2 busybox-static \
                   mmdebstrap debian-archive-keyring iproute2 iputils-ping ca-certificates
-PACKAGES_TEST  := clang-format containernetworking-plugins cppcheck docker-registry fuse-overlayfs iptables locales nftables \
+PACKAGES_TEST  := clang-format containernetworking-plugins cppcheck curl docker-registry fuse-overlayfs iptables locales nftables \
                   passt procps shellcheck skopeo slirp4netns uidmap umoci
 # not for a machine somebody uses: tests of coexistence skip without them
 PACKAGES_FIREWALLS = ufw firewalld dbus libvirt-daemon libvirt-clients dnsmasq-base \
@@ -36,7 +37,10 @@ help:  ## show this list
 
 setup: packages build images  ## install what is missing (apt, pip), build, make the default images
 
+# asked before anything is fetched; where there is none yet, the packages bring one
 packages:
+	@! command -v $(PYTHON) >/dev/null || $(PYTHON) -c 'import sys; sys.exit("pyrun: $(PYTHON) is Python %d.%d, and 3.11 is \
+	needed: Debian 12, Ubuntu 24.04, or PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@tests/lab/install-packages $(PACKAGES) $(PACKAGES_TEST)
 
 packages-oci: packages
@@ -112,7 +116,11 @@ bench-vm: packages-vm  ## measure beside runc in the guest, with cgroupfs and wi
 
 install: build  ## put pyrun and pyrun-oci into $(PREFIX)/bin (they stay tied to this directory)
 	$(ROOT) install -d $(DESTDIR)$(PREFIX)/bin
-	$(ROOT) ln -sf $(abspath $(BIN))/pyrun $(abspath $(BIN))/pyrun-oci $(DESTDIR)$(PREFIX)/bin/
+	$(ROOT) ln -sf "$(abspath $(BIN))/pyrun" "$(abspath $(BIN))/pyrun-oci" $(DESTDIR)$(PREFIX)/bin/
+	@directory="$(abspath $(BIN))"; while [ -n "$$directory" ]; do \
+	    case $$(stat -c %A "$$directory") in *[xt]) ;; *) \
+	        echo "install: root alone can use it, $$directory is closed to others; a checkout in /opt or /srv is not" ;; esac; \
+	    directory=$${directory%/*}; done
 
 uninstall:  ## take them away again
 	$(ROOT) rm -f $(DESTDIR)$(PREFIX)/bin/pyrun $(DESTDIR)$(PREFIX)/bin/pyrun-oci
@@ -125,11 +133,14 @@ docs: build  ## write docs/networking.md anew, from a run on a lab host
 lint: build  ## the linters and the architecture rules alone
 	@$(BIN)/python -m pytest -q tests/unit/test_linters.py tests/unit/test_architecture.py
 
+# the tests run as root, and what they left behind is root's
+remove = echo "rm -rf $(1)"; rm -rf $(1) 2>/dev/null || $(ROOT) rm -rf $(1)
+UNINSTALL := $(BIN)/python -m pip --disable-pip-version-check -q uninstall -y pyrun-container
+
 clean:  ## remove what was built; the environment's libraries stay
-	@if [ -x $(BIN)/pyrun ]; then $(BIN)/python -m pip --disable-pip-version-check -q uninstall -y pyrun-container; fi
+	@if [ -x $(BIN)/pyrun ]; then $(UNINSTALL) 2>/dev/null || $(ROOT) $(UNINSTALL); fi
 	rm -f $(VENV)/.installed
-	find runtime csrc tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf .ruff_cache .mypy_cache .pytest_cache
+	@caches=$$(find runtime csrc tests -name __pycache__ -type d -prune); $(call remove,.mypy_cache .pytest_cache .ruff_cache $$caches)
 
 distclean: clean  ## remove everything the make targets made here (not the images in /var/lib/pyrun)
-	rm -rf $(BUILD)
+	@$(call remove,$(BUILD))

@@ -44,7 +44,7 @@ static int write_all(int dir_fd, const char *path, const char *text) {
 }
 
 /* cgroup v1: a task that moves itself through its own "tasks" file does not wait for the kernel's grace period, one
- * that is moved through cgroup.procs waits 9 to 20 ms (DESIGN section 3). */
+ * that is moved through cgroup.procs waits 9 to 20 ms. */
 int op_cgroup_join(struct plan *plan) {
     const char *path = text_argument(plan);
     plan->detail = path;

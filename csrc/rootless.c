@@ -326,8 +326,8 @@ int become_own_root(char **argv) {
     if (pid < 0 || enter(pid) < 0) {
         int error = errno;
         dprintf(2, "pyrun: cannot make a user namespace for uid %s: %s\n", number, strerror(error));
-        dprintf(2,
-                "hint: run it as root (sudo), or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1\n");
+        dprintf(2, "hint: run it as root (sudo), or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1"
+                   " (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)\n");
         return FAILED;
     }
     if (!here || chdir(here) < 0) return fail("cannot use the current directory", here ? here : "");

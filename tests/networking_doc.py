@@ -73,6 +73,8 @@ BRIDGE_SETTINGS = {
     "net/ipv6/conf/{bridge}/accept_ra": "no container is this host's router",
     "net/ipv6/conf/{bridge}/disable_ipv6": "no IPv6 where none was asked for",
 }
+# A comparison with the fifteenth character of a name, for which nft has no words.
+FIFTEEN_LONG = 'oifname & "" != ""', "(a name of fifteen characters)"
 FOREIGN = (
     ("a FORWARD chain that drops, as Docker's, ufw's", ("iptables", "-P", "FORWARD", "DROP")),
     ("an INPUT chain that drops, as ufw's", ("iptables", "-P", "INPUT", "DROP")),
@@ -120,7 +122,7 @@ class Writer:
         for option in sorted(features.options()):
             known = option.rpartition(" ")[2]
             assert re.search(rf"(?<![\w-]){re.escape(known)}\b", verbs), f"pyrun has no {option}"
-        self.say("## What it can do", "", *features.table(), "")
+        self.say("## What it can do", "", features.VERSIONS, "", *features.table(), "")
 
     def step(self, step: Step) -> list[str]:
         """Run its commands; returns what to say of them."""
@@ -160,6 +162,7 @@ class Writer:
             self.say(f"`{name}`: {hook.replace('; policy accept;', '')}", "", "| rule | why |", "|---|---|")
             for line in lines:
                 rule, _, why = line.partition(' comment "')
+                rule = rule.replace(*FIFTEEN_LONG)
                 assert why, f"a rule without its reason: {line}"
                 self.say(f"| `{self.named(rule)}` | {why.removesuffix(chr(34))} |")
             self.say("")

@@ -1,12 +1,13 @@
 """What pyrun's networking can do, against Docker and podman: the table of docs/networking.md.
 
 A row: what, how it is said to pyrun, whether Docker and podman have it. The options of the second column are looked
-for in pyrun's own help when the page is written, so that none of them can be a memory. Docker: 29, podman: 6 with
-netavark 2, by their documentation and sources in August 2026; the versions measured against are older.
+for in pyrun's own help when the page is written, so that none of them can be a memory.
 """
 
 from __future__ import annotations
 
+VERSIONS = """Docker: 29, podman: 6 with netavark 2, by their documentation and sources in August 2026; the versions
+measured against in README.md are older."""
 YES, PARTLY, NO = "yes", "partly", "no"
 Row = tuple[str, str, str, str]
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian (or Ubuntu) machine ready to build and test pyrun. Run as root; can be repeated.
+# Makes a Debian 12 or 13 or Ubuntu 24.04 machine ready to build and test pyrun. Run as root; can be repeated.
 # The same file serves `vagrant up` (a booted machine) and the image of the test VM (tests/vm/image: a chroot without
 # systemd): so it starts no service, asks nothing of a running systemd, and needs apt alone.
 set -eu
@@ -14,7 +14,7 @@ if apt-cache show docker-cli >/dev/null 2>&1; then docker_cli=docker-cli; else d
 # a system with systemd, and what one looks at it with; what builds pyrun; the peers, and what rootless containers need
 # shellcheck disable=SC2086 # no word, or one
 install systemd systemd-sysv libpam-systemd dbus dbus-user-session udev kmod util-linux mount procps psmisc sudo \
-    ca-certificates iproute2 iputils-ping iptables nftables jq strace less \
+    ca-certificates curl iproute2 iputils-ping iptables nftables jq strace less \
     gcc libc6-dev make python3 python3-dev python3-venv musl-tools libcap-dev libseccomp2 busybox-static \
     runc crun podman containerd docker.io netavark aardvark-dns catatonit fuse-overlayfs uidmap passt slirp4netns \
     hyperfine $docker_cli

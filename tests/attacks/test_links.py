@@ -1,6 +1,6 @@
 """Links that an image, a bundle or another container plants where a start makes, mounts or masks something.
 
-DESIGN section 6: 1 (one rootfs descriptor, RESOLVE_IN_ROOT), 2 (a private procfs). Every test has a canary outside.
+Against them stand one descriptor of the root (RESOLVE_IN_ROOT) and a private procfs. Every test has a canary outside.
 CVE-2019-19921, CVE-2019-18837, CVE-2021-30465, CVE-2024-45310, CVE-2025-31133, CVE-2025-52565, CVE-2026-41579.
 """
 

@@ -1,6 +1,6 @@
 """Nothing of the host comes into a container: no writable program, no descriptor, no process to look into.
 
-DESIGN section 6: 3 (descriptors, working directory), 4 (sealed programs), 5 (nothing of the image runs outside).
+Descriptors and the working directory, sealed programs, nothing of the image runs outside.
 """
 
 from __future__ import annotations

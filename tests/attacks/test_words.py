@@ -1,6 +1,6 @@
 """Words that could mean more than they say: users, ids, names with newlines, sysctls, what an image says of itself.
 
-DESIGN section 6: 6 (numbers), 7 (image data in control fields), 8 (ids). CVE-2016-3697, CVE-2026-46680,
+Numbers, image data in control fields, ids. CVE-2016-3697, CVE-2026-46680,
 CVE-2024-40635, CVE-2026-30892, CVE-2024-9676, CVE-2026-47262, CVE-2022-4318, CVE-2022-0811, CVE-2026-53488.
 """
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 LOST_MS = 5000.0
+NOT_COUNTED = 3  # the first runs of a round, of everybody
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def stage(times: str, port: str) -> list[float]:
     taken_ms = []
     gc.disable()
     with ExitStack() as until_the_end:
-        for number in range(int(times) + 3):
+        for number in range(int(times) + NOT_COUNTED):
             words = ["-d", "-p", f"{int(port) + number}:80", "busybox", "true"]
             given, _ = options.parse(tables.VERBS["run"], words)
             request = {**prepare.request(given, {}, "busybox", []), "name": f"bench-stage-{number}"}
@@ -59,7 +60,7 @@ def stage(times: str, port: str) -> list[float]:
             until_the_end.callback(undo.replay_lines, list(planned["undo"]))  # type: ignore[call-overload]
             # A start leaves it to its monitor to close this: closing waits for what others delete.
             until_the_end.callback(planned.pop("netfilter").close)  # type: ignore[attr-defined]
-    return taken_ms[3:]
+    return taken_ms[NOT_COUNTED:]
 
 
 def first(address: str, port: str) -> float:

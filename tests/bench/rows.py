@@ -160,22 +160,15 @@ def start_sleepers(peers: Peers, names: list[str]) -> None:
 
 
 def memory_row(peers: Peers, _: Effort) -> list[Figure]:
-    """What is kept in memory per running container; the peers' own for information.
-
-    Beside another one: what all containers of a host share, Docker's daemon or our guard (dns-memory), is there then.
-    """
+    """What is kept in memory for a running container that is alone; the peers' own for information."""
     figures = []
-    output(*peers.run("pyrun", "-d", "--name", "bench-other", command=memory.PAYLOAD))
-    try:
-        for detached in (False, True):
-            what = f"memory of a running container, {'detached, with its log' if detached else 'foreground'}"
-            ours = memory.measure(peers, "pyrun", detached)
-            figures.append(_memory_figure(what, "", ours, 150))
-            for who in ("docker", "podman"):
-                if who not in peers.missing:
-                    figures.append(_memory_figure(what, who, memory.measure(peers, who, detached), None))
-    finally:
-        peers.remove("pyrun", "bench-other")
+    for detached in (False, True):
+        what = f"memory of a running container, {'detached, with its log' if detached else 'foreground'}"
+        ours = memory.measure(peers, "pyrun", detached)
+        figures.append(_memory_figure(what, "", ours, 150))
+        for who in ("docker", "podman"):
+            if who not in peers.missing:
+                figures.append(_memory_figure(what, who, memory.measure(peers, who, detached), None))
     return figures
 
 

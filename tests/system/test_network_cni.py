@@ -74,7 +74,7 @@ def configured(pyrun: Pyrun, tmp_path: Path) -> Iterator[Pyrun]:
 
 
 def fetch(address: str, at: str) -> str:
-    words = ["nsenter", f"--net=/run/pyrun-lab/{at}", "wget", "-qO-", "-T1", "-t1", f"http://{address}/"]
+    words = ["nsenter", f"--net=/run/pyrun-lab/{at}", "curl", "-sf", "-m1", f"http://{address}/"]
     for _ in range(20):
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode == 0:

@@ -53,7 +53,7 @@ def plan_root(config: dict[str, object], job: dict[str, object]) -> list[Operati
         operations += [Operation("ROOT_PARENT", each, linux.MS_PRIVATE) for each in holders]
     if isinstance(layers, list) and not job.get("fuse"):
         keep, discard = job["keep"], int(bool(job.get("rm")))
-        # volatile: no sync at the end; only for what is thrown away anyway (DESIGN section 3)
+        # volatile: no sync at the end; only for what is thrown away anyway
         how = discard | (_USER if job.get("rootless_engine") else 0)
         overlay = Operation("ROOT_OVERLAY", directory, f"{keep}/upper", f"{keep}/work", how, *layers)
         return [*operations, overlay]

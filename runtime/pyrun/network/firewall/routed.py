@@ -237,7 +237,7 @@ def _forward() -> Iterator[Rule]:
     for stranger in [*strangers, [interface("oifname", "br-*"), meta("oifname"), *_FIFTEEN_LONG]]:
         yield names.FORWARD, [
             meta("iifname"), lookup(names.BRIDGES), *stranger, _DROP
-        ], "nor are those of others' containers, whatever our rule in their chain accepts"  # fmt: skip
+        ], "our accept rule in DOCKER-USER or its like would also let our containers in there: dropped"  # fmt: skip
     yield names.FORWARD, [
         meta("oifname"), lookup(names.TOWARDS, 1, 0)
     ], "unpublished ports are reached neither by routing nor from other networks"  # fmt: skip
