@@ -77,26 +77,6 @@ static int is_own(const char *path) {
     return S_ISDIR(status.st_mode) && status.st_uid == getuid() && !(status.st_mode & 022);
 }
 
-/* Where the user's things are, unless the environment says so already: they become the planner's PYRUN_ROOT,
- * PYRUN_RUNROOT. XDG_RUNTIME_DIR may be somebody else's, after su or sudo; without logind there is none. */
-static int own_directories(char *run) {
-    char path[PATH_SIZE];
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME"), *runtime = getenv("XDG_RUNTIME_DIR");
-    const char *given = getenv("PYRUN_RUNROOT");
-    if (!home || *home != '/') home = own_entry(5);
-    if (data && *data == '/') snprintf(path, sizeof path, "%.4000s/pyrun", data);
-    else snprintf(path, sizeof path, "%.4000s/.local/share/pyrun", home && *home == '/' ? home : "");
-    setenv("PYRUN_ROOT", path, 0);
-    snprintf(path, sizeof path, "/run/user/%u", getuid());
-    if (!runtime || *runtime != '/' || !is_own(runtime)) runtime = is_own(path) ? path : NULL;
-    if (given) snprintf(run, PATH_SIZE, "%.4000s", given);
-    else if (runtime) snprintf(run, PATH_SIZE, "%.4000s/pyrun", runtime);
-    else snprintf(run, PATH_SIZE, "/tmp/pyrun-%u", getuid());
-    setenv("PYRUN_RUNROOT", run, 0);
-    if (mkdir(run, 0700) < 0 && errno != EEXIST) return -1;
-    return is_own(run) ? 0 : -1; /* in /tmp somebody else may have been quicker */
-}
-
 /* Field 22 of /proc/PID/stat: a pid alone may have become somebody else's. 0: no such process, or a zombie. */
 static unsigned long long start_time(int pid) {
     char path[64], text[1024];
@@ -175,6 +155,70 @@ static int monitor_of_a_container(const char *run) {
     }
     if (directory) closedir(directory);
     return monitor;
+}
+
+/* Whether the pause process or the monitor of a container there lives. */
+static int is_inhabited(const char *run) {
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%.4000s/pause", run);
+    int fd = is_own(run) ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd < 0) return 0;
+    int pid = paused(fd);
+    close(fd);
+    return pid || monitor_of_a_container(run);
+}
+
+/* Which run directory is the user's depends on the moment, /run/user/UID being there only while a session is; the root
+ * is always the same. So there it is noted, and what was noted counts for as long as somebody lives in it: else the
+ * containers would be taken for dead. A descriptor whose lock keeps a command beside us from finding nobody in it yet;
+ * -1: it cannot be noted. */
+static int stay_with_the_living(char *run) {
+    char path[PATH_SIZE], noted[PATH_SIZE];
+    const char *root = getenv("PYRUN_ROOT");
+    if (!root || *root != '/') return -1;
+    snprintf(path, sizeof path, "%.4000s/runroot", root);
+    int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, fd = open(path, flags, 0600);
+    if (fd < 0 && errno == ENOENT) { /* the user's first command */
+        for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+            *slash = '\0';
+            mkdir(path, 0700); /* most are there; if one cannot be made, the open fails */
+            *slash = '/';
+        }
+        fd = open(path, flags, 0600);
+    }
+    if (fd < 0 || flock(fd, LOCK_EX) < 0) return fd;
+    ssize_t length = pread(fd, noted, sizeof noted - 1, 0);
+    noted[length > 0 ? length : 0] = '\0';
+    noted[strcspn(noted, "\n")] = '\0';
+    if (strcmp(noted, run) == 0) return fd;
+    if (*noted == '/' && is_inhabited(noted)) {
+        snprintf(run, PATH_SIZE, "%s", noted);
+        return fd;
+    }
+    length = snprintf(noted, sizeof noted, "%.4000s\n", run);
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, noted, (size_t)length, 0) != length) unlink(path);
+    return fd;
+}
+
+/* Where the user's things are, unless the environment says so already: they become the planner's PYRUN_ROOT,
+ * PYRUN_RUNROOT. XDG_RUNTIME_DIR may be somebody else's, after su or sudo; without logind there is none. */
+static int own_directories(char *run, int *noted_fd) {
+    char path[PATH_SIZE];
+    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME"), *runtime = getenv("XDG_RUNTIME_DIR");
+    const char *given = getenv("PYRUN_RUNROOT");
+    if (!home || *home != '/') home = own_entry(5);
+    if (data && *data == '/') snprintf(path, sizeof path, "%.4000s/pyrun", data);
+    else snprintf(path, sizeof path, "%.4000s/.local/share/pyrun", home && *home == '/' ? home : "");
+    setenv("PYRUN_ROOT", path, 0);
+    snprintf(path, sizeof path, "/run/user/%u", getuid());
+    if (!runtime || *runtime != '/' || !is_own(runtime)) runtime = is_own(path) ? path : NULL;
+    if (given) snprintf(run, PATH_SIZE, "%.4000s", given);
+    else if (runtime) snprintf(run, PATH_SIZE, "%.4000s/pyrun", runtime);
+    else snprintf(run, PATH_SIZE, "/tmp/pyrun-%u", getuid());
+    if (!given) *noted_fd = stay_with_the_living(run);
+    setenv("PYRUN_RUNROOT", run, 0);
+    if (mkdir(run, 0700) < 0 && errno != EEXIST) return -1;
+    return is_own(run) ? 0 : -1; /* in /tmp somebody else may have been quicker */
 }
 
 /* What `ps` shows: the arguments' place, and behind it the environment's, which nobody here needs any more. */
@@ -313,7 +357,8 @@ int become_own_root(char **argv) {
         if (getenv("PYRUN_ROOTLESS") && is_host_root()) unsetenv("PYRUN_ROOTLESS");
         return 0;
     }
-    if (own_directories(run) < 0) return fail("cannot use the directory", run);
+    int noted_fd = -1;
+    if (own_directories(run, &noted_fd) < 0) return fail("cannot use the directory", run);
     snprintf(path, sizeof path, "%.4000s/pause", run);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || flock(fd, LOCK_EX) < 0) return fail("cannot use the file", path);
@@ -322,6 +367,7 @@ int become_own_root(char **argv) {
     if (!pid) pid = make_pause(fd, monitor, 0, argv);
     if (pid < 0 && !monitor) pid = make_pause(fd, 0, 1, argv); /* a program that maps ids is missing, or refuses */
     close(fd);
+    if (noted_fd >= 0) close(noted_fd);
     const char *here = getcwd(directory, sizeof directory); /* another mount namespace begins at its root */
     if (pid < 0 || enter(pid) < 0) {
         int error = errno;

@@ -18,6 +18,7 @@
     descriptors.py what the planner opens for init; idmaps.py  the maps of a user's own user namespace
     sealing.py     how the binary is executed so that no container can write to it
     undo.py        replaying an undo list; device_rules.py  which devices a cgroup may use; device_denials.py
+    leaving.py     what serves others too leaves the caller's cgroups
     linux.py       system calls 1:1; csrc/shim.c below it
     errors.py      every exception, drawn as a tree
     small: boot (where this installation is; boot_cold: without the bundle), jsonlite, digest, signals, notice,

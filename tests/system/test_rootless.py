@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
+from detached import until
+from pyrun.store import state
 from unprivileged import COUNT, UserPyrun
 
 pytestmark = pytest.mark.needs("user_namespaces")
@@ -145,6 +147,29 @@ def test_somebody_elses_runtime_directory_is_not_taken(solo: UserPyrun) -> None:
     pause = Path(info["run"], "pause")
     os.kill(int(pause.read_text().split()[0]), signal.SIGTERM)
     subprocess.run(["rm", "-r", info["run"]], check=True)
+
+
+def test_containers_are_found_when_a_session_begins(solo: UserPyrun) -> None:
+    """What was started without one is in /tmp; a runtime directory that comes later takes nothing away from it."""
+    without = {"XDG_RUNTIME_DIR": ""}
+    ident = solo.ok("run", "-d", "--name", "web", "--net=none", "busybox", "sleep", "1000", env=without)
+    info = json.loads(solo.ok("info", "--format", "json"))
+    assert info["run"] == f"/tmp/pyrun-{solo.user.uid}" and info["containers"]["running"] == 1
+    assert solo.ok("ps", "-q") == ident[:12] and "is running" in solo.fails(1, "rm", "web")
+    end_pause(info["run"])
+    assert solo.ok("ps", "-q") == ident[:12], "its monitor lives"
+    solo.ok("rm", "-f", "web")
+    end_pause(info["run"])
+    assert json.loads(solo.ok("info", "--format", "json"))["run"] == str(solo.runroot), (
+        "nobody is there any more"
+    )
+    subprocess.run(["rm", "-r", info["run"]], check=True)
+
+
+def end_pause(run: str) -> None:
+    pid = int(Path(run, "pause").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: state.start_time(pid) == 0)
 
 
 def test_a_directory_the_user_cannot_be_in(solo: UserPyrun) -> None:
@@ -307,6 +332,7 @@ def test_no_cgroup_is_made_without_a_limit(solo: UserPyrun) -> None:
 
 def test_explain(solo: UserPyrun) -> None:
     """The check commands are those of a user; nothing is touched."""
+    solo.ok("ps", "-q")  # the first command makes the namespaces, and notes where the run directory is
     before = sorted(str(path) for path in solo.home.rglob("*"))
     document = json.loads(solo.ok("run", "--dry-run", "--explain=json", "-p", "8080:80", "busybox", "true"))
     rows = {row["kind"]: row for row in document["operations"]}

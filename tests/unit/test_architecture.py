@@ -19,7 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "runtime" / "pyrun"
 
 # From the top down. A module imports only from rows below its own, or from its own package. Of two names that fit, the
-# longer one counts: plan/ puts the stages' operations together, and what an operation is, they must know.
+# longer one counts: plan/ puts the stages' operations together, and what an operation is, they must know; which
+# hierarchies there are, the network's guard too.
 LAYERS = (
     ("boot_cold",),
     ("cli",),
@@ -29,8 +30,8 @@ LAYERS = (
     ("plan",),
     ("stages",),
     ("registry", "network", "cgroups"),
-    ("descriptors", "device_rules", "idmaps", "sealing", "undo"),
-    ("plan.operations", "device_denials"),
+    ("descriptors", "device_rules", "idmaps", "leaving", "sealing", "undo"),
+    ("plan.operations", "device_denials", "cgroups.layout"),
     ("spec",),
     ("store",),
     ("handshake", "host", "signals", "caller"),

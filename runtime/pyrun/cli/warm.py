@@ -18,15 +18,10 @@ import posix
 import select
 import time
 
-from pyrun import caller, linux
-from pyrun.cgroups import layout
+from pyrun import caller, leaving, linux
 from pyrun.store import paths
 
 from . import warm_request
-
-TYPE_CHECKING = False  # as typing has it, without its 8 ms
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _MODULES = (
     "linux", "network.attach", "network.guard", "engine.run", "engine.bundle", "engine.exec_", "engine.oci.create",
@@ -59,7 +54,7 @@ def serve() -> None:
     for name in _MODULES:
         __import__(f"pyrun.{name}")
     warm_rehearsal.rehearse(directory)
-    _be_nobodys()
+    leaving.everything()  # what was the first caller's has no part in the starts of others
     listening = _listen(path)
     number = posix.stat(path).st_ino
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
@@ -70,24 +65,6 @@ def serve() -> None:
         _remove(f"{path}.lock")
     listening.shutdown(_socket.SHUT_RDWR)  # the last child hears of it, unless it was taken meanwhile
     posix._exit(0)
-
-
-def _be_nobodys() -> None:
-    """What was the first caller's has no part in the starts of others: its cgroups, its place among processes, on
-    processors and among those that are ended when memory is short. Where that may not be changed, it stays."""
-    _if_possible(posix.setpriority, posix.PRIO_PROCESS, 0, 0)
-    _if_possible(posix.sched_setaffinity, 0, range(posix.cpu_count() or 1))
-    _if_possible(paths.write, "/proc/self/oom_score_adj", b"0")
-    for names, mount, _ in layout.layout():
-        file = "cgroup.procs" if names == "unified" else "tasks"
-        _if_possible(paths.write, f"{mount}/{file}", b"0")
-
-
-def _if_possible(call: Callable[..., object], *given: object) -> None:
-    try:
-        call(*given)
-    except OSError:
-        return
 
 
 def _inode(kind: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import caller, notice
+from pyrun.store import paths
 
 ALL_WELL = b"1"
 
@@ -51,6 +52,7 @@ def report(running_fd: int, said: str = "") -> None:
     if caller.hand is not None:
         word = _print(said) if said else word
         caller.in_background()
+    _leave_service()
     try:
         posix.write(running_fd, word)
     except OSError:  # whoever waited has been ended: what runs is looked after all the same
@@ -59,3 +61,12 @@ def report(running_fd: int, said: str = "") -> None:
     for fd in range(3):
         posix.dup2(null_fd, fd)
     posix.chdir("/")
+
+
+def _leave_service() -> None:
+    """A service manager that stops or has finished the service we were called by would end the monitor with it. A
+    shell's session is left alone: what is moved waits some ms, and no session ends its programs as a rule."""
+    if b".service\n" in paths.read(f"{caller.place()}/cgroup"):
+        from pyrun import leaving
+
+        leaving.cgroups(caller.place(), caller.pid())

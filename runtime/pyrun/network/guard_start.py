@@ -19,13 +19,14 @@ from _socket import (
     socket,
 )
 
-from pyrun import boot
+from pyrun import boot, leaving
 from pyrun.errors import NetworkError
 from pyrun.network import claims, guard, messages
 from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
 _BACKLOG = 4096
+_ERRORS = 128  # an exit status above it is an error number
 _KEPT_ENVIRONMENT = (b"PATH", b"PYRUN_ROOT", b"PYRUN_RUNROOT", b"PYRUN_BINARY")
 
 
@@ -71,29 +72,47 @@ def _listening() -> socket:
 
 
 def _spawn() -> None:
+    """By a child, which leaves the caller's place: the guard is there for others too, and outlives us."""
     listener = _listening()
     program = boot.binary()
+    try:
+        pid = posix.fork()
+        if pid == 0:
+            status = 1
+            try:
+                leaving.everything()
+                status = _born(program, listener.fileno())
+            finally:
+                posix._exit(status)
+        status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    finally:
+        listener.close()
+    if status > _ERRORS:
+        reason = posix.strerror(status - _ERRORS)
+        raise NetworkError(
+            f"cannot start {program} as pyrun-guard: {reason}", "install pyrun again: make install"
+        )
+    if status:
+        raise NetworkError(f"pyrun-guard ended with status {status}", f"is {program} of this version?")
+
+
+def _born(program: str, listening_fd: int) -> int:
+    """Its status once it is on its own; more than _ERRORS: why it could not be started."""
     files = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in range(3)]
-    # Of our environment only what tells where things are: the guard outlives us.
+    # Of our environment only what tells where things are.
     environment = {name: posix.environ[name] for name in _KEPT_ENVIRONMENT if name in posix.environ}
     try:
         pid = posix.posix_spawn(
             program,
             ["pyrun-guard", paths.run()],
             environment,
-            file_actions=[*files, (posix.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
+            file_actions=[*files, (posix.POSIX_SPAWN_DUP2, listening_fd, 3)],
             setsid=True,
             setsigmask=[],
         )
-        status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
     except OSError as error:
-        raise NetworkError(
-            f"cannot start {program} as pyrun-guard: {error.strerror}", "install pyrun again: make install"
-        ) from None
-    finally:
-        listener.close()
-    if status:
-        raise NetworkError(f"pyrun-guard ended with status {status}", f"is {program} of this version?")
+        return _ERRORS + (error.errno or 0)
+    return posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
 
 
 def _tell() -> dict[str, int]:
