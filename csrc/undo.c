@@ -178,9 +178,10 @@ static int judge(const char *data, size_t left, int *seen) {
     int problem = 0;
     for (size_t step; (step = next_message(data, left, &message)); data += step, left -= step) {
         if (message.type != NLMSG_ERROR || message.length < sizeof message) continue;
-        int error = -message.error;
+        int error = message.error;
         ++*seen;
-        if (error && error != ENOENT && error != ENODEV && error != ESRCH && !problem) problem = -error;
+        if (!error || error == -ENOENT || error == -ENODEV || error == -ESRCH || problem) continue;
+        problem = error < 0 && error > -4096 ? error : -EBADMSG; /* no errno */
     }
     return problem;
 }
