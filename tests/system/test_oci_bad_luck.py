@@ -224,9 +224,9 @@ def test_a_hook_that_leaves_a_daemon(oci: Oci, kind: str) -> None:
     done = lifecycle(oci)
     assert [(each.status, each.err) for each in done] == [(0, "")] * 3
     assert all(each.seconds < 3 for each in done), done
-    left = children_named("sleep 1017")
-    assert len(left) == (kind not in INSIDE)  # those were the container's, and went with it
-    for pid in left:
+    daemons = int(kind not in INSIDE)  # those inside were the container's, and went with it
+    wait_until(lambda: len(children_named("sleep 1017")) == daemons, "the daemon")
+    for pid in children_named("sleep 1017"):
         os.kill(pid, signal.SIGKILL)
 
 
