@@ -214,7 +214,7 @@ def test_an_internal_network_leaks_no_question(
 
     with frames.Sniffer("eth0") as seen:
         asked = pyrun("exec", "evil", "nslookup", "secret.internet.test")
-        assert "REFUSED" in asked.stdout + asked.stderr
+        assert "NXDOMAIN" in asked.stdout + asked.stderr
         assert not seen.has(b"\6secret")
     assert not leaked()
     yard.take_out(INTERNAL)

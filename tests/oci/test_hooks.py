@@ -258,7 +258,7 @@ def test_poststop_after_a_failed_poststart(box: Box, options: list[str]) -> None
     """`run` takes everything away, and nobody comes to delete it any more."""
     _note(box, "poststart", status=1)
     _note(box, "poststop")
-    box.write("sleep", "1000")
+    box.write("sleep", "3")  # which crun waits for
     assert "poststart" in box.fails("run", *options, box.id)
     assert _order(box) == ["poststart", "poststop"]
     assert _state(box, "poststop")["status"] == "stopped"

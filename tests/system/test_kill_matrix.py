@@ -8,6 +8,7 @@ happens inside init's own mount namespace cannot outlive it: of that, the first 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -171,8 +172,12 @@ def is_init(pid: int) -> bool:
 
 def pids(pyrun: Pyrun) -> list[int]:
     """Of the container that was started."""
-    states = [json.loads(path.read_text()) for path in pyrun.runroot.glob("containers/*/state.json")]
-    return [state["pid"] for state in states if state["name"] != "witness"]
+    found = []
+    for path in pyrun.runroot.glob("containers/*/state.json"):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            state = json.loads(path.read_text())
+            found += [state["pid"]] if state["name"] != "witness" else []
+    return found
 
 
 def wait_until_gone(pid: int) -> None:

@@ -169,11 +169,15 @@ def test_what_was_half_done_ends_with_the_container(
     pyrun.ok("stop", "-t", "0", "victim")
     assert soon(lambda: sum(link.startswith("pyv") for link in leftovers.links()) == 1, 5)
     before = picture(pyrun)
-    start()
-    whole = sandbox_fork(killing.trace, command, dict(pyrun.env), None, flags=0)
-    assert whole.status == 0, whole.output
-    pyrun.ok("stop", "-t", "0", "victim")
-    assert not settled(pyrun, before)
+    runs = []
+    for _ in range(3):
+        start()
+        runs.append(sandbox_fork(killing.trace, command, dict(pyrun.env), None, flags=0))
+        assert runs[-1].status == 0, runs[-1].output
+        pyrun.ok("stop", "-t", "0", "victim")
+        assert not settled(pyrun, before)
+    # how often an address that is not ready yet is asked for differs: the others have the steps of the shortest
+    whole = min(runs, key=lambda traced: len(traced.steps))
     walked = [step for step in points(whole.steps) if not step[2].startswith(WAITS)]
     failures, pids = [], []
     for role, number, text in walked[-24:]:
