@@ -6,16 +6,18 @@ all are unmarshalled, put into sys.modules and executed in an order in which not
 in it. A module that several ways need is in the file of each: a file more to read costs more than room on the disk. A
 module that is asked for by itself comes with the file that brings least beside it.
 
-Most of a module is for what goes wrong or is rare. So only the functions named in hot_functions.txt are in the files;
-that list is recorded from commands that are to be quick (tests/bench/hot_functions.py). In the place of every other
-function at module level stands a Cold object: called, it executes the rest of its module, which lies in one file for
-all modules, and hands the call on. A list that is out of date costs time; what has to work when no file can be opened
-is never cold. What is hot has no line numbers: `--debug` does without the bundle.
+Most of a module is for what goes wrong or is rare. So only the functions named in hot_functions.txt are in the files,
+each in those of the ways that call it; that list is recorded from commands that are to be quick
+(tests/bench/hot_functions.py). In the place of every other function at module level stands a Cold object: called, it
+executes the rest of its module, which lies in one file for all modules, and hands the call on. A list that is out of
+date costs time; what has to work when no file can be opened is never cold. What is hot has no line numbers: `--debug`
+does without the bundle.
 
 A package's `__path__` is the real directory beside the bundle, so a cold module (`pyrun.registry.client`) is loaded
 from its own file as ever. Which modules are hot: those named in WAYS and whatever they import at module level;
 imports inside functions are cold by definition. Not here: the code of a module (bundle_code.py), the program that
-loads them (bundle_main.py), who starts it (csrc/launcher.c), which modules may be hot (a test says).
+loads them (bundle_main.py), what the interpreter reads before it (bundle_home.py), who starts it (csrc/launcher.c),
+which modules may be hot (a test says).
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import hashlib
 import marshal
 import sys
 from pathlib import Path
-from types import CodeType
 
 import bundle_code
 
@@ -33,10 +34,10 @@ _START = " pyrun.launch pyrun.plan.plan pyrun.spec.seccomp pyrun.spec.users pyru
 _NETWORK = " pyrun.store.images pyrun.stages.network pyrun.network.attach pyrun.network.guard"
 
 # Title: (the way it is a part of, whose modules are there already; the module that is asked for first, then what it
-# needs too, though it is imported in functions only). The first is a constant of the .pyc itself, the others lie
-# beside it. Names that do not exist are left out.
+# needs too, though it is imported in functions only). The .pyc itself loads the first. Names that do not exist are
+# left out.
 WAYS = {
-    "every command": ("", "pyrun.cli.main pyrun.signals pyrun.store.containers pyrun.store.state pyrun.undo"),
+    "every command": ("", "pyrun.cli.main"),
     "system calls": ("every command", "pyrun.linux"),
     "pyrun": ("every command", "pyrun.cli.options pyrun.cli.tables"),
     "run": ("pyrun", "pyrun.engine.run" + _START + _NETWORK),
@@ -53,11 +54,10 @@ WAYS = {
     "descriptors": ("oci create", "pyrun.descriptors"),
     "systemd": ("oci create", "pyrun.cgroups.systemd"),
 }
-# A module in a file: (name, is it a package?, code, names of its cold functions, offset and size of their code)
-Entry = tuple[str, bool, CodeType, tuple[str, ...], int, int]
 
 HOT_FUNCTIONS = Path(__file__).with_name("hot_functions.txt")
 MAIN = Path(__file__).with_name("bundle_main.py")
+FIRST_MODULE = Path(__file__).with_name("bundle_home.py")
 
 
 def file_name() -> str:
@@ -111,7 +111,11 @@ def _visit(
         _visit(package, parent, seen, modules, first)
     for each in module_imports(path, name):
         _visit(package, each, seen, modules, first)
-    (first if path.name == "__init__.py" else modules)[name] = path
+    (first if _is_package(path) else modules)[name] = path
+
+
+def _is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
 
 
 def places(ways: dict[str, dict[str, Path]]) -> dict[str, str]:
@@ -131,7 +135,7 @@ def module_imports(path: Path, name: str) -> list[str]:
 
     `from a import b` gives both `a` and `a.b`, since b may be a module.
     """
-    is_package = path.name == "__init__.py"
+    is_package = _is_package(path)
     names: list[str] = []
     for node in bundle_code.module_level(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
@@ -148,45 +152,47 @@ def module_imports(path: Path, name: str) -> list[str]:
 
 def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     """The files of the bundle by name: a .pyc whose source is never looked for (unchecked hash, PEP 552), one for each
-    way, and what is cold.
+    way, what is cold, and the interpreter's home.
 
     listed: the text of a hot_functions.txt; None: the one beside this. An empty one leaves the modules whole.
     """
     hot = bundle_code.hot_functions(HOT_FUNCTIONS.read_text() if listed is None else listed)
     stem = file_name().removesuffix(".pyc")
     found = ways(package)
-    rest = bytearray()
-    entries = {name: _entry(package, name, path, hot, rest) for name, path in hot_modules(package).items()}
-    first, *others = [tuple(entries[name] for name in way) for way in found.values()]
-    where = tuple((name, f"{stem}.{title}") for name, title in places(found).items())
+    split, rest, place = {}, bytearray(), {}
+    for name, path in hot_modules(package).items():
+        called = hot.get(name, {}) if hot else None
+        split[name] = bundle_code.Split(path.read_bytes(), str(path.relative_to(package.parent)), called)
+        place[name] = len(rest), len(split[name].cold)
+        rest += split[name].cold
+    # a module in a file: (name, is it a package?, code, names of its cold functions, offset and size of their code)
+    files = {
+        f"{stem}.{title}": marshal.dumps(
+            tuple(
+                (name, _is_package(path), *split[name].hot(title), *place[name]) for name, path in way.items()
+            )
+        )
+        for title, way in found.items()
+    }
     # named after what is in it: a command that still runs while pyrun is installed anew must not read another's
     cold = f"{stem}.{hashlib.sha256(rest).hexdigest()[:12]}.cold"
-    tree = ast.parse(MAIN.read_text().replace("@COLD@", cold))
-    main = bundle_code.compiled(tree, "pyrun/hot")
-    # code objects cannot be written in source: they take the place of a constant
-    main = main.replace(
-        co_consts=tuple((first, where) if each == "@MODULES@" else each for each in main.co_consts)
-    )
+    where = tuple((name, f"{stem}.{title}") for name, title in places(found).items())
+    text = MAIN.read_text().replace('"@PLACES@"', repr(where)).replace("@COLD@", cold)
+    text = text.replace("@FIRST@", f"{stem}.{next(iter(found))}")
+    main = bundle_code.compiled(ast.parse(text), "pyrun/hot")
+    return {file_name(): bundle_code.as_pyc(main), **files, cold: bytes(rest), **home()}
+
+
+def home() -> dict[str, bytes]:
+    """The directory in which the interpreter finds its first module (bundle_home.py), by its landmarks of a library:
+    os.py and lib-dynload. Source: Modules/getpath.py of CPython."""
+    library = f"home/{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
+    code = bundle_code.compiled(ast.parse(FIRST_MODULE.read_bytes()), "pyrun/home/encodings")
     return {
-        file_name(): bundle_code.as_pyc(main),
-        **{f"{stem}.{title}": marshal.dumps(way) for title, way in zip(list(found)[1:], others, strict=True)},
-        cold: bytes(rest),
+        f"{library}/os.py": b"# By this file the interpreter knows its library. It is never read.\n",
+        f"{library}/lib-dynload/README": b"By this directory the interpreter knows its library.\n",
+        f"{library}/encodings.pyc": bundle_code.as_pyc(code),
     }
-
-
-def _entry(package: Path, name: str, path: Path, hot: dict[str, set[str]], rest: bytearray) -> Entry:
-    """The module as `load` takes it; what is cold of it is added to *rest*."""
-    shown = str(path.relative_to(package.parent))
-    tree = ast.parse(path.read_bytes(), shown)
-    called = hot.get(name, set()) | bundle_code.ALWAYS_HOT.get(name, set())
-    cold = bundle_code.cold_part(tree, called if hot else None)
-    code = bundle_code.without_lines(bundle_code.compiled(tree, shown))
-    frozen = bundle_code.compiled(cold, shown)
-    names = tuple(each.name for each in cold.body if isinstance(each, ast.FunctionDef))
-    offset = len(rest)
-    if names:
-        rest += marshal.dumps(frozen)
-    return name, path.name == "__init__.py", code, names, offset, len(rest) - offset
 
 
 if __name__ == "__main__":  # `bundle.py`: show what is in it

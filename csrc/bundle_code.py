@@ -6,6 +6,7 @@ Not here: which modules are in the bundle and in which file of it (bundle.py).
 from __future__ import annotations
 
 import ast
+import copy
 import errno
 import importlib.util
 import marshal
@@ -13,7 +14,7 @@ from collections import Counter
 from types import CodeType
 
 # What is called when files cannot be opened any more: it must be there already, however rare.
-ALWAYS_HOT = {"pyrun.launch": {"abandon"}, "pyrun.linux": {"pidfd_send_signal"}}
+ALWAYS_HOT = {"pyrun/launch.py": {"abandon"}, "pyrun/linux.py": {"pidfd_send_signal"}}
 
 _NO_PLACE, _ENTRY_UNITS = 0x80 | 15 << 3, 8
 
@@ -37,18 +38,54 @@ def is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def hot_functions(listed: str) -> dict[str, set[str]]:
-    """Module -> the functions a start calls, from the text of hot_functions.txt: a line with the module, indented lines
-    with names; `#` begins a comment."""
-    found: dict[str, set[str]] = {}
+# Of a module: its hot functions, and the ways that call each; none: all
+Hot = dict[str, set[str]]
+
+
+def hot_functions(listed: str) -> dict[str, Hot]:
+    """Module -> its hot functions, from the text of hot_functions.txt: a line with the module, indented lines with
+    names, behind `way, way:` those that only these ways call; `#` begins a comment."""
+    found: dict[str, Hot] = {}
     module = ""
     for line in listed.splitlines():
-        words = line.partition("#")[0].split()
-        if words and not line.startswith(" "):
-            (module,) = words
-        elif words:
-            found.setdefault(module, set()).update(words)
+        line = line.partition("#")[0].rstrip()
+        if line and not line.startswith(" "):
+            module = line
+        elif line:
+            ways, _, names = line.rpartition(":")
+            titles = {title.strip() for title in ways.split(",")} - {""}
+            found.setdefault(module, {}).update(dict.fromkeys(names.split(), titles))
     return found
+
+
+class Split:
+    """A module in two parts: the code that a way needs, and the rest of it, which is one for all ways."""
+
+    def __init__(self, source: bytes, shown: str, hot: Hot | None) -> None:
+        """shown: the file's name in tracebacks; hot: None: all of it is."""
+        self._tree, self._shown = ast.parse(source, shown), shown
+        self._hot: Hot = {**(hot or {})}
+        for name in ALWAYS_HOT.get(shown, ()):
+            self._hot[name] = set()
+        rest = [each for each in movable(self._tree) if hot is not None and self._ways(each.name) != set()]
+        self._names = [each.name for each in rest]
+        body = copy.deepcopy(
+            ast.Module([*rest], self._tree.type_ignores)
+        )  # compiling changes what it is given
+        self.cold = marshal.dumps(compiled(body, shown)) if rest else b""
+
+    def _ways(self, function: str) -> set[str] | None:
+        """The ways that call it; an empty set: all; None: none."""
+        return self._hot.get(function)
+
+    def hot(self, way: str) -> tuple[CodeType, tuple[str, ...]]:
+        """The code of the module for *way*, and the names of the functions that are not in it."""
+        cold = tuple(name for name in self._names if way not in (self._ways(name) or ()))
+        tree = copy.deepcopy(self._tree)
+        tree.body = [
+            each for each in tree.body if not isinstance(each, ast.FunctionDef) or each.name not in cold
+        ]
+        return without_lines(compiled(tree, self._shown)), cold
 
 
 def as_pyc(code: CodeType) -> bytes:
@@ -75,26 +112,16 @@ def without_lines(code: CodeType) -> CodeType:
     return code.replace(co_linetable=table, co_consts=constants)
 
 
-def cold_part(tree: ast.Module, hot: set[str] | None) -> ast.Module:
-    """Take the functions that are not *hot* out of *tree*, into a module of their own, which it returns.
-
-    Functions at module level alone, undecorated, whose name means nothing else there: for these, being defined later
-    makes no difference. None: the whole module is hot.
-    """
-    if hot is None:
-        return ast.Module([], tree.type_ignores)
+def movable(tree: ast.Module) -> list[ast.FunctionDef]:
+    """The functions of *tree* that may be defined later than the rest: those at module level, undecorated, whose name
+    means nothing else there."""
     changed = [name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names]
     meant = Counter(changed + [name for node in module_level(tree) for name in _named(node)])
-    cold = [
+    return [
         each
         for each in tree.body
-        if isinstance(each, ast.FunctionDef)
-        and each.name not in hot
-        and not each.decorator_list
-        and meant[each.name] == 1
+        if isinstance(each, ast.FunctionDef) and not each.decorator_list and meant[each.name] == 1
     ]
-    tree.body = [each for each in tree.body if each not in cold]
-    return ast.Module([*cold], tree.type_ignores)
 
 
 def _named(node: ast.AST) -> list[str]:

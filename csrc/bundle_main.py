@@ -1,7 +1,7 @@
 """The program of the hot bundle, in the .pyc that the launcher starts; csrc/bundle.py builds it from this text.
 
-The build puts the modules of every command, and which file the others come with, in the place of "@MODULES@", and the
-name of the file with all cold functions in that of @COLD@.
+The build puts the file that a module comes with in the place of "@PLACES@", the name of the file that every command
+needs in that of @FIRST@, and the name of the one with all cold functions in that of @COLD@.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Entry = tuple[str, bool, CodeType, tuple[str, ...], int, int]
 
 gc.disable()  # for the 20 ms of a start there is nothing to collect; cli.main switches it on for long verbs
-FIRST, PLACES = "@MODULES@"
+PLACES: dict[str, str] = dict("@PLACES@")  # type: ignore[arg-type]
 HERE = __file__.rpartition("/")[0] or "."
 HOME = HERE.removesuffix("/pyrun")
 Module = type(sys)
@@ -49,8 +49,12 @@ class Cold:
         return self.function(*given, **named)
 
 
-def load(entries: tuple[Entry, ...]) -> None:
-    """Make and execute the modules that are not there yet."""
+def load(file: str) -> None:
+    """Make and execute the modules in that file which are not there yet."""
+    fd = posix.open(HERE + "/" + file, posix.O_RDONLY | posix.O_CLOEXEC)
+    content = posix.read(fd, posix.fstat(fd).st_size)
+    posix.close(fd)
+    entries: tuple[Entry, ...] = marshal.loads(content)
     for name, is_package, code, cold, offset, size in entries:
         if name in sys.modules:
             continue
@@ -81,10 +85,7 @@ class Bundle:
         if file is None:
             return None
         if name not in sys.modules:
-            fd = posix.open(HERE + "/" + file, posix.O_RDONLY | posix.O_CLOEXEC)
-            content = posix.read(fd, posix.fstat(fd).st_size)
-            posix.close(fd)
-            load(marshal.loads(content))
+            load(file)
         from _frozen_importlib import ModuleSpec
 
         return ModuleSpec(name, Bundle)
@@ -100,7 +101,6 @@ class Bundle:
         module.__spec__ = module.__loader__ = None
 
 
-PLACES = dict(PLACES)
 sys.meta_path.insert(0, Bundle)
-load(FIRST)
+load("@FIRST@")
 sys.modules["pyrun.cli.main"].main(sys.argv)

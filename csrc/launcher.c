@@ -7,6 +7,7 @@
  *   bin/pyrun  ->  [read-only copy of the mount of] bin/python3 -I -S  .../site-packages/pyrun/hot.cpython-3X.pyc  ARGS
  *
  * -I -S: neither the caller's PYTHON* variables, nor its directory, nor any .pth file has a say, and 10 ms are saved.
+ * argv[0] is pyrun/home/python3, where the interpreter then looks for its library: see csrc/bundle_home.py.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -101,6 +102,21 @@ static char *real_name(char *python, const char *other, char *real) {
     return realpath(python, real) ? real : python;
 }
 
+/* With the bundle the interpreter is told that it lives in the bundle's home, and by -X where its library really is: in
+ * *option*. Where that is not, or without the bundle, it is left to find its library itself, and 0 is returned. */
+static int give_home(const char *planner, const char *real, const char *other, char *home, char *option) {
+    const char *version = strrchr(other, '/'), *end = strrchr(real, '/');
+    char library[PATH_SIZE];
+    int package = (int)(strrchr(planner, '/') - planner);
+    while (end && end > real && *--end != '/') continue;
+    if (!end || !strstr(planner + package, "/hot.")) return 0;
+    snprintf(library, sizeof library, "%.*s/lib%.20s/os.py", (int)(end - real), real, version);
+    if (!is_there(library)) return 0;
+    snprintf(home, PATH_SIZE, "%.*s/home/python3", package, planner);
+    snprintf(option, PATH_SIZE, "-Xlibrary=%.*s", (int)(strrchr(library, '/') - library), library);
+    return 1;
+}
+
 /* A read-only detached mount of the file. Needs CAP_SYS_ADMIN. */
 static int seal_by_mount(const char *path) {
     struct {
@@ -187,6 +203,7 @@ extern char **environ;
 
 int launcher_main(int argc, char **argv) {
     char environment[PATH_SIZE], python[PATH_SIZE], other[PATH_SIZE], real[PATH_SIZE], planner[PATH_SIZE];
+    char home[PATH_SIZE], option[PATH_SIZE];
     note_start();
     signal(SIGCHLD, SIG_DFL); /* some callers ignore it, and then nobody's children could be waited for */
     fill_standard_streams();
@@ -207,10 +224,11 @@ int launcher_main(int argc, char **argv) {
                 environment);
         return FAILED;
     }
-    char **arguments = calloc((size_t)argc + 6, sizeof *arguments);
+    char **arguments = calloc((size_t)argc + 7, sizeof *arguments);
     if (!arguments) return fail("cannot start", python);
     int count = 0;
     arguments[count++] = real_name(python, other, real);
+    if (give_home(planner, arguments[0], other, home, option)) arguments[0] = home, arguments[count++] = option;
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
     arguments[count++] = (char *)"-Xutf8"; /* words and paths are bytes, whatever the caller's locale takes them for */

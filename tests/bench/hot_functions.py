@@ -2,8 +2,9 @@
 
 The bundle (csrc/bundle.py) holds the code of these functions and leaves the others in a file beside it. So that the
 list is no guess, rows of `make bench` are run with a profiler in front of the installed bundle: a mount lays it over
-that file, for as long as the lab lasts. A function is hot when at least two processes called it: what happens once,
-such as making the bridge, is not.
+that file, for as long as the lab lasts. A function is hot in the file of a way through the program when at least two
+processes called it that went that way: what happens once, such as making the bridge, is not. For ways that no row
+takes it is hot if it is for any other.
 
     bench/hot_functions.py           write the list
     bench/hot_functions.py --check   say what is called and not listed; status 1 if there is any
@@ -15,7 +16,6 @@ import ast
 import os
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -38,10 +38,11 @@ RECORDED = (
 DETACHED = ["bench-detached-1", "bench-detached-2"]
 HEADER = "# Functions that a start calls, by module; written by `make hot` (tests/bench/hot_functions.py).\n"
 
-# Laid over the bundle. Says which Python functions are called, when the process exits or becomes the monitor.
+# Laid over the bundle. Says, when the process exits or becomes the monitor, which files of the bundle it has read and
+# which Python functions were called.
 RECORDER = """
 import marshal, posix, sys
-called = set()
+called, read = set(), []
 
 def note(frame, event, _):
     if event == "call":
@@ -52,7 +53,8 @@ def note(frame, event, _):
 
 def write():
     fd = posix.open("@RECORD@", posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)
-    posix.write(fd, "".join(f"{file} {name}\\n" for file, name in called).encode())
+    ways = ",".join(read)
+    posix.write(fd, "".join(f"{ways}\\t{file}\\t{name}\\n" for file, name in called).encode())
     posix.close(fd)
     called.clear()
 
@@ -61,7 +63,14 @@ def leave(status, leave=posix._exit):
     write()
     leave(status)
 
+def opened(path, *more, _open=posix.open, **named):
+    name = str(path).rpartition("/")[2]
+    if name.startswith("@STEM@"):
+        read.append(name.removeprefix("@STEM@"))
+    return _open(path, *more, **named)
+
 posix._exit = leave
+posix.open = opened
 posix.register_at_fork(after_in_child=called.clear)  # what came before counts for the parent
 with open("@BUNDLE@", "rb") as file:
     bundle = marshal.loads(file.read()[16:])
@@ -79,10 +88,10 @@ def main(arguments: list[str]) -> int:
     try:
         peers.prepare()
         record = lay_recorder(peers)
-        rows.start_sleepers(peers, DETACHED)
-        peers.remove("pyrun", *DETACHED)
+        rows.start_sleepers(peers, DETACHED)  # whoever starts beside others looks whether they live
         for name in RECORDED:
             (rows.ROWS | OCI_ROWS)[name](peers, Effort(rounds=1, runs=2, budget_s=60))
+        peers.remove("pyrun", *DETACHED)
         found = hot(record.read_text())
     finally:
         peers.close()
@@ -91,10 +100,20 @@ def main(arguments: list[str]) -> int:
         return 0
     listed = bundle_code.hot_functions(bundle.HOT_FUNCTIONS.read_text())
     late = [
-        f"{module}.{name}" for module, names in found.items() for name in names - listed.get(module, set())
+        f"{module}.{name}: {', '.join(sorted(missed)) or 'all ways'}"
+        for module, functions in found.items()
+        for name, ways in functions.items()
+        if (missed := _missed(ways, listed.get(module, {}).get(name))) is not None
     ]
     print("\n".join(late) or "every function that is called is listed")
     return 1 if late else 0
+
+
+def _missed(called: set[str], listed: set[str] | None) -> set[str] | None:
+    """The ways that call a function and have it not; an empty set: all; None: there are none."""
+    if listed == set() or (listed and called and called <= listed):
+        return None
+    return called - (listed or set())
 
 
 def lay_recorder(peers: Peers) -> Path:
@@ -104,32 +123,43 @@ def lay_recorder(peers: Peers) -> Path:
     record, original, recorder = RUN / "called", RUN / "bundle", RUN / "recorder"
     original.write_bytes(installed.read_bytes())
     text = RECORDER.replace("@RECORD@", str(record)).replace("@BUNDLE@", str(original))
+    text = text.replace("@STEM@", bundle.file_name().removesuffix("pyc"))
     recorder.write_bytes(bundle_code.as_pyc(compile(text, "recorder", "exec")))
     subprocess.run(["mount", "--bind", recorder, installed], check=True)
     return record
 
 
-def hot(record: str) -> dict[str, set[str]]:
-    """Module -> functions at module level, of modules in the bundle, that two processes or more called."""
-    times = Counter(record.splitlines())
-    found: dict[str, set[str]] = {}
+def hot(record: str) -> dict[str, bundle_code.Hot]:
+    """Module -> functions at module level that two processes or more called, and on which of the module's ways; an
+    empty set: on all of them."""
+    times: Counter[tuple[str, str, str]] = Counter()
+    for line in record.splitlines():
+        ways, file, name = line.split("\t")
+        times.update((way, file, name) for way in ways.split(","))
+    taken = {way for way, _, _ in times}
+    found: dict[str, bundle_code.Hot] = {}
     for module, path in bundle.hot_modules(PACKAGE).items():
-        file = path.relative_to(PACKAGE.parent)
-        defined = (
-            each.name for each in ast.parse(path.read_bytes()).body if isinstance(each, ast.FunctionDef)
-        )
-        if names := {name for name in defined if times[f"{file} {name}"] > 1}:
-            found[module] = names
+        file = str(path.relative_to(PACKAGE.parent))
+        within = {title for title, modules in bundle.ways(PACKAGE).items() if module in modules}
+        for each in bundle_code.movable(ast.parse(path.read_bytes())):
+            calling = {way for way in within if times[way, file, each.name] > 1}
+            if calling:
+                calling |= within - taken
+                found.setdefault(module, {})[each.name] = set() if calling == within else calling
     return found
 
 
-def worded(found: dict[str, set[str]]) -> str:
+def worded(found: dict[str, bundle_code.Hot]) -> str:
     """The text of hot_functions.txt."""
-    indent = {"initial_indent": "    ", "subsequent_indent": "    ", "width": 110}
-    return HEADER + "".join(
-        f"{module}\n{textwrap.fill(' '.join(sorted(names)), **indent)}\n"  # type: ignore[arg-type]
-        for module, names in sorted(found.items())
-    )
+    text = HEADER
+    for module, functions in sorted(found.items()):
+        text += f"{module}\n"
+        groups: dict[str, list[str]] = {}
+        for name, ways in sorted(functions.items()):
+            groups.setdefault(", ".join(sorted(ways)) + ": " if ways else "", []).append(name)
+        for ways, names in sorted(groups.items()):
+            text += f"    {ways}{' '.join(names)}\n"
+    return text
 
 
 if __name__ == "__main__":

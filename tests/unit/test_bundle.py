@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import marshal
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -35,10 +38,15 @@ def test_imports_at_module_level_are_hot_and_those_in_functions_are_not(package:
     assert list(bundle.hot_modules(package)) == ["pyrun", "pyrun.cli", "pyrun.errors", "pyrun.cli.main"]
 
 
+def write(package: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(data)
+
+
 def test_it_runs_without_the_sources_of_hot_modules_and_finds_cold_ones(package: Path) -> None:
     hot = package / bundle.file_name()
-    for name, data in bundle.build(package).items():
-        (package / name).write_bytes(data)
+    write(package, bundle.build(package))
     (package / "errors.py").unlink()
     done = subprocess.run(
         [sys.executable, "-I", "-S", hot, "a", "b"], capture_output=True, text=True, check=False
@@ -58,10 +66,9 @@ def test_functions_that_are_not_listed_are_loaded_when_they_are_called(package: 
         "def never() -> None:\n    raise SystemExit('line ' + str(__import__('sys')._getframe().f_lineno))\n"
     )
     files = bundle.build(package, "pyrun.cli.main\n    main  # the only one\n")
-    for name, data in files.items():
-        (package / name).write_bytes(data)
+    write(package, files)
     (cold,) = (name for name in files if name.endswith(".cold"))
-    assert b"helped" in files[cold] and b"list[str]" not in files[cold] + files[bundle.file_name()]
+    assert b"helped" in files[cold] and b"list[str]" not in b"".join(files.values())
     started = [sys.executable, "-I", "-S", package / bundle.file_name()]
     done = subprocess.run(started, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("1 2 5 3 (4, [], 'rare')\n", "")
@@ -77,18 +84,74 @@ def test_what_cannot_be_cold_is_not(package: Path) -> None:
     text += "def twice(): pass\nclass C: pass\ndef wrapped_later(): plain = 1\nwrapped_later = print(wrapped_later)\n"
     text += "def changed():\n    global changed\n"
     tree = ast.parse(text)
-    assert [each.name for each in bundle_code.cold_part(tree, set()).body] == ["plain"]  # type: ignore[attr-defined]
-    assert [type(each).__name__ for each in tree.body] == [
-        "FunctionDef", "If", "FunctionDef", "ClassDef", "FunctionDef", "Assign", "FunctionDef",
-    ]  # fmt: skip
-    assert bundle_code.cold_part(ast.parse(text), None).body == []
-    assert bundle_code.cold_part(ast.parse(text), {"plain"}).body == []
+    assert [each.name for each in bundle_code.movable(tree)] == ["plain"]
+    assert bundle_code.Split(text.encode(), "x.py", {}).hot("run")[1] == ("plain",)
+    assert bundle_code.Split(text.encode(), "x.py", None).hot("run")[1] == ()
+    assert bundle_code.Split(text.encode(), "x.py", {"plain": set()}).hot("run")[1] == ()
+
+
+def test_a_function_is_in_the_files_of_the_ways_that_call_it() -> None:
+    listed = bundle_code.hot_functions("m\n    a b\n    run, oci run: c  # rare\nn\n    exec: a\n")
+    assert listed == {"m": {"a": set(), "b": set(), "c": {"run", "oci run"}}, "n": {"a": {"exec"}}}
+    text = b"def a(): pass\ndef b(): return 'beta'\ndef c(): return 'gamma'\ndef d(): return 'delta'\n"
+    split = bundle_code.Split(text, "m.py", listed["m"])
+    code, cold = split.hot("oci run")
+    assert cold == ("d",) and {"a", "b", "c"} <= set(code.co_names)
+    code, cold = split.hot("exec")
+    assert cold == ("c", "d") and "c" not in code.co_names
+    rest = marshal.loads(split.cold)
+    assert [each.co_name for each in rest.co_consts if hasattr(each, "co_name")] == ["c", "d"]
+
+
+HOME_TOUR = """
+import codecs, sys
+path = [sys.argv[1], sys.argv[1] + "/lib-dynload"]
+print(sys.stdin.read().strip(), sys.path == path, "encodings.utf_8" in sys.modules)
+assert b"\\xc3\\xa4".decode() == "\\u00e4" and "\\udcff".encode("utf-8", "surrogateescape") == b"\\xff"
+pieces = codecs.getincrementaldecoder("utf-8")()
+assert (pieces.decode(b"\\xc3"), pieces.decode(b"\\xa4", True)) == ("", "\\u00e4")
+try:
+    b"\\xff".decode("UTF-8")
+except UnicodeDecodeError as problem:
+    assert problem.encoding == "utf-8"
+import encodings
+home = encodings.__file__
+with codecs.open(home, "rb", "latin-1") as file: file.read()
+import io
+assert codecs.getreader("utf-8")(io.BytesIO(b"\\xc3\\xa4")).read() == "\\u00e4"
+assert encodings.normalize_encoding("UTF 8") == "UTF_8"
+import encodings, json, locale
+print("/home/" in home, "/home/" in encodings.__file__, "m\\u00fc".encode("idna"), codecs.lookup("u8").name)
+"""
+
+
+def test_the_interpreter_at_home_has_utf_8_and_finds_everything_else(tmp_path: Path) -> None:
+    write(tmp_path, bundle.home())
+    library = sysconfig.get_path("stdlib")
+    words = [
+        tmp_path / "home/python3",
+        "-I",
+        "-S",
+        "-Xutf8",
+        f"-Xlibrary={library}",
+        "-c",
+        HOME_TOUR,
+        library,
+    ]
+    done = subprocess.run(
+        words, executable=os.path.realpath(sys.executable), input="\u00e4\n", capture_output=True, encoding="utf-8",
+        check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("\u00e4 True False\nTrue False b'xn--m-eha' utf-8\n", "")
 
 
 def test_a_module_asked_for_alone_comes_with_little() -> None:
     found = bundle.ways(Path(__file__).resolve().parents[2] / "runtime/pyrun")
     places = bundle.places(found)
-    assert places["pyrun.linux"] == "system calls" and len(found["system calls"]) == 1
+    assert places["pyrun.linux"] == "system calls" and set(found["system calls"]) == {
+        "pyrun.boot",
+        "pyrun.linux",
+    }
     assert places["pyrun.engine.run"] == "run" and places["pyrun.engine.exec_"] == "exec"
     assert set(places) == {name for title in list(found)[1:] for name in found[title]}
 
@@ -101,7 +164,8 @@ def test_the_list_of_hot_functions_names_functions_that_exist() -> None:
     for module, names in bundle_code.hot_functions(bundle.HOT_FUNCTIONS.read_text()).items():
         tree = ast.parse(modules[module].read_bytes()) if module in modules else ast.Module([], [])
         there = {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
-        gone += [f"{module}.{name}" for name in names - there]
+        gone += [f"{module}.{name}" for name in set(names) - there]
+        gone += [f"{module}: {way}" for ways in names.values() for way in ways - set(bundle.WAYS)]
     assert not gone
 
 
