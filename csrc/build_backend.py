@@ -6,6 +6,7 @@ A wheel is a zip file with a few text files of metadata, so it is written direct
     images/*.yaml             -> pyrun/recipes/              the image recipes
     csrc/{shim,birth}.c       -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
     csrc/bundle*.py           -> pyrun/hot.<cache tag>.*     the modules of the hot path in one file a command
+                                 pyrun/home/                 what the interpreter reads before them
     csrc/*.c but shim.c       -> bin/pyrun, bin/pyrun-oci    the static binary, by musl (else the C library's)
 
 What shim.h and ops.h hold is written once, for C and Python: the text between `/* cdef-begin */` and
