@@ -50,11 +50,12 @@ class Launch:
     operations: for init; before: for the planner; network: the stage's plan or None; undo: the lines of the undo
     list; keep_fds: (our descriptor, its number in init); make: makes the lasting directory; hooks: runs those that
     come between mounts and pivot, or None; deliver: hands the caller what it asked for, or None; state: state.json
-    but for the process; running_fd: to tell a waiting parent, or -1; watched: this process becomes the monitor.
+    but for the process; running_fd: to tell a waiting parent, or -1; watched: this process becomes the monitor;
+    began: when the container's process did, in clock ticks since boot.
     """
 
     __slots__ = (
-        "before", "config", "deliver", "hooks", "job", "keep_fds", "lock_fd", "make", "network", "operations",
+        "before", "began", "config", "deliver", "hooks", "job", "keep_fds", "lock_fd", "make", "network", "operations",
         "outcome", "pid", "pidfd", "running_fd", "state", "sync", "undo", "watched",
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ class Launch:
         self.state: dict[str, object] = {}
         self.watched = True
         self.pid = self.pidfd = -1
+        self.began = 0
         self.sync = -1
         self.outcome = handshake.Outcome()
 
@@ -216,7 +218,8 @@ def _clone(launch: Launch, binary_fd: int) -> None:
         if fd >= 0:
             posix.close(fd)
     launch.sync = ours
-    process = {"pid": launch.pid, "start_time": state_of_process(launch.pid)}
+    launch.began = _start_time(launch.pid)
+    process = {"pid": launch.pid, "start_time": launch.began}
     state = launch.state or _state(launch)
     containers.write_state(str(launch.job["run_dir"]), {**state, **process})
 
@@ -247,8 +250,8 @@ def _stillborn(job: dict[str, object], number: int | None) -> Exception:
     return StageFailed("namespaces", "make the container's namespaces", number)
 
 
-def state_of_process(pid: int) -> int:
-    """When *pid* began, in clock ticks since boot. Source: man 5 proc_pid_stat, field 22."""
+def _start_time(pid: int) -> int:
+    """When our child *pid* began, dead or alive, in clock ticks since boot. Source: man 5 proc_pid_stat, field 22."""
     return int(paths.read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
 
 

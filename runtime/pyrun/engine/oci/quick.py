@@ -6,12 +6,15 @@ unusual to do. Whatever is not plain is left to the recipes beside this file.
 
 from __future__ import annotations
 
-from pyrun import launch
 from pyrun.jsonlite import indented
 from pyrun.stages import hooks
 from pyrun.store import paths
 
 from .state import describe
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun import launch
 
 
 def note(done: launch.Launch) -> None:
@@ -28,7 +31,7 @@ def note(done: launch.Launch) -> None:
     middle, _, tail = rest.partition('"running"')
     fields = (
         str(done.pid),
-        str(launch.state_of_process(done.pid)),
+        str(done.began),
         letters,
         _freezer(job["cgroups"]),
         f'{head}\n  "pid": ',
