@@ -4,8 +4,8 @@
     tests/lab/enter build/venv/bin/python tests/bench/bench.py [--quick] [--only ROW]...
 
 Prints a Markdown table and writes build/bench.md and build/bench.json. The exit status is 0 when every ratio is within
-its limit, 1 when one is over it or could not be measured. README.md beside this says how it is measured, and which row may
-be over.
+its limit, 1 when one is over it or could not be measured. README.md beside this says how it is measured, and which row
+may be over.
 """
 
 from __future__ import annotations
