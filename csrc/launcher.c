@@ -228,10 +228,10 @@ int launcher_main(int argc, char **argv) {
     if (!arguments) return fail("cannot start", python);
     int count = 0;
     arguments[count++] = real_name(python, other, real);
-    if (give_home(planner, arguments[0], other, home, option)) arguments[0] = home, arguments[count++] = option;
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
     arguments[count++] = (char *)"-Xutf8"; /* words and paths are bytes, whatever the caller's locale takes them for */
+    if (give_home(planner, arguments[0], other, home, option)) arguments[0] = home, arguments[count++] = option;
     arguments[count++] = planner;
     for (int i = 1; i < argc; i++) arguments[count++] = argv[i];
     setenv("PYRUN_COMMAND", argc > 0 ? argv[0] : "pyrun", 1);
