@@ -10,9 +10,13 @@ Source: Python/pylifecycle.c (init_fs_encoding) and Modules/getpath.py of CPytho
 
 from __future__ import annotations
 
-import codecs
 import sys
 from _codecs import utf_8_decode, utf_8_encode
+
+LIBRARY = str(sys._xoptions["library"])
+sys.path[:] = [LIBRARY, LIBRARY + "/lib-dynload"]
+
+import codecs  # noqa: E402  (an interpreter made for debugging has it in the library alone)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _typeshed import ReadableBuffer
-
-LIBRARY = str(sys._xoptions["library"])
 
 
 def encode(text: str, errors: str = "strict") -> tuple[bytes, int]:
@@ -90,4 +92,3 @@ UTF_8 = codecs.CodecInfo(
 )
 codecs.register(search)
 __path__ = [LIBRARY + "/encodings"]
-sys.path[:] = [LIBRARY, LIBRARY + "/lib-dynload"]

@@ -449,6 +449,7 @@ static void give_socket(const char *words, const char *name, const char *kind, c
 /* A word of the resolver's, or its end (which dns_ended is told of as well). */
 void dns_resolver(void) {
     char text[NAME_SIZE + ADDRESS_SIZE + 16], words[sizeof text];
+    if (!resolver.pid) return; /* dns_ended came first; and kill would take 0 for the whole process group */
     ssize_t got = recv(resolver.fd, text, sizeof text - 1, MSG_DONTWAIT);
     if (got <= 0) {
         if (got == 0 || (errno != EAGAIN && errno != EINTR)) {

@@ -76,8 +76,18 @@ static int find_planner_in(const char *library, const char *version, const char 
     return is_there(planner);
 }
 
-/* The program text below <environment>/lib; other: the interpreter of that version if there is none beside. */
-static int find_planner(const char *environment, char *planner, char *other, int resolver, int debug) {
+/* Whether that is the interpreter the packages are for; other: the system's of their version. A system that is new
+ * leaves the packages of its old interpreter where they were. */
+static int is_for(const char *beside, const char *other) {
+    if (!beside) return is_there(other);
+    const char *name = strrchr(beside, '/') + 1, *version = strrchr(other, '/') + 1;
+    return strncmp(name, "python3.", 8) != 0 || atoi(name + 8) == atoi(version + 8);
+}
+
+/* The program text below <environment>/lib, for the interpreter beside (its real name) or, if there is none, for the
+ * system's of that version: *other*. 0, with other: all that is there is for one that is not. */
+static int find_planner(const char *environment, const char *beside, char *planner, char *other, int resolver,
+                        int debug) {
     char library[PATH_SIZE];
     snprintf(library, sizeof library, "%.3900s/lib", environment);
     DIR *directory = opendir(library);
@@ -87,19 +97,22 @@ static int find_planner(const char *environment, char *planner, char *other, int
         if (strncmp(entry->d_name, "python3.", 8) != 0) continue;
         for (size_t i = 0; i < sizeof PACKAGES / sizeof *PACKAGES && !found; i++)
             found = find_planner_in(library, entry->d_name, PACKAGES[i], planner, resolver, debug);
+        if (!found) continue;
         snprintf(other, PATH_SIZE, "/usr/bin/%.20s", entry->d_name);
+        found = is_for(beside, other);
     }
     if (directory) closedir(directory);
     return found;
 }
 
-/* By its real name, the interpreter finds its library without asking what environment the link belongs to: the
- * environment's packages are none of its business (-S), and reading its pyvenv.cfg is saved. Outside an environment
- * (/usr/local, ~/.local) none is beside: *python* becomes the system's, of the version the packages are for. */
-static char *real_name(char *python, const char *other, char *real) {
-    if (realpath(python, real)) return real;
-    if (errno == ENOENT && is_there(other)) strcpy(python, other);
-    return realpath(python, real) ? real : python;
+static int not_installed(const char *environment, const char *other) {
+    if (*other)
+        dprintf(2, "pyrun: what is below %s/lib was installed for %s, which is not here any more; install it again\n",
+                environment, strrchr(other, '/') + 1);
+    else
+        dprintf(2, "pyrun: no installation of pyrun below %s/lib; install it with `make install` or pip\n",
+                environment);
+    return FAILED;
 }
 
 /* With the bundle the interpreter is told that it lives in the bundle's home, and by -X where its library really is: in
@@ -202,7 +215,7 @@ static int may_open_enough(void) {
 extern char **environ;
 
 int launcher_main(int argc, char **argv) {
-    char environment[PATH_SIZE], python[PATH_SIZE], other[PATH_SIZE], real[PATH_SIZE], planner[PATH_SIZE];
+    char environment[PATH_SIZE], python[PATH_SIZE], other[PATH_SIZE] = "", real[PATH_SIZE], planner[PATH_SIZE];
     char home[PATH_SIZE], option[PATH_SIZE];
     note_start();
     signal(SIGCHLD, SIG_DFL); /* some callers ignore it, and then nobody's children could be waited for */
@@ -219,15 +232,17 @@ int launcher_main(int argc, char **argv) {
     if (above) *above = '\0'; /* none above the root */
     int resolver = strcmp(command, "pyrun-resolver") == 0;
     if (resolver && lock_files() < 0) return fail("cannot lock files of", command);
-    if (!find_planner(environment, planner, other, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0)) {
-        dprintf(2, "pyrun: no installation of pyrun below %s/lib; install it with `make install` or pip\n",
-                environment);
-        return FAILED;
-    }
+    /* By its real name it finds its library without asking what environment the link belongs to: the packages of that
+     * are none of its business (-S). Outside an environment (/usr/local, ~/.local) none is beside. */
+    char *beside = realpath(python, real);
+    if (!beside && errno != ENOENT) return fail("cannot execute", python);
+    if (!find_planner(environment, beside, planner, other, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0))
+        return not_installed(environment, other);
+    if (!beside) strcpy(python, other), beside = realpath(python, real);
     char **arguments = calloc((size_t)argc + 7, sizeof *arguments);
     if (!arguments) return fail("cannot start", python);
     int count = 0;
-    arguments[count++] = real_name(python, other, real);
+    arguments[count++] = beside ? beside : python;
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
     arguments[count++] = (char *)"-Xutf8"; /* words and paths are bytes, whatever the caller's locale takes them for */

@@ -183,7 +183,9 @@ static void reap(void) {
     }
 }
 
-static void give_up_callers(void) { outputs[0].to_fd = outputs[1].to_fd = -1; }
+static void give_up_callers(void) {
+    for (int i = 0; i < 2; i++) output_unheard(&outputs[i]);
+}
 
 static void go_on_alone(int caller_status);
 

@@ -202,54 +202,71 @@ int remove_tree(const char *path) {
 
 /* ── cgroups ────────────────────────────────────────────────────────────────────────────────────── */
 
-/* Their files cannot be removed and need not be: only directories count. By recursion: the kernel and the length of a
- * path keep cgroups shallow. */
-struct visit {
-    int64_t deadline_ms;
-    int found, error;                            /* processes killed in this round; the first error, negative */
-    void (*before)(struct visit *visit, int fd); /* going down, may be none */
-    void (*after)(struct visit *visit, int parent_fd, const char *name); /* coming back, may be none */
-};
-
-static void below(struct visit *visit, int directory_fd, int depth) {
+/* Their files cannot be removed and need not be: only directories count. The name of the first; 0 if there is none. */
+static int first_below(int directory_fd, char *name, size_t size) {
     _Alignas(struct entry) char buffer[1024];
     long got;
-    if (depth > CGROUPS_DEEP) visit->error = -ELOOP;
-    while (!visit->error && (got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
+    lseek(directory_fd, 0, SEEK_SET);
+    while ((got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
         for (long at = 0; at < got;) {
             const struct entry *entry = (const struct entry *)(buffer + at);
             at += entry->length;
             if (entry->type != DT_DIR || is_dots(entry->name)) continue;
-            int fd = open_below(directory_fd, entry->name);
-            if (fd < 0) continue; /* gone meanwhile */
-            if (visit->before) visit->before(visit, fd);
-            below(visit, fd, depth + 1);
-            close(fd);
-            if (visit->after) visit->after(visit, directory_fd, entry->name);
+            *put_text(name, name + size - 1, entry->name) = 0;
+            return 1;
         }
+    return 0;
 }
 
-static void remove_one(struct visit *visit, int parent_fd, const char *name) {
-    int error = remove_busy(parent_fd, name, visit->deadline_ms);
-    if (!visit->error) visit->error = error;
+/* From the lowest up. Whoever may make cgroups in his own can go deeper than there are descriptors or stack: so there
+ * is one descriptor, and ".." leads back, since the kernel lets nobody move a cgroup into another. */
+static int remove_below(int *fd, int64_t deadline_ms) {
+    char name[NAME_MAX + 1];
+    int error = 0, depth = 0, next_fd;
+    while (!error && now_ms() < deadline_ms) {
+        int empty = !first_below(*fd, name, sizeof name);
+        if (empty && !depth) return 0;
+        if (empty) next_fd = openat(*fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        else if ((next_fd = open_below(*fd, name)) == -ENOENT) continue;
+        if (next_fd < 0) return empty ? -errno : next_fd;
+        close(*fd);
+        *fd = next_fd;
+        depth += empty ? -1 : 1;
+        if (empty && first_below(*fd, name, sizeof name)) error = remove_busy(*fd, name, deadline_ms);
+    }
+    return error ? error : -EBUSY;
 }
 
 int remove_cgroups(const char *path) {
-    struct visit visit = {.deadline_ms = now_ms() + PATIENCE_MS, .after = remove_one};
+    int64_t deadline_ms = now_ms() + PATIENCE_MS;
     if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
     int fd = open_top(path);
     if (fd < 0) return fd == -ENOENT ? 0 : fd;
-    below(&visit, fd, 0);
+    remove_below(&fd, deadline_ms);
     close(fd);
-    return remove_busy(AT_FDCWD, path, visit.deadline_ms);
+    return remove_busy(AT_FDCWD, path, deadline_ms);
 }
 
-static void write_word(int directory_fd, const char *name, const char *word) {
+static int write_word(int directory_fd, const char *name, const char *word) {
     int fd = openat(directory_fd, name, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return;
-    if (write(fd, word, strlen(word)) < 0) errno = 0; /* whether it helped is seen by what is left */
+    if (fd < 0) return -1;
+    ssize_t written = write(fd, word, strlen(word));
     close(fd);
+    return written < 0 ? -1 : 0;
 }
+
+static int is_populated(int directory_fd) {
+    char text[128];
+    int fd = openat(directory_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    text[got > 0 ? got : 0] = 0; /* removed meanwhile */
+    return strstr(text, "populated 1") != NULL;
+}
+
+struct visit {
+    int found, error; /* processes killed in this round; negative */
+};
 
 /* One round through one cgroup: SIGKILL to what cgroup.procs lists. A frozen v1 cgroup would not notice: thaw it. */
 static void kill_listed(struct visit *visit, int directory_fd) {
@@ -271,19 +288,38 @@ static void kill_listed(struct visit *visit, int directory_fd) {
     }
 }
 
+/* By recursion: where cgroups are of v1, hardly anybody inside makes some. */
+static void kill_below(struct visit *visit, int directory_fd, int depth) {
+    _Alignas(struct entry) char buffer[1024];
+    long got;
+    if (depth > CGROUPS_DEEP) visit->error = -ELOOP;
+    while (!visit->error && (got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
+        for (long at = 0; at < got;) {
+            const struct entry *entry = (const struct entry *)(buffer + at);
+            at += entry->length;
+            if (entry->type != DT_DIR || is_dots(entry->name)) continue;
+            int fd = open_below(directory_fd, entry->name);
+            if (fd < 0) continue; /* gone meanwhile */
+            kill_listed(visit, fd);
+            kill_below(visit, fd, depth + 1);
+            close(fd);
+        }
+}
+
 /* cgroup.kill (v2 since 5.14) takes the whole subtree and frozen processes; elsewhere one by one, in rounds from the
  * top until none is left: processes fork, and a cgroup below a frozen one is frozen too. */
 int kill_cgroups(const char *path) {
-    struct visit visit = {.deadline_ms = now_ms() + PATIENCE_MS, .before = kill_listed};
+    int64_t deadline_ms = now_ms() + PATIENCE_MS;
+    struct visit visit = {0};
     int pause_us = 500, fd = open_top(path);
     if (fd < 0) return fd == -ENOENT || fd == -ENOTDIR ? 0 : fd;
-    write_word(fd, "cgroup.kill", "1");
+    int at_once = write_word(fd, "cgroup.kill", "1") == 0;
     do {
         visit.found = 0;
         lseek(fd, 0, SEEK_SET);
-        kill_listed(&visit, fd);
-        below(&visit, fd, 0);
-    } while (visit.found && !visit.error && patient(visit.deadline_ms, &pause_us));
+        if (at_once) visit.found = is_populated(fd);
+        else kill_listed(&visit, fd), kill_below(&visit, fd, 0);
+    } while (visit.found && !visit.error && patient(deadline_ms, &pause_us));
     close(fd);
     return visit.error ? visit.error : visit.found ? -EBUSY : 0;
 }

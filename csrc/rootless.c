@@ -39,13 +39,20 @@ static int fail(const char *what, const char *path) {
     return FAILED;
 }
 
-/* A small file of /etc as a string that lives until the next call. By hand, here and below: the C library's ways to
- * read lines, numbers and users would make the whole binary, which every monitor has in memory, a fifth larger. */
+/* A file of /etc as a string that lives until the next call; of thousands of users it is a long one. By hand, here and
+ * below: the C library's ways to read lines, numbers and users would make the whole binary, which every monitor has in
+ * memory, a fifth larger. */
 static char *contents(const char *path) {
-    static char text[65536];
+    static char nothing[1], *text;
+    struct stat status;
+    size_t room = 4096; /* in /proc files have no size */
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0 && fstat(fd, &status) == 0 && status.st_size > (off_t)room) room = (size_t)status.st_size;
+    free(text);
+    text = malloc(room + 1);
+    ssize_t length = fd < 0 || !text ? -1 : read(fd, text, room);
     if (fd >= 0) close(fd);
+    if (!text) return nothing;
     text[length > 0 ? length : 0] = '\0';
     return text;
 }
@@ -61,10 +68,11 @@ static const char *own_entry(int wanted) {
     return NULL;
 }
 
-/* The user's name, for /etc/subuid; the number if /etc/passwd does not know it. */
+/* The user's name, for /etc/subuid. Whom /etc/passwd does not know (a directory service does) says it himself:
+ * newuidmap asks there, and refuses ranges of somebody else's. The number if he does not. */
 static const char *own_name(void) {
     static char name[256];
-    const char *found = own_entry(0);
+    const char *found = own_entry(0) ?: getenv("USER");
     if (found) snprintf(name, sizeof name, "%s", found);
     else snprintf(name, sizeof name, "%u", getuid());
     return name;

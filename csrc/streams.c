@@ -2,7 +2,8 @@
  *
  * The descriptors 0 to 2 belong to other processes as well, so they must stay blocking (O_NONBLOCK would be seen by
  * all of them). A pager that does not read must not keep us from forwarding Ctrl-C; therefore a write happens only
- * after poll said that there is room, and is no longer than that room: a pipe promises one page. */
+ * after poll said that there is room, and is no longer than that room: a pipe promises one page. A terminal promises
+ * nothing, so it is opened once more, for us alone. */
 #define _GNU_SOURCE
 #include "streams.h"
 #include "logfile.h"
@@ -10,7 +11,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIPE_ROOM 4096
@@ -23,12 +26,23 @@ static void nonblocking(int fd) {
 
 static _Alignas(STREAM_READ) char buffers[2][STREAM_BUFFER];
 
+/* Of the caller's terminal a descriptor that does not block; another user's (after su) cannot be opened again. To open
+ * the master of a terminal would make a new one. */
+static int own_terminal(int fd) {
+    char path[] = "/proc/self/fd/?";
+    int number;
+    if (fd < 0 || fd > 2 || !isatty(fd) || ioctl(fd, TIOCGPTN, &number) == 0) return fd;
+    path[sizeof path - 2] = (char)('0' + fd);
+    int own_fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return own_fd < 0 ? fd : own_fd;
+}
+
 void output_open(struct output *output, int number, int from_fd, int to_fd) {
     struct stat target;
     output->buffer = buffers[number];
     output->name = number ? "stderr" : "stdout";
     output->from_fd = from_fd;
-    output->to_fd = from_fd >= 0 ? to_fd : -1;
+    output->to_fd = from_fd >= 0 ? own_terminal(to_fd) : -1;
     output->chunk = PIPE_ROOM;
     if (to_fd >= 0 && fstat(to_fd, &target) == 0 && S_ISREG(target.st_mode)) output->chunk = STREAM_BUFFER;
     if (from_fd >= 0) nonblocking(from_fd); /* only ours: the container holds the other end */
@@ -77,12 +91,19 @@ void output_finish(struct output *output) {
     output->from_fd = -1;
 }
 
+void output_unheard(struct output *output) {
+    if (output->to_fd > 2) close(output->to_fd);
+    output->to_fd = -1;
+}
+
 int output_show(struct output *output) {
     size_t rest = output->filled - output->shown;
     if (rest > (size_t)output->chunk) rest = (size_t)output->chunk;
     ssize_t written = write(output->to_fd, output->buffer + output->shown, rest);
     if (written >= 0) output->shown += (size_t)written;
-    return written < 0 && errno != EINTR && errno != EAGAIN ? errno : 0;
+    else if (errno == EAGAIN) /* a terminal whose room is too small for a newline, and poll says so again at once */
+        return nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL), 0;
+    return written < 0 && errno != EINTR ? errno : 0;
 }
 
 void input_open(struct input *input, int to_fd, int is_tty) {

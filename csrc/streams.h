@@ -39,6 +39,7 @@ int output_pending(const struct output *output);
 void output_read(struct output *output, int child_gone);
 int output_show(struct output *output); /* 0, or the errno with which the caller's end is broken */
 void output_finish(struct output *output);
+void output_unheard(struct output *output); /* the caller does not listen any more */
 
 void input_open(struct input *input, int to_fd, int is_tty);
 void input_read(struct input *input);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -236,6 +237,50 @@ def test_nobody_has_the_terminal_open_for_a_while(on_terminal: Start, terminal: 
     )
     assert terminal.shows("again")
     assert container.finish()[0] == 4
+
+
+def is_full(container: Monitored) -> bool:
+    """Has the monitor written for a while, and does it no more?"""
+
+    def written() -> int:
+        return int(Path(f"/proc/{container.process.pid}/io").read_text().split()[3])
+
+    before = written()
+    time.sleep(0.2)
+    return 1 << 14 < before == written()
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_a_terminal_that_does_not_take_any_more(
+    on_terminal: Start, terminal: Terminal, tmp_path: Path, tty: bool
+) -> None:
+    """A connection that hangs, say: signals arrive all the same, and one after the end gives the rest up."""
+    container = on_terminal(f"trap 'touch {tmp_path}/caught; exit 9' TERM; yes & wait", tty=tty)
+    assert eventually(lambda: is_full(container))
+    container.signal(signal.SIGTERM)
+    assert eventually((tmp_path / "caught").exists)
+    assert eventually(lambda: container.signal(signal.SIGTERM) or container.process.poll() == 9)
+    assert container.undone() and terminal.is_as_before()
+
+
+def has_nobody(master: int) -> bool:
+    """Is a terminal open nowhere any more?"""
+    os.set_blocking(master, False)
+    try:
+        os.read(master, 100)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
+
+
+def test_who_goes_on_alone_lets_go_of_the_terminal(on_terminal: Start, terminal: Terminal) -> None:
+    container = on_terminal("echo ready; exec sleep 1", keys=(), tty=False)
+    assert terminal.shows("ready")
+    os.close(terminal.slave)
+    container.signal(signal.SIGTERM)  # meant for the monitor alone
+    assert container.process.wait(5) == 143
+    assert eventually(lambda: not container.undone() and has_nobody(terminal.master))
+    assert eventually(container.undone)
 
 
 def test_without_interactive_the_terminal_stays_as_it_is(on_terminal: Start, terminal: Terminal) -> None:

@@ -365,6 +365,19 @@ def test_cgroups_are_emptied_and_removed(undo: Undo, where: Path) -> None:
     assert undo.again() == (0, "")
 
 
+@pytest.mark.parametrize("where", hierarchies()[:1], ids=lambda path: path.name)
+def test_cgroups_as_deep_as_somebody_likes(undo: Undo, where: Path) -> None:
+    """With somebody at the bottom, and another beside."""
+    top = where / f"pyrun-deep-{os.getpid()}"
+    (top / "beside").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "100"]) as sleeper:
+        (top / "/".join(["d"] * 300)).mkdir(parents=True)
+        (top / "/".join(["d"] * 300) / "cgroup.procs").write_text(str(sleeper.pid))
+        assert undo(f"kill-cgroup\t{top}", f"rmcgroup\t{top}") == (0, "")
+        assert sleeper.wait(5) == -9
+    assert not top.exists()
+
+
 def test_a_fork_bomb_is_killed(undo: Undo) -> None:
     where = hierarchies()[-1]
     top = where / f"pyrun-bomb-{os.getpid()}"

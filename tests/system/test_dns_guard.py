@@ -133,6 +133,26 @@ def test_a_resolver_that_was_killed_is_there_for_the_next_question(site: Site) -
         assert time.monotonic() - began < 2.0
 
 
+def end_unreaped(pid: int) -> None:
+    """Kill a process whose parent is stopped."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_resolver_that_ends_beside_another_child_takes_nobody_along(site: Site) -> None:
+    """The guard hears of both ends at once, and of the first before it looks at what the second left."""
+    site.need()
+    site.client.ask(GATEWAY, "web")
+    (own,), (resolver,) = guards(site), resolvers(site)
+    spare = guard.status()["spare"]
+    os.kill(own, signal.SIGSTOP)
+    for child in (spare, resolver):
+        end_unreaped(child)
+    os.kill(own, signal.SIGCONT)
+    assert site.client.ask(GATEWAY, "web").values == [WEB]
+    assert guards(site) == [own]
+
+
 def asked_without_waiting(site: Site) -> socket.socket:
     """A question that is in the gateway's socket; its answer may take long."""
     sock = site.client.socket()

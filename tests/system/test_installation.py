@@ -7,6 +7,7 @@ those of the tests' environment, linked: nothing is fetched.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -77,3 +78,27 @@ def test_an_installation_starts_containers(kind: str, wheel: Path, pyrun: Pyrun,
     assert pyrun.ok("run", "--help").startswith("Usage:  pyrun run")
     assert "10." in pyrun.ok("run", "--rm", "--net=bridge", "busybox", "ip", "-4", "addr", "show", "eth0")
     assert pyrun.ok("--debug", "run", "--rm", "--net=none", "busybox", "echo", "cold") == "cold"
+
+
+def test_of_packages_for_several_interpreters_those_of_the_one_that_is_here_are_taken(
+    pyrun: Pyrun, tmp_path: Path
+) -> None:
+    """A system that is new leaves packages of its old interpreter behind: in /usr/local, in an environment."""
+    for minor in range(4, 20):
+        package = tmp_path / f"lib/python3.{minor}/site-packages/pyrun"
+        package.mkdir(parents=True)
+        (package / "boot_cold.py").write_text("print(__file__)")
+    own = tmp_path / f"lib/{VERSION}"
+    (tmp_path / "bin").mkdir()
+    binary = shutil.copy(pyrun.binary, tmp_path / "bin/pyrun")
+
+    def told() -> str:
+        return subprocess.run([binary], capture_output=True, text=True, check=False).stdout
+
+    if PYTHON.startswith("/usr/bin/"):
+        assert told().startswith(f"{own}/"), "outside an environment: the system's"
+    (tmp_path / "bin/python3").symlink_to(PYTHON)
+    assert told().startswith(f"{own}/")
+    shutil.rmtree(own)
+    done = subprocess.run([binary], capture_output=True, text=True, check=False)
+    assert done.returncode == 125 and "which is not here any more; install it again" in done.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,41 @@ def test_ranges_of_one_kind_are_none(tess: UserPyrun, place: str, instead: str) 
     finally:
         subprocess.run(["umount", place], check=True)
     assert printed == ["0", str(tess.user.uid), "1"] * 2
+
+
+@contextlib.contextmanager
+def in_place_of(tess: UserPyrun, files: dict[str, str]) -> Iterator[None]:
+    """These files of the host have other contents for a while."""
+    try:
+        for place, content in files.items():
+            other = tess.home / place.rpartition("/")[2]
+            other.write_text(content)
+            other.chmod(0o755)
+            subprocess.run(["mount", "--bind", other, place], check=True)
+        yield
+    finally:
+        for place in files:
+            subprocess.run(["umount", "-q", place], check=False)
+
+
+@pytest.mark.needs("newuidmap")
+def test_a_user_behind_thousands_of_others_has_his_ranges(tess: UserPyrun) -> None:
+    others = "".join([f"student{number}:{number * 65536}:65536\n" for number in range(20_000, 24_000)])
+    places = ("/etc/subuid", "/etc/subgid", "/etc/passwd")
+    with in_place_of(tess, {place: others + Path(place).read_text() for place in places}):
+        printed = tess.ok("run", "--rm", "busybox", "cat", "/proc/self/uid_map", "/proc/self/gid_map").split()
+    assert printed == ["0", str(tess.user.uid), "1", "1", str(tess.user.first), str(COUNT)] * 2
+
+
+@pytest.mark.needs("newuidmap")
+def test_a_user_of_a_directory_service_has_his_ranges_by_the_name_he_says(tess: UserPyrun) -> None:
+    """newuidmap asks the service; here is none, so its words are noted, and the own id is mapped alone."""
+    passwd = re.sub("^tess:.*\n", "", Path("/etc/passwd").read_text(), flags=re.M)
+    asked = f'#!/bin/sh\necho "$@" > {tess.home}/asked\nexit 1\n'
+    with in_place_of(tess, {"/etc/passwd": passwd, "/usr/bin/newuidmap": asked}):
+        tess.ok("ps", env={"USER": "tess"})
+    words = (tess.home / "asked").read_text().split()
+    assert words[1:] == ["0", str(tess.user.uid), "1", "1", str(tess.user.first), str(COUNT)]
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])

@@ -125,7 +125,8 @@ print("/home/" in home, "/home/" in encodings.__file__, "m\\u00fc".encode("idna"
 """
 
 
-def test_the_interpreter_at_home_has_utf_8_and_finds_everything_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frozen", ["on", "off"], ids=["as it is", "as one made for debugging"])
+def test_the_interpreter_at_home_has_utf_8_and_finds_everything_else(tmp_path: Path, frozen: str) -> None:
     write(tmp_path, bundle.home())
     library = sysconfig.get_path("stdlib")
     words = [
@@ -134,6 +135,7 @@ def test_the_interpreter_at_home_has_utf_8_and_finds_everything_else(tmp_path: P
         "-S",
         "-Xutf8",
         f"-Xlibrary={library}",
+        f"-Xfrozen_modules={frozen}",
         "-c",
         HOME_TOUR,
         library,
