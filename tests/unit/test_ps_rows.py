@@ -11,7 +11,7 @@ import pytest
 
 from pyrun.cli import text, verbs, verbs_cold
 from pyrun.engine import logs, ps
-from pyrun.errors import UsageError
+from pyrun.errors import NotFound, UsageError
 
 IDS = {"web": "a1" * 32, "db": "b2" * 32, "job": "c3" * 32}
 
@@ -36,6 +36,9 @@ def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (directory / "container.json").write_text(json.dumps(record))
         (tmp_path / "root" / "names").mkdir(exist_ok=True)
         (tmp_path / "root" / "names" / name).write_text(f"{identifier}\n")
+    refs = tmp_path / "root/refs"
+    refs.mkdir()
+    (refs / "docker.io%2Flibrary%2Fother%3Alatest").write_text("2" * 64)
     (tmp_path / "root/containers" / IDS["web"] / "exit").write_text(f"0 {time.time() - 125}\n")
     (tmp_path / "root/containers" / IDS["db"] / "exit").write_text(f"137 {time.time() - 3 * 86400}\n")
     return tmp_path
@@ -70,8 +73,10 @@ def test_rows(containers: Path) -> None:
         (["id=b2b2"], ["db"]),
         (["status=exited"], ["web", "db", "job"]),
         (["status=running"], []),
+        (["status=dead"], []),
+        (["status=dead", "status=exited"], ["web", "db", "job"]),
         (["exited=137"], ["db"]),
-        (["ancestor=nginx"], ["web"]),
+        (["ancestor=nginx"], []),
         (["ancestor=nginx:1.27"], ["web"]),
         (["ancestor=postgres"], ["db"]),
         (["ancestor=2222"], ["job"]),
@@ -79,6 +84,14 @@ def test_rows(containers: Path) -> None:
         (["ancestor=busybox:latest"], ["job"]),
         (["ancestor=docker.io/library/busybox"], ["job"]),
         (["ancestor=nginx:latest"], []),
+        (["ancestor=other"], ["job"]),
+        (["ancestor=No Image"], []),
+        (["before=db"], ["job"]),
+        (["since=b2b2", "since=web"], ["web"]),
+        (["publish=8080"], ["web"]),
+        (["publish=8000-9000/tcp"], ["web"]),
+        (["publish=8080/udp"], []),
+        (["publish=80"], []),
         (["label=tier"], ["db"]),
         (["label=tier=front"], []),
         (["label=tier", "label=disk=fast"], ["db"]),
@@ -95,10 +108,18 @@ def test_a_filter_on_the_state_needs_no_a(containers: Path) -> None:
     assert names(filters=["name=web"]) == []
 
 
-@pytest.mark.parametrize("bad", ["colour=red", "name", "=x", "status=paused", "name=("])
+@pytest.mark.parametrize(
+    "bad", ["colour=red", "name", "=x", "status=red", "name=(", "exited=x", "publish=http"]
+)
 def test_unknown_filters(containers: Path, bad: str) -> None:
     with pytest.raises(UsageError, match="filter"):
         ps.rows(everything=True, filters=[bad])
+
+
+@pytest.mark.parametrize("key", ["before", "since"])
+def test_a_filter_by_a_container_that_is_not_there(containers: Path, key: str) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        ps.rows(everything=True, filters=[f"{key}=nobody"])
 
 
 @pytest.mark.parametrize(
