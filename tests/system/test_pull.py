@@ -198,14 +198,14 @@ def test_images_and_rmi(registry: Registry, store: Path) -> None:
     container = store / "containers" / ("c" * 64)
     container.mkdir(parents=True)
     (container / "container.json").write_text(json.dumps({"image_id": identifier, "name": "web"}))
-    assert engine_images.remove(["me/app:2"]) == ["untagged: me/app:2"]
+    assert engine_images.remove(["me/app:2"]) == ["Untagged: me/app:2"]
     with pytest.raises(Conflict, match="used by container web"):
         engine_images.remove(["me/app"])
-    assert engine_images.remove(["me/app"], force=True) == ["untagged: me/app:latest"]
+    assert engine_images.remove(["me/app"], force=True) == ["Untagged: me/app:latest"]
     assert images.load(identifier) and engine_images.rows()[0]["repository"] == "<none>"
     (container / "container.json").unlink()
     container.rmdir()
-    assert f"deleted: sha256:{identifier}" in engine_images.remove([identifier])
+    assert f"Deleted: sha256:{identifier}" in engine_images.remove([identifier])
     assert nothing_left(store)
     with pytest.raises(NotFound, match="no image 'me/app'"):
         engine_images.remove(["me/app"])
