@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,39 @@ def test_the_table_and_json(containers: Path, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().out.split() == list(IDS.values())
     with pytest.raises(UsageError, match="unknown --format"):
         verbs.call("ps", options | {"format": "yaml"}, [])
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["httpd", "-f"], '"httpd -f"'),
+        (["sh", "-c", "echo a"], "\"sh -c 'echo a'\""),
+        (["a b", 'say "x"'], '"a b \'say \\"x\\"\'"'),
+        (["sh", "-c", "while true; do date; done"], '"sh -c \'while true; …"'),
+        (["printf", "\\", "\n"], '"printf \\\\ \\n"'),
+        (None, '""'),
+    ],
+)
+def test_the_command_is_quoted_as_docker_quotes_it(args: list[str] | None, shown: str) -> None:
+    assert verbs._command({"args": args}, whole=False) == shown
+
+
+def test_a_narrow_column_is_as_wide_as_dockers() -> None:
+    assert text.table(("TAG", "ID"), [["1", "2"]]) == "TAG       ID\n1         2\n"
+
+
+def test_output_that_others_made_non_blocking() -> None:
+    """As a terminal may be that a program before us has left so: nothing is lost."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    data = bytes(1 << 20)
+    with open(read_fd, "rb") as reader, ThreadPoolExecutor() as pool:
+        read = pool.submit(reader.read)
+        try:
+            text.write(data, write_fd)
+        finally:
+            os.close(write_fd)
+        assert read.result(10) == data
 
 
 def test_visible() -> None:
