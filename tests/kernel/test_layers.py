@@ -238,7 +238,7 @@ def test_layers_are_shared_and_go_with_their_last_image(store: Path) -> None:
     two = install(base, tar(file("c", b"3")), name=references.parse("two").full)
     assert one["layers"][0] == two["layers"][0]
     assert two["size_bytes"] == 2
-    assert image_removal.remove("one")[0] == "untagged: one:latest"
+    assert image_removal.remove("one")[0] == "Untagged: one:latest"
     assert images.find("one") is None
     assert sorted(os.listdir(store / "layers")) == sorted(os.path.basename(layer) for layer in two["layers"])
     image_removal.remove(two["id"][:8])
@@ -274,7 +274,7 @@ def test_a_broken_record_can_be_removed_and_takes_no_layer_with_it(store: Path, 
         "layers are kept, the record of another image is broken"
     )
     assert image_removal.remove_unneeded() == []
-    assert image_removal.remove("broken")[1:-1] == [f"deleted: sha256:{broken['id']}"]
+    assert image_removal.remove("broken")[1:-1] == [f"Deleted: sha256:{broken['id']}"]
     assert merged(last, listing) == {"a": "1", "d": "4"}
     assert len(image_removal.remove_unneeded()) == 2
     image_removal.remove("last")

@@ -230,8 +230,8 @@ def test_exec_of_commands_that_cannot_be_started(pyrun: Pyrun) -> None:
     pyrun.ok("run", "-d", "--net=none", "--name=odd", "odd", "sleep", "100")
     for command, status in (("nope", 127), ("/etc/data", 126), ("/etc", 126), ("garbage", 126), ("", 127)):
         refused(pyrun, status, "exec", "odd", command)
-    refused(pyrun, 125, "exec", "-w", "/nope", "odd", "true")
-    refused(pyrun, 125, "exec", "-u", "nope", "odd", "true")
+    refused(pyrun, 126, "exec", "-w", "/nope", "odd", "true")
+    refused(pyrun, 126, "exec", "-u", "nope", "odd", "true")
 
 
 # ── names, platforms, images ───────────────────────────────────────────────────────────────────────
@@ -242,6 +242,7 @@ def test_a_name_in_use(pyrun: Pyrun) -> None:
     for options in ((), ("-d",), ("--rm",)):
         message = refused(pyrun, 125, "run", "--net=none", *options, "--name=taken", "busybox", "true")
         assert "'taken' is in use" in message and "pyrun rm taken" in message
+    assert "'taken' is in use" in refused(pyrun, 125, *RUN, "--name=/taken", "busybox", "true")
 
 
 def test_a_port_in_use(pyrun: Pyrun) -> None:

@@ -46,7 +46,7 @@ def test_environment(pyrun: Pyrun, box: str, tmp_path: Path) -> None:
 
 def test_working_directory(pyrun: Pyrun, box: str) -> None:
     assert (inside(pyrun, "pwd"), inside(pyrun, "pwd", "-w", "/etc")) == ("/tmp", "/etc")
-    failed = pyrun.fails(125, "exec", "-w", "/nosuch", "box", "pwd")
+    failed = pyrun.fails(126, "exec", "-w", "/nosuch", "box", "pwd")
     assert "/nosuch" in failed and "hint: name a directory that the container has" in failed
     assert "not an absolute path" in pyrun.fails(125, "exec", "-w", "etc", "box", "pwd")
 
@@ -79,14 +79,14 @@ def test_a_home_that_was_given_is_every_users(pyrun: Pyrun) -> None:
 def test_a_user_of_the_containers_own_passwd(pyrun: Pyrun, box: str) -> None:
     inside(pyrun, "echo 'new:x:4242:4343::/home/new:/bin/sh' >> /etc/passwd")
     assert inside(pyrun, "echo $(id -u) $(id -g) $HOME", "-u", "new") == "4242 4343 /home/new"
-    assert "no user 'who'" in pyrun.fails(125, "exec", "-u", "who", "box", "id")
+    assert "no user 'who'" in pyrun.fails(126, "exec", "-u", "who", "box", "id")
 
 
 def test_passwd_cannot_lead_out_of_the_container(pyrun: Pyrun, box: str, tmp_path: Path) -> None:
     secret = tmp_path / "passwd"
     secret.write_text("outside:x:7777:7777::/:/bin/sh\n")
     inside(pyrun, f"ln -sf /proc/1/root/..{secret} /etc/passwd; mkdir -p {tmp_path}")
-    assert "no user 'outside'" in pyrun.fails(125, "exec", "-u", "outside", "box", "id")
+    assert "no user 'outside'" in pyrun.fails(126, "exec", "-u", "outside", "box", "id")
 
 
 def test_a_hostile_passwd_cannot_smuggle_operations(pyrun: Pyrun, box: str, tmp_path: Path) -> None:

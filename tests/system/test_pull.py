@@ -63,7 +63,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYRUN_ROOT", str(tmp_path / "root"))
     monkeypatch.setenv("PYRUN_REGISTRIES", str(tmp_path / "registries.yaml"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setattr(client, "_PAUSE_S", (0.01, 0.02))
+    monkeypatch.setattr(client, "_PAUSE_S", (0.01, 0.02, 0.1, 0.4))
     mirror({})
     return tmp_path / "root"
 
@@ -198,14 +198,14 @@ def test_images_and_rmi(registry: Registry, store: Path) -> None:
     container = store / "containers" / ("c" * 64)
     container.mkdir(parents=True)
     (container / "container.json").write_text(json.dumps({"image_id": identifier, "name": "web"}))
-    assert engine_images.remove(["me/app:2"]) == ["untagged: me/app:2"]
+    assert engine_images.remove(["me/app:2"]) == ["Untagged: me/app:2"]
     with pytest.raises(Conflict, match="used by container web"):
         engine_images.remove(["me/app"])
-    assert engine_images.remove(["me/app"], force=True) == ["untagged: me/app:latest"]
+    assert engine_images.remove(["me/app"], force=True) == ["Untagged: me/app:latest"]
     assert images.load(identifier) and engine_images.rows()[0]["repository"] == "<none>"
     (container / "container.json").unlink()
     container.rmdir()
-    assert f"deleted: sha256:{identifier}" in engine_images.remove([identifier])
+    assert f"Deleted: sha256:{identifier}" in engine_images.remove([identifier])
     assert nothing_left(store)
     with pytest.raises(NotFound, match="no image 'me/app'"):
         engine_images.remove(["me/app"])
@@ -551,9 +551,36 @@ def test_half_a_blob_again_and_again(registry: Registry, store: Path) -> None:
     registry.add("me/app", "latest", image)
     path = layer_path(image)
     registry.special[path] = break_off_after(1000, registry.answers[path])
-    with pytest.raises(RegistryError, match=r"3000 of \d+ bytes came in 3 tries"):
+    with pytest.raises(RegistryError, match=r"5000 of \d+ bytes came in 5 tries"):
         pull.pull("me/app")
     assert nothing_left(store)
+
+
+def test_a_line_that_breaks_now_and_then(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each try brings counts, not how many there are."""
+    monkeypatch.setattr(client, "_WORTH_BYTES", 20_000)
+    image = an_image()
+    registry.add("me/app", "latest", image)
+    path = layer_path(image)
+    registry.special[path] = break_off_after(20_000, registry.answers[path])
+    assert content(pull.pull("me/app")) == b"2"
+    assert len([asked for asked, _ in registry.log if asked == path]) > client.BEGUN_TRIES
+
+
+def test_a_registry_that_is_started_anew_meanwhile(registry: Registry) -> None:
+    """Whoever has begun to give a blob is waited for, longer than it is asked for anything else."""
+    image = an_image()
+    registry.add("me/app", "latest", image)
+    path, whole = layer_path(image), registry.answers[layer_path(image)]
+    broken, away = break_off_after(1000, whole), [503] * (client.TRIES * 3)
+
+    def answer(request: Any) -> Any:
+        if not request.headers.get("Range"):
+            return broken(request)
+        return (away.pop(), {}, b"") if away else whole
+
+    registry.special[path] = answer
+    assert content(pull.pull("me/app")) == b"2"
 
 
 def test_a_server_without_ranges(registry: Registry) -> None:

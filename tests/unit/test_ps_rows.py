@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pyrun.cli import text, verbs, verbs_cold
 from pyrun.engine import logs, ps
-from pyrun.errors import UsageError
+from pyrun.errors import NotFound, UsageError
 
 IDS = {"web": "a1" * 32, "db": "b2" * 32, "job": "c3" * 32}
 
@@ -36,6 +37,9 @@ def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (directory / "container.json").write_text(json.dumps(record))
         (tmp_path / "root" / "names").mkdir(exist_ok=True)
         (tmp_path / "root" / "names" / name).write_text(f"{identifier}\n")
+    refs = tmp_path / "root/refs"
+    refs.mkdir()
+    (refs / "docker.io%2Flibrary%2Fother%3Alatest").write_text("2" * 64)
     (tmp_path / "root/containers" / IDS["web"] / "exit").write_text(f"0 {time.time() - 125}\n")
     (tmp_path / "root/containers" / IDS["db"] / "exit").write_text(f"137 {time.time() - 3 * 86400}\n")
     return tmp_path
@@ -70,8 +74,10 @@ def test_rows(containers: Path) -> None:
         (["id=b2b2"], ["db"]),
         (["status=exited"], ["web", "db", "job"]),
         (["status=running"], []),
+        (["status=dead"], []),
+        (["status=dead", "status=exited"], ["web", "db", "job"]),
         (["exited=137"], ["db"]),
-        (["ancestor=nginx"], ["web"]),
+        (["ancestor=nginx"], []),
         (["ancestor=nginx:1.27"], ["web"]),
         (["ancestor=postgres"], ["db"]),
         (["ancestor=2222"], ["job"]),
@@ -79,6 +85,14 @@ def test_rows(containers: Path) -> None:
         (["ancestor=busybox:latest"], ["job"]),
         (["ancestor=docker.io/library/busybox"], ["job"]),
         (["ancestor=nginx:latest"], []),
+        (["ancestor=other"], ["job"]),
+        (["ancestor=No Image"], []),
+        (["before=db"], ["job"]),
+        (["since=b2b2", "since=web"], ["web"]),
+        (["publish=8080"], ["web"]),
+        (["publish=8000-9000/tcp"], ["web"]),
+        (["publish=8080/udp"], []),
+        (["publish=80"], []),
         (["label=tier"], ["db"]),
         (["label=tier=front"], []),
         (["label=tier", "label=disk=fast"], ["db"]),
@@ -95,10 +109,18 @@ def test_a_filter_on_the_state_needs_no_a(containers: Path) -> None:
     assert names(filters=["name=web"]) == []
 
 
-@pytest.mark.parametrize("bad", ["colour=red", "name", "=x", "status=paused", "name=("])
+@pytest.mark.parametrize(
+    "bad", ["colour=red", "name", "=x", "status=red", "name=(", "exited=x", "publish=http"]
+)
 def test_unknown_filters(containers: Path, bad: str) -> None:
     with pytest.raises(UsageError, match="filter"):
         ps.rows(everything=True, filters=[bad])
+
+
+@pytest.mark.parametrize("key", ["before", "since"])
+def test_a_filter_by_a_container_that_is_not_there(containers: Path, key: str) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        ps.rows(everything=True, filters=[f"{key}=nobody"])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +158,39 @@ def test_the_table_and_json(containers: Path, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().out.split() == list(IDS.values())
     with pytest.raises(UsageError, match="unknown --format"):
         verbs.call("ps", options | {"format": "yaml"}, [])
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["httpd", "-f"], '"httpd -f"'),
+        (["sh", "-c", "echo a"], "\"sh -c 'echo a'\""),
+        (["a b", 'say "x"'], '"a b \'say \\"x\\"\'"'),
+        (["sh", "-c", "while true; do date; done"], '"sh -c \'while true; …"'),
+        (["printf", "\\", "\n"], '"printf \\\\ \\n"'),
+        (None, '""'),
+    ],
+)
+def test_the_command_is_quoted_as_docker_quotes_it(args: list[str] | None, shown: str) -> None:
+    assert verbs._command({"args": args}, whole=False) == shown
+
+
+def test_a_narrow_column_is_as_wide_as_dockers() -> None:
+    assert text.table(("TAG", "ID"), [["1", "2"]]) == "TAG       ID\n1         2\n"
+
+
+def test_output_that_others_made_non_blocking() -> None:
+    """As a terminal may be that a program before us has left so: nothing is lost."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    data = bytes(1 << 20)
+    with open(read_fd, "rb") as reader, ThreadPoolExecutor() as pool:
+        read = pool.submit(reader.read)
+        try:
+            text.write(data, write_fd)
+        finally:
+            os.close(write_fd)
+        assert read.result(10) == data
 
 
 def test_visible() -> None:

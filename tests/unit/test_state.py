@@ -81,7 +81,7 @@ def test_resolve(store: Store) -> None:
     store.kept(WEB, "web")
     store.kept(DB, "a1b2c")  # a name that is also the beginning of an id
     assert state.resolve(WEB) == WEB
-    assert state.resolve("web") == WEB
+    assert state.resolve("web") == state.resolve("/web") == WEB
     assert state.resolve("a1a1") == WEB
     assert state.resolve("a1b2c") == DB
     assert state.resolve(DB[:12]) == DB

@@ -61,12 +61,18 @@ def test_a_group_given_replaces_the_users_own(layer: str) -> None:
     assert users.resolve("33:7", [], [layer])["gid"] == 7
 
 
+@pytest.mark.parametrize("text", ["web", "33", ""])
+def test_a_group_that_is_empty_was_not_given(layer: str, text: str) -> None:
+    """`-u $UID:$GID` in bash, which knows no $GID."""
+    assert users.resolve(f"{text}:", [], [layer]) == users.resolve(text, [], [layer])
+
+
 def test_further_groups(layer: str) -> None:
     assert users.resolve("web:web", ["wheel", "77"], [layer])["groups"] == [44, 10, 77]
 
 
 @pytest.mark.parametrize(
-    "text", ["4294967296", "2147483648", "-1", "1:", "33:-1", "0x1", "+1", "33:99999999999"]
+    "text", ["4294967296", "2147483648", "-1", "1:-", "33:-1", "0x1", "+1", "33:99999999999"]
 )
 def test_what_is_no_user(layer: str, text: str) -> None:
     with pytest.raises((UsageError, NotFound)):

@@ -93,7 +93,7 @@ _EXEC: tuple[Row, ...] = (_EXEC_DETACH, _ENV, _ENV_FILE, _INTERACTIVE, _PRIVILEG
 
 _PS: tuple[Row, ...] = (
     (("-a", "--all"), "flag", "all", False, "", "Show all containers, not only those that run"),
-    (("-f", "--filter"), "list", "filter", (), "FILTER", "Show only what matches: name=, id=, status=, exited=, ancestor=, network= or label= (a label given again: both)"),
+    (("-f", "--filter"), "list", "filter", (), "FILTER", "Show only what matches: name=, id=, status=, exited=, ancestor=, network=, publish=, before=, since= (a container) or label= (a label given again: both)"),
     _FORMAT,
     _NO_TRUNC,
     _QUIET,

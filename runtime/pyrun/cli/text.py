@@ -18,12 +18,23 @@ def write(data: str | bytes, fd: int = 1) -> None:
     view = memoryview(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
     try:
         while view:
-            view = view[posix.write(fd, view) :]
+            try:
+                view = view[posix.write(fd, view) :]
+            except BlockingIOError:  # a terminal or pipe that somebody else who has it made non-blocking
+                _wait_for_room(fd)
     except BrokenPipeError:
         signals.die_of(signals.PIPE)
     except OSError as error:
         stream = "error" if fd == 2 else "output"
         raise PyrunError(f"cannot write to standard {stream}: {error.strerror}") from None
+
+
+def _wait_for_room(fd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def complain(message: str) -> None:
@@ -49,10 +60,13 @@ def json_lines(rows: list[dict[str, object]]) -> str:
     return "".join([dumps(row) + "\n" for row in rows])
 
 
+_NARROWEST = 7  # characters of a column; ten with the spaces behind it
+
+
 def table(headers: tuple[str, ...], rows: list[list[str]]) -> str:
-    """Columns three spaces apart, headers above; the last column is not padded."""
+    """Columns three spaces apart and as wide as Docker's, headers above; the last column is not padded."""
     lines = [list(headers), *[[visible(cell) for cell in row] for row in rows]]
-    widths = [max([len(line[column]) for line in lines]) for column in range(len(headers))]
+    widths = [max([_NARROWEST, *[len(line[column]) for line in lines]]) for column in range(len(headers))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     return "".join(["   ".join(line).rstrip() + "\n" for line in padded])
 

@@ -100,9 +100,11 @@ def _short(row: Options, whole: bool) -> str:
 
 
 def _command(row: Options, whole: bool) -> str:
-    args = row["args"]
-    joined = text.visible(" ".join([str(arg) for arg in args]) if isinstance(args, list) else "")
-    return f'"{joined if whole else text.shortened(joined, 20)}"'
+    """In quotes as Docker's: an argument with a blank has its own, within which a quote is escaped."""
+    args = row["args"] if isinstance(row["args"], list) else []
+    words = [f"'{arg}'" if number and " " in str(arg) else str(arg) for number, arg in enumerate(args)]
+    joined = " ".join(words) if whole else text.shortened(" ".join(words), 20)
+    return '"' + text.visible(joined.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _age(row: Options, span: object) -> str:

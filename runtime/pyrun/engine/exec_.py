@@ -6,7 +6,7 @@ What the command line and the image decide is here; how a process gets in, in en
 from __future__ import annotations
 
 from pyrun import boot, launch
-from pyrun.errors import Conflict, NotFound, UsageError
+from pyrun.errors import Conflict, NotFound, StageFailed, UsageError
 from pyrun.jsonlite import loads
 from pyrun.spec import capabilities, users, values
 from pyrun.stages import cgroup, namespaces
@@ -15,6 +15,10 @@ from pyrun.store import paths, state
 from . import background, entering, stdio
 
 Options = dict[str, object]
+
+CANNOT_BEGIN = (
+    126  # as Docker's `exec` ends, whatever it is in the container that the command cannot begin with
+)
 
 
 def exec_(options: Options, reference: str, command: list[str]) -> int:
@@ -79,7 +83,7 @@ def _config(
     root = f"/proc/{pid}/root"
     home = ""
     if options.get("user"):
-        found = users.resolve(str(options["user"]), _added_groups(container), [root])
+        found = _user(str(options["user"]), _added_groups(container), root)
         user = {"uid": found["uid"], "gid": found["gid"], "additionalGids": found["groups"]}
         home = str(found["home"])
         if boot.rootless_uid() >= 0:
@@ -100,6 +104,14 @@ def _config(
             "rlimits": own.get("rlimits") or [],
         },
     }
+
+
+def _user(wanted: str, groups: list[str], root: str) -> dict[str, object]:
+    """Whom the container's own files know by that name."""
+    try:
+        return users.resolve(wanted, groups, [root])
+    except NotFound as error:
+        raise NotFound(error.message, error.hint, CANNOT_BEGIN) from None
 
 
 def _variables(options: Options, config: dict[str, object], home: str) -> list[str]:
@@ -174,7 +186,11 @@ def _start(options: Options, config: dict[str, object], job: dict[str, object], 
     """Enter, judge what init reports, hand over to the monitor. Does not return."""
     binary_fd = launch.seal()
     streams = stdio.Stdio(tty=bool(options.get("tty")), interactive=bool(options.get("interactive")))
-    entered = entering.enter(config, job, binary_fd, pidfd, streams.child_fds())
+    try:
+        entered = entering.enter(config, job, binary_fd, pidfd, streams.child_fds())
+    except StageFailed as error:  # its working directory is not there, say
+        error.status = CANNOT_BEGIN
+        raise
     streams.close_child_ends()
     running_fd = job.get("running_fd")
     if isinstance(running_fd, int):

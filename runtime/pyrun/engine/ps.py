@@ -9,19 +9,21 @@ from pyrun import jsonlite
 from pyrun.errors import NotFound, UsageError
 from pyrun.store import paths, state
 
-_FILTERS = ("ancestor", "exited", "id", "label", "name", "network", "status")
+_FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "publish", "since", "status")
+# Docker's; in those that pyrun does not know nobody ever is, which is what a clean-up script asks for.
+_STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 # (below how many hours, unit, hours of one unit): the first that fits names a long time.
 _SPANS = ((48, "hour", 1), (14 * 24, "day", 24), (60 * 24, "week", 7 * 24), (730 * 24, "month", 30 * 24))
 
 
 def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[dict[str, object]]:
     """One dict a container: id, name, image, image_id, args, created (unix seconds), state, status, ports,
-    network, networks (see network/endpoint.py), address, labels, exit_status (None: unknown or still running),
-    pid (0 unless it runs).
+    published (the same as they were asked for), network, networks (see network/endpoint.py), address, labels,
+    exit_status (None: unknown or still running), pid (0 unless it runs).
 
     everything: those that have ended too, which a filter on status or exited also asks for.
     filters: `key=value`; values of one key are alternatives, labels and different keys must all match.
-    Raises: UsageError (unknown filter).
+    Raises: UsageError (unknown filter), NotFound (no such container, of before= and since=).
     """
     wanted = _parse(filters or [])
     now = time.time()
@@ -59,6 +61,7 @@ def _row(container: dict[str, object], now: float) -> dict[str, object]:
         "state": word,
         "status": _status(container, word, record, now),
         "ports": port_texts(ports) if isinstance(ports, list) and word == "running" else [],
+        "published": ports if isinstance(ports, list) else [],
         "network": str(network or ""),
         "networks": container.get("networks") or [],
         "address": str(container.get("address") or ""),
@@ -166,8 +169,12 @@ def _parse(filters: list[str]) -> dict[str, list[str]]:
         key, equals, value = text.partition("=")
         if not equals or key not in _FILTERS:
             raise UsageError(f"unknown filter '{text}'", f"write KEY=VALUE with one of {', '.join(_FILTERS)}")
-        if key == "status" and value not in ("created", "running", "exited"):
+        if key == "status" and value not in _STATES:
             raise UsageError(f"filter status={value}: no such status", "it is created, running or exited")
+        if key == "exited" and not value.removeprefix("-").isdecimal():
+            raise UsageError(f"filter exited={value}: no exit status", "give a number")
+        if key in ("before", "since"):
+            value = str(unix_s(state.load(state.resolve(value)).get("created")))
         wanted.setdefault(key, []).append(value)
     return wanted
 
@@ -180,24 +187,27 @@ def _passes(row: dict[str, object], key: str, values: list[str]) -> bool:
 
 def _matches(row: dict[str, object], key: str, value: str) -> bool:
     """Whether *row* passes one filter."""
-    if key == "name":
-        return _name_matches(str(row["name"]), value)
-    if key == "ancestor":
-        return _image_matches(row, value)
-    if key == "label":
-        name, equals, wanted = value.partition("=")
-        labels = row["labels"] if isinstance(row["labels"], dict) else {}
-        return name in labels and (not equals or labels[name] == wanted)
+    if key in _TESTS:
+        return bool(_TESTS[key](row, value))
     if key == "exited":
         return row["state"] == "exited" and str(row["exit_status"]) == value
     if key == "network":
         return value in str(row["network"]).split(",")
+    if key in ("before", "since"):
+        return _created(row) < float(value) if key == "before" else _created(row) > float(value)
     plain = {"id": str(row["id"])[: len(value)], "status": row["state"]}
     return plain[key] == value
 
 
-def _name_matches(name: str, pattern: str) -> bool:
+def _label_matches(row: dict[str, object], value: str) -> bool:
+    name, equals, wanted = value.partition("=")
+    labels = row["labels"] if isinstance(row["labels"], dict) else {}
+    return name in labels and (not equals or labels[name] == wanted)
+
+
+def _name_matches(row: dict[str, object], pattern: str) -> bool:
     """Docker's rule: a regular expression found anywhere in the name."""
+    name = str(row["name"])
     if pattern.replace("-", "").replace("_", "").isalnum():
         return pattern in name
     import re
@@ -210,13 +220,33 @@ def _name_matches(name: str, pattern: str) -> bool:
 
 
 def _image_matches(row: dict[str, object], value: str) -> bool:
-    """The image by id or by name, with or without tag and registry."""
-    image = str(row["image"])
-    short = value.removeprefix("docker.io/").removeprefix("library/")
-    tagged = short if ":" in short.rpartition("/")[2] or "@" in short else f"{short}:latest"
-    names = {image, image.rpartition(":")[0] if ":" in image.rpartition("/")[2] else f"{image}:latest"}
-    names |= {name.removeprefix("docker.io/").removeprefix("library/") for name in names}
+    """The image by id, or by name as `run` takes it: one without a tag is that with the tag latest."""
+    from pyrun.store import images, references
+
     identifier = str(row["image_id"])
-    return bool({short, tagged} & names) or (
-        len(value) >= 4 and identifier.startswith(value.removeprefix("sha256:"))
+    if len(value) >= images.SHORTEST_ID and identifier.startswith(value.removeprefix("sha256:")):
+        return True
+    try:
+        # the name it was started by may be another one of the image's, or be another image's by now
+        return images.find_id(value) == identifier or references.parse(str(row["image"])).full == (
+            references.parse(value).full
+        )
+    except UsageError:  # it was started by an id, or from a bundle
+        return False
+
+
+def _publishes(row: dict[str, object], value: str) -> bool:
+    """Whether one of the ports on the host is *value*: `8080`, `53/udp`, `8000-8010/tcp`. Raises: UsageError."""
+    numbers, _, protocol = value.partition("/")
+    first, dash, last = numbers.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise UsageError(f"filter publish={value}: no port", "for example 8080, 53/udp or 8000-8010")
+    wanted, ports = range(int(first), int(last or first) + 1), row["published"]
+    return any(
+        port[1] in wanted and port[3] == (protocol or "tcp")
+        for port in (ports if isinstance(ports, list) else [])
+        if isinstance(port, list | tuple) and len(port) == 4
     )
+
+
+_TESTS = {"name": _name_matches, "ancestor": _image_matches, "label": _label_matches, "publish": _publishes}

@@ -99,6 +99,7 @@ def check(options: Options) -> None:
     if options.get("hostname"):
         values.host_name(str(options["hostname"]))
     if options.get("name"):
+        options["name"] = str(options["name"]).removeprefix("/")
         containers.check_name(str(options["name"]))
     if options.get("memory") and not values.memory_bytes(str(options["memory"])):
         options["memory"] = ""  # 0 is no limit

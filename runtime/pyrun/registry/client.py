@@ -1,7 +1,8 @@
 """One repository on one server: manifests and blobs, each checked against the digest it was asked by.
 
-A server that stumbles (500, a broken connection, half a blob) is asked up to three times, a blob from the byte
-where it broke off; one that answers clearly (401, 404, a wrong digest) is believed at once.
+A server that stumbles (500, a broken connection, half a blob) is asked up to three times; one that answers clearly
+(401, 404, a wrong digest) is believed at once. A blob goes on at the byte where it broke off: whoever has begun to give
+it is asked for twenty seconds, in case it is being started anew, and a line that breaks now and then does not count.
 Source: distribution-spec "Pulling manifests", "Pulling blobs".
 """
 
@@ -21,7 +22,9 @@ from pyrun.registry.mirrors import Endpoint
 from pyrun.store import platforms, references
 
 TRIES = 3
-_PAUSE_S = (0.2, 1.0)
+BEGUN_TRIES = 5
+_PAUSE_S = (0.2, 1.0, 5.0, 10.0)
+_WORTH_BYTES = 1 << 20  # so much has a try to bring for the next one to be as good as the first after it
 _CHUNK_BYTES = 1 << 17
 _MAX_DEPTH = 2  # an index within an index, no deeper
 _ACCEPT = ", ".join(manifests.INDEX_TYPES + manifests.MANIFEST_TYPES)
@@ -84,8 +87,10 @@ class Repository:
     def blob(self, wanted: Descriptor, file: BinaryIO, tell: Callable[[int], None]) -> None:
         """Write a blob to an empty file; *tell* hears how many bytes are there. Raises RegistryError, Stopped."""
         received, problem = _Received(file, wanted, f"{self.what}, blob {wanted.digest[7:19]}"), ""
-        for attempt in range(TRIES):
-            self._pause(attempt)
+        made = in_vain = 0
+        while in_vain < (BEGUN_TRIES if received.count else TRIES):
+            self._pause(max(in_vain, min(made, 1)))
+            before = received.count
             start = {"Range": f"bytes={received.count}-"} if received.count else {}
             try:
                 with self._get(f"blobs/{wanted.digest}", start) as response:
@@ -99,8 +104,10 @@ class Repository:
             if received.count == wanted.size_bytes:
                 received.check()
                 return
+            made += 1
+            in_vain = 0 if received.count - before >= _WORTH_BYTES else in_vain + 1
         raise RegistryError(
-            f"{received.what}: {received.count} of {wanted.size_bytes} bytes came in {TRIES} tries: "
+            f"{received.what}: {received.count} of {wanted.size_bytes} bytes came in {made} tries: "
             f"{problem or 'the answer ended early'}",
             "try again later",
         )
@@ -134,7 +141,7 @@ class Repository:
             response.close()
             if response.status < 500:
                 raise self._refusal(response, path)
-        raise RegistryError(
+        raise transport.Unreachable(
             f"{self.host} answers with status {response.status} to {TRIES} requests", "try again later"
         )
 

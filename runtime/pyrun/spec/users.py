@@ -93,13 +93,13 @@ def _is_id(text: str) -> bool:
 
 
 def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, object]:
-    """{"uid", "gid", "groups", "home", "name"} of `user[:group]`; "" is root.
+    """{"uid", "gid", "groups", "home", "name"} of `user[:group]`; "" is root, and no group the user's own.
 
     add: further groups (--group-add). Raises NotFound for a name the image does not have.
     """
-    wanted, colon, wanted_group = user.partition(":")
-    if colon and not wanted_group:
-        raise UsageError(f"invalid user: {user!r}", "write USER, USER:GROUP or :GROUP")
+    wanted, _, wanted_group = user.partition(
+        ":"
+    )  # "1000:" is what `-u $UID:$GID` comes to, for bash has no $GID
     passwd = _rows(read_below(directories, "etc/passwd"), 4)
     groups = _rows(read_below(directories, "etc/group"), 3)
     uid, gid, home, name = _find(wanted, passwd)

@@ -17,7 +17,8 @@ from pyrun.store import image_writer, images, layers, paths, references
 
 
 def remove(name: str, force: bool = False) -> list[str]:
-    """Remove a name or, given an id or its last name, the image; returns what was done, a line each.
+    """Remove a name or, given an id or its last name, the image; returns what was done, a line each, in Docker's words
+    (a layer is told by its chain id).
 
     Raises NotFound, Conflict (a container uses it, or several names mean it; *force* overrides).
     """
@@ -40,7 +41,7 @@ def remove(name: str, force: bool = False) -> list[str]:
             )
         for full in doomed:
             os.unlink(f"{paths.root()}/refs/{references.quote(full)}")
-            done.append(f"untagged: {references.familiar(full)}")
+            done.append(f"Untagged: {references.familiar(full)}")
         if not last or users:
             image_writer.refresh_names(identifier)
         else:
@@ -90,7 +91,7 @@ def _remove_image(
     tell)."""
     os.makedirs(f"{paths.root()}/layers", 0o700, exist_ok=True)
     gone = [layers.discard(f"{paths.root()}/images/{identifier}")]
-    lines = [f"deleted: sha256:{identifier}"]
+    lines = [f"Deleted: sha256:{identifier}"]
     if own is None or needed is None:
         why = (
             "the image's record is broken: `pyrun system reconcile` removes those that no image has"
@@ -101,7 +102,7 @@ def _remove_image(
     for layer in reversed(own):
         if layer not in needed and os.path.isdir(layers.directory(layer)):
             gone.append(layers.discard(layers.directory(layer)))
-            lines.append(f"deleted layer: {layer[:12]}")
+            lines.append(f"Deleted: sha256:{layer}")
     return gone, lines
 
 

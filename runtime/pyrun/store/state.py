@@ -37,9 +37,11 @@ def load(identifier: str) -> dict[str, object]:
 def resolve(reference: str) -> str:
     """The id of the container *reference* means: a whole id, else a name, else the beginning of one id.
 
+    Docker's names begin with a slash wherever its API shows them, so one is left out here.
     Raises: NotFound; UsageError when several ids begin so.
     """
     missing = NotFound(f"no such container: {reference}", "see `pyrun ps -a`")
+    reference = reference.removeprefix("/")
     if not reference or "/" in reference or "\0" in reference or reference[0] == ".":
         raise missing
     identifiers = all_ids()
