@@ -1,6 +1,6 @@
 """DNS messages, by dnslib: the only file that knows that library, and the form of a message beyond its first 12 bytes.
 
-Whatever a stranger sent goes through `question` or `reply` first. Both look at sizes and counts before the library
+Whatever a client sent goes through `question` first, which looks at sizes and counts before the library
 does, and a limit on recursion (server.py sets it) ends chains of compression pointers. Source: RFC 1035, 6891 (EDNS).
 """
 
