@@ -2,7 +2,8 @@
  *
  *   nftables notifications    our table deleted or flushed; a rule of ours gone from a foreign chain; a base chain of
  *                             somebody's that may drop what we let through (Docker, ufw or firewalld starts)
- *   link notifications        a bridge of ours deleted or set down, a gateway's address removed
+ *   link notifications        a bridge of ours deleted or set down, an address of it removed
+ *   configuration             this host forwards no more: `sysctl --system`, say
  *
  * The loss is noticed 0.2 s later, once, however many messages told of it, and then at most once a second. What reload
  * itself changes must not start another: while it runs nothing counts, unless it found nothing to do, for then the
@@ -16,6 +17,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netconf.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -114,8 +116,11 @@ static void table_message(const struct nlmsghdr *message) {
     }
 }
 
-static int is_gateway(struct attribute address) {
-    char text[ADDRESS_SIZE];
+/* The first ones of a network are told to us; further ones are known by their bridge. */
+static int is_gateway(const struct ifaddrmsg *gone, struct attribute address) {
+    char text[ADDRESS_SIZE], link[IF_NAMESIZE];
+    if (gone->ifa_scope == RT_SCOPE_LINK) return 0;
+    if (if_indextoname(gone->ifa_index, link) && strncmp(link, OUR_LINKS, strlen(OUR_LINKS)) == 0) return 1;
     if (!address.data || (address.length != 4 && address.length != 16)) return 0;
     if (!inet_ntop(address.length == 4 ? AF_INET : AF_INET6, address.data, text, sizeof text)) return 0;
     for (int i = 0; i < guard.count; i++)
@@ -137,11 +142,28 @@ void watch_sweep(void) {
     sweep = 0;
 }
 
+/* Whether this host forwards no more: what it says of all interfaces together; of IPv6 where a network has that. */
+static int is_shut(const struct nlmsghdr *message) {
+    const struct netconfmsg *about = NLMSG_DATA(message);
+    size_t skip = NLMSG_ALIGN(sizeof *about);
+    struct attribute index = find(message, skip, NETCONFA_IFINDEX), on = find(message, skip, NETCONFA_FORWARDING);
+    int32_t number, value;
+    if (index.length != sizeof number || on.length != sizeof value) return 0;
+    memcpy(&number, index.data, sizeof number);
+    memcpy(&value, on.data, sizeof value);
+    if (number != NETCONFA_IFINDEX_ALL || value) return 0;
+    if (about->ncm_family == AF_INET) return 1;
+    for (int i = 0; i < guard.count; i++)
+        if (about->ncm_family == AF_INET6 && *guard.networks[i].gateway6) return 1;
+    return 0;
+}
+
 static void link_message(const struct nlmsghdr *message) {
     if (message->nlmsg_type == RTM_DELADDR) {
-        if (is_gateway(find(message, sizeof(struct ifaddrmsg), IFA_ADDRESS))) changed();
+        if (is_gateway(NLMSG_DATA(message), find(message, sizeof(struct ifaddrmsg), IFA_ADDRESS))) changed();
         return;
     }
+    if (message->nlmsg_type == RTM_NEWNETCONF && is_shut(message)) changed();
     if (message->nlmsg_type != RTM_DELLINK && message->nlmsg_type != RTM_NEWLINK) return;
     const struct ifinfomsg *link = NLMSG_DATA(message);
     struct attribute name = find(message, sizeof *link, IFLA_IFNAME), group = find(message, sizeof *link, IFLA_GROUP);
@@ -173,9 +195,10 @@ void watch_tables(void) { read_all(tables_fd, table_message); }
 void watch_links(void) { read_all(links_fd, link_message); }
 
 void watch_start(void) {
-    const unsigned tables[] = {NFNLGRP_NFTABLES}, links[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR};
-    tables_fd = opened(NETLINK_NETFILTER, tables, 1);
-    links_fd = opened(NETLINK_ROUTE, links, 3);
+    const unsigned tables[] = {NFNLGRP_NFTABLES}, links[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
+                                                             RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF};
+    tables_fd = opened(NETLINK_NETFILTER, tables, sizeof tables / sizeof *tables);
+    links_fd = opened(NETLINK_ROUTE, links, sizeof links / sizeof *links);
     if (tables_fd >= 0) watch(tables_fd, TABLES, 0);
     if (links_fd >= 0) watch(links_fd, LINKS, 0);
 }

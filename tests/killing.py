@@ -115,7 +115,7 @@ def _role(pid: int) -> str:
         return ""
     if words[0] in _ROLES:
         return _ROLES[words[0]]
-    return "planner" if b"-I" in words[1:2] or words[0].endswith((b"/pyrun", b"/pyrun-oci")) else ""
+    return "planner" if b"-I" in words[1:3] or words[0].endswith((b"/pyrun", b"/pyrun-oci")) else ""
 
 
 class _Tracer:

@@ -26,6 +26,25 @@ def everything() -> None:
     cgroups("/proc/self", 0)
 
 
+def limits() -> None:
+    """This process: what its caller may use at most of memory, of time, of files, as far as we may raise that.
+
+    Not of `everything`: a warm planner is for callers who have its own limits.
+    """
+    import resource
+
+    for name in ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC"):
+        number = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(number)[1]
+        most = int(paths.read("/proc/sys/fs/nr_open")) if name == "NOFILE" else resource.RLIM_INFINITY
+        for each in (most, hard):
+            try:
+                resource.setrlimit(number, (each, each))
+                break
+            except (OSError, ValueError):  # only a privileged process raises a hard one
+                continue
+
+
 def cgroups(place: str, pid: int) -> None:
     """The cgroups of the process *pid* (0: this one), whose directory in /proc is *place*."""
     membership = paths.read(f"{place}/cgroup").decode("utf-8", "surrogateescape")

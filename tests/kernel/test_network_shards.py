@@ -126,6 +126,33 @@ def _policed(host: Host) -> None:
         assert sock.recv(512)[:2] == b"\1\2"
 
 
+def test_cut_off_from_neighbours_on_all_bridges(on_host: OnHost) -> None:
+    on_host(_muted)
+
+
+def _muted(host: Host) -> None:
+    """Where the kernel shows the rules no bridged frames: as with icc=false, for one container alone."""
+    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64")["bridge"]
+    first = host.start("first", "front")
+    fill(bridge, MOST_PORTS - 2)
+    far = [host.start(f"c{number}", "front") for number in range(2)]
+    apart = {first: far[-1], far[-1]: first}
+    assert len(set(masters([first, far[-1]]))) == 2, "one on either bridge"
+    for mute, other in apart.items():
+        shell(f'nft add element bridge pyrun mute {{ "{mute.link}" }}')
+        for one, gone in ((mute, other), (other, mute)):
+            for address in (gone.address, gone.address6):
+                with pytest.raises(AssertionError):
+                    one.run(shell, f"ping -c2 -i0.05 -W0.1 {address}")
+        for one in (first, *far):
+            one.run(
+                shell,
+                f"ping -c1 -w3 -i0.2 10.1.0.1; ping -c1 -w3 -i0.2 fd00:1::1; ping -c1 -w3 -i0.2 {INTERNET}",
+            )
+            shell(f"ping -c1 -w3 -i0.2 {one.address}; ping -c1 -w3 -i0.2 {one.address6}")
+        shell(f'nft delete element bridge pyrun mute {{ "{mute.link}" }}')
+
+
 def assert_connections(host: Host, web: Container, other: Container) -> None:
     """Out, and in by a published port, from 127.0.0.1 too: frames between the bridges are not tracked twice."""
     with listening(host.internet, 80) as server:

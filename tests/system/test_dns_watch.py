@@ -50,8 +50,12 @@ class Host:
         posix.environ[b"PYRUN_RUNROOT"] = str(self.run).encode()
         posix.environ[b"PYRUN_BINARY"] = str(base / "env/bin/pyrun").encode()
         self.networks = Networks(self.run, links=True)
-        self.gateway = self.networks.network("dnsw", "10.96.0.1")
+        self.gateway = self.networks.network("dnsw", "10.96.0.1", "fd96::1")
         self.networks.lease("dnsw", "10.96.0.2", "a" * 64, "name web")
+        subprocess.run(
+            "ip address add 10.96.1.1/24 dev pyrdnsw".split(), check=True
+        )  # the gateway of a further subnet
+        self.forward("1")
         nft("add table inet pyrun", "add chain inet pyrun forward { type filter hook forward priority 0; }",
             "add rule inet pyrun forward accept")  # fmt: skip
         guard.need([self.gateway])
@@ -65,8 +69,14 @@ class Host:
         """What reload does from now on."""
         (self.run / "heal").write_text("\n".join(lines) + "\n")
 
+    def forward(self, value: str) -> None:
+        """Let this host forward packets, as a start does, or no more."""
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            Path("/proc/sys/net", name).write_text(value)
+
     def close(self) -> None:
         self.networks.close()
+        self.forward("0")
         subprocess.run(["nft", "flush", "ruleset"], check=False)
         for name in (b"PYRUN_RUNROOT", b"PYRUN_BINARY"):
             posix.environ.pop(name, None)
@@ -104,6 +114,9 @@ def host(static_binary: Path, tmp_path: Path) -> Iterator[Host]:
         "ip link delete pyrdnsw",
         "ip link set pyrdnsw down",
         "ip address flush dev pyrdnsw",
+        "ip address delete 10.96.1.1/24 dev pyrdnsw",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "sysctl -qw net.ipv6.conf.all.forwarding=0",
     ],
 )
 def test_a_loss_is_noticed_within_a_second_and_once(host: Host, command: str) -> None:

@@ -58,3 +58,18 @@ def test_out_of_the_callers_cgroup(pyrun: Pyrun, unit: str) -> None:
     assert places["pyrun-monitor"] == unit.endswith(".scope"), places
     assert os.getpriority(os.PRIO_PROCESS, found["pyrun-guard"]) == 0
     pyrun.ok("rm", "-f", "web")
+
+
+def test_out_of_the_callers_limits(pyrun: Pyrun) -> None:
+    """Or the resolver of all would end with the seconds, or for want of the memory, that one caller may use."""
+    limited = 'ulimit -S -t 1000; ulimit -S -n 99; exec "$@"'
+    words = ["run", "-d", "--name=web", "--net=bridge", "busybox", "sh", "-c", "ulimit -t; exec sleep 1000"]
+    subprocess.run(["sh", "-c", limited, "sh", str(pyrun.binary), *words], env=pyrun.env, stdout=subprocess.DEVNULL,
+                   check=True)  # fmt: skip
+    until(lambda: {"pyrun-guard", "pyrun-spare"} <= set(processes(pyrun)))
+    for name in ("pyrun-guard", "pyrun-spare"):
+        told = Path(f"/proc/{processes(pyrun)[name]}/limits").read_text().splitlines()
+        soft = {line[:25].strip(): line[25:].split()[0] for line in told}
+        assert soft["Max cpu time"] == "unlimited" and int(soft["Max open files"]) > 99, name
+    until(lambda: pyrun.ok("logs", "web") == "1000")  # the container keeps them
+    pyrun.ok("rm", "-f", "web")

@@ -154,6 +154,19 @@ def test_published_ports_stay_where_they_are_answered(two: Pyrun) -> None:
     assert defaults(two, "web") == ["eth0", "eth0"]
 
 
+def test_a_network_is_held_by_those_ports_alone_that_lead_there(two: Pyrun) -> None:
+    """Not by those of the other family, nor by one that was published beside them and is withdrawn."""
+    two.ok("network", "create", "--subnet=10.3.0.0/24", "four")
+    two.ok("run", "-d", "--name=web", "--network=four", "--network=front", "-p", "127.0.0.1:8080:80", "-p", "8081:80",
+           *SLEEP)  # fmt: skip
+    error = two.fails(1, "network", "disconnect", "front", "web")
+    assert error.startswith("pyrun: published ports of web lead to network front ([::]:8081/tcp)"), error
+    two.ok("port", "rm", "web", "8081")
+    two.ok("network", "disconnect", "front", "web")
+    error = two.fails(1, "network", "disconnect", "four", "web")
+    assert error.startswith("pyrun: published ports of web lead to network four (127.0.0.1:8080/tcp)"), error
+
+
 REFUSED: tuple[tuple[int, tuple[str, ...], str], ...] = (
     (125, ("host", "web"), "network connect: host is no network one can be connected to"),
     (125, ("a/b", "web"), "network connect 'a/b' is no name of a network"),

@@ -156,6 +156,10 @@ def test_a_policy_is_not_escaped_beside_a_card(card: None, pyrun: Pyrun) -> None
     assert "eth1" not in pyrun.ok("exec", "box", "ip", "link")
     pyrun.ok("network", "policy", "box", "all")
     pyrun.ok("network", "connect", "aside", "box")
+    error = pyrun.fails(1, "network", "policy", "box", "none")
+    assert error.startswith(
+        "pyrun: container box is on network aside: nothing it sends there meets our rules"
+    )
 
 
 # ── disconnected ───────────────────────────────────────────────────────────────────────────────────

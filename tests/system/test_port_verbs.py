@@ -63,6 +63,24 @@ def test_from_where_each_is_reachable(pyrun: Pyrun, internet: SimpleNamespace) -
     assert "FROM THE LAN" in pyrun.ok("port", "web", "--format", "table")
 
 
+def test_an_address_that_the_host_has_no_more(pyrun: Pyrun, internet: SimpleNamespace) -> None:
+    """As after another lease of its DHCP server: nobody reaches it until the host has it again."""
+    change = ["ip", "address", "add", "198.51.100.9/24", "dev", internet.uplink]
+    subprocess.run(change, check=True)
+    pyrun.ok("run", "-d", "--name=web", "-p", "198.51.100.9:8080:80", "busybox", *SERVE)
+    subprocess.run([*change[:2], "delete", *change[3:]], check=True)
+    row = json.loads(pyrun.ok("port", "--format=json", "web"))
+    assert row["ReachableFrom"] == {"host": False, "lan": [], "containers": False}
+    assert "no: not its address" in pyrun.ok("port", "--format=table", "web")
+    subprocess.run(change, check=True)
+    try:
+        row = json.loads(pyrun.ok("port", "--format=json", "web"))
+        assert row["ReachableFrom"] == {"host": True, "lan": ["198.51.100.9"], "containers": True}
+        assert fetch("198.51.100.9:8080", at="neighbour") == "hello"
+    finally:
+        subprocess.run([*change[:2], "delete", *change[3:]], check=True)
+
+
 @pytest.mark.parametrize("icc", [True, False])
 def test_an_isolated_network_is_not_reached_from_others(
     pyrun: Pyrun, internet: SimpleNamespace, icc: bool

@@ -134,6 +134,17 @@ def test_the_way_in_stays_as_the_hand_made_rules_have_it(by_hand: Pyrun, interne
         shell("iptables -P FORWARD ACCEPT")
 
 
+def test_what_is_told_of_foreign_chains_is_what_was_added(by_hand: Pyrun) -> None:
+    shell("iptables -P FORWARD DROP; iptables -P INPUT DROP")
+    try:
+        told = by_hand("network", "adopt", BRIDGE).stderr
+        assert "2 rules for pyr* added to its chain FORWARD" in told
+        assert f"4 rules for pyr* and {BRIDGE} added to its chain INPUT" in told
+        assert shell(f"iptables -S INPUT | grep -c 'pyrun: .* {BRIDGE}'") == "2\n"
+    finally:
+        shell("iptables -P FORWARD ACCEPT; iptables -P INPUT ACCEPT")
+
+
 def told_by(place: str, address: str) -> str:
     """As whom somebody there goes out."""
     return page(place, address).removeprefix("you are ")

@@ -251,6 +251,15 @@ def test_a_server_that_fails_gives_way_to_the_next_at_once(place: Place, rcode: 
     assert time.monotonic() - began < 0.5 and len(place.upstreams[1].asked) == 1
 
 
+def test_a_server_that_does_not_know_edns_is_not_waited_for(place: Place) -> None:
+    for each in place.upstreams:
+        each.behave = lambda data: [data[:2] + bytes([0x81, FORMERR]) + bytes(8)]
+    began = time.monotonic()
+    answer = place.ask(question("x.example", extra=edns(1232)))
+    assert answer is not None and answer.rcode == FORMERR, "so that the client asks again without"
+    assert time.monotonic() - began < 0.5
+
+
 def test_no_such_name_is_an_answer(place: Place) -> None:
     place.upstreams[0].behave = lambda data: [failed(data, NXDOMAIN)]
     answer = place.ask(question("x.example"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 import sys
 import time
@@ -159,8 +160,17 @@ def test_only_the_answer_to_the_question_is_one() -> None:
         good.replace(b"Bank", b"Rank"),
         good[:-1] + b"\x02",  # another class
         good[:4] + b"\0\0" + good[6:],
+        good[:4] + bytes(8),  # a success that does not say of what
     ):
         assert not wire.is_reply(bad, asked)
+
+
+@pytest.mark.parametrize("code", [FORMERR, NOTIMP, REFUSED])
+def test_a_server_may_refuse_without_the_question(code: int) -> None:
+    """As one does that has not read it: an old one that was asked with EDNS (RFC 6891, 7)."""
+    asked = b"\xab\xcd" + wire.forwarded(wire.question(question("x.example", extra=edns(1232))))
+    assert wire.is_reply(asked[:2] + bytes([0x81, code]) + bytes(8), asked)
+    assert not wire.is_reply(b"\xab\xce" + bytes([0x81, code]) + bytes(8), asked)
 
 
 def reply(*records: bytes, authority: bytes = b"", name: str = "x.example") -> bytes:
@@ -179,12 +189,23 @@ def test_what_an_answer_tells() -> None:
     soa = record(6, b"\0\0" + bytes(20), 7)
     assert wire.told(reply(authority=soa)) == (7, [])
     assert wire.told(reply()) == (0, []), "nothing says how long it is true"
+    assert wire.told(reply(record(1, bytes(4), 1 << 31))) == (0, [("0.0.0.0", 0)]), (
+        "no time at all (RFC 2181)"
+    )
+
+
+def test_a_name_with_many_addresses_tells_all_of_them() -> None:
+    many = [f"203.0.113.{number}" for number in range(250)]
+    owner = question("x.example")[12:-4]  # a server that compresses nothing has room for fewer
+    for some, own in ((many, b"\xc0\x0c"), (many[:150], owner)):
+        message = reply(*[record(1, socket.inet_aton(each), 60, own) for each in some])
+        assert wire.told(message) == (60, [(each, 60) for each in some])
 
 
 def test_an_answer_that_cannot_be_read_tells_nothing() -> None:
     assert wire.told(reply(record(1, b"\1\2\3"))) == (0, [])
     assert wire.told(reply(record(1, bytes(4)))[:-2]) == (0, [])
-    assert wire.told(reply(*[record(1, bytes(4))] * 65)) == (0, [])
+    assert wire.told(reply(record(1, bytes(4)))[:12]) == (0, [])
     assert wire.told(reply(record(16, bytes(5000)))) == (0, [])
 
 

@@ -40,7 +40,7 @@ def _keys(row: Options) -> Options:
         "Protocol": row["protocol"],
         "HostIp": row["host"],
         "HostPort": row["port"],
-        "ReachableFrom": {"host": True, "lan": row["lan"], "containers": row["containers"]},
+        "ReachableFrom": {"host": row["here"], "lan": row["lan"], "containers": row["containers"]},
         "OnlyContainersOf": row["only"],
         "AnswersLeaveBy": row["astray"],
         "Firewall": row["firewall"],
@@ -52,8 +52,9 @@ def _cells(row: Options, published: str) -> list[str]:
     assert isinstance(lan, list)
     astray = f"no: {row['protocol']} is answered by {row['astray']}" if row["astray"] else "no"
     containers = f"of {row['only']} alone" if row["only"] else "yes"
+    here = "yes" if row["here"] else "no: not its address"
     return [
-        f"{row['inside']}/{row['protocol']}", published, "yes", ", ".join(lan) or astray,
+        f"{row['inside']}/{row['protocol']}", published, here, ", ".join(lan) or astray,
         containers if row["containers"] else "no", str(row["firewall"] or "-"),
     ]  # fmt: skip
 

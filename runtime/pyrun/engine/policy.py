@@ -39,9 +39,11 @@ def change(reference: str, text: str) -> str:
         mode = connected.mode_of(container, reference)
         # without any network at the moment: the next one is to have the policy
         nowhere = not wires and mode != "bridge" and policy.load(identifier) is None
-        if nowhere or any(not wire["link"].startswith(messages.HOST_LINK_PREFIX) for wire in wires):
+        past = next((wire for wire in wires if not wire["link"].startswith(messages.HOST_LINK_PREFIX)), None)
+        if nowhere or past:
+            where = f"is on network {past['network']}" if past else f"has --network={mode}"
             raise Conflict(
-                f"container {reference} has --network={mode}: nothing it sends meets our rules",
+                f"container {reference} {where}: nothing it sends there meets our rules",
                 "policies work on bridges of pyrun",
             )
         disconnecting.forget_unnoted(identifier, wires)

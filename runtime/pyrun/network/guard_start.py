@@ -81,6 +81,7 @@ def _spawn() -> None:
             status = 1
             try:
                 leaving.everything()
+                leaving.limits()
                 status = _born(program, listener.fileno())
             finally:
                 posix._exit(status)

@@ -26,7 +26,6 @@ _ROUNDS = 2
 MOST_PENDING = 1024
 MOST_OF_ONE = 64
 _MOST_WAITERS = 64
-_FAILURES = (wire.SERVFAIL, wire.REFUSED, wire.NOTIMP, wire.FORMERR)
 
 Reply = Callable[[bytes], None]
 
@@ -206,7 +205,7 @@ class Forwarder:
             self._failed(pending, attempt, b"")
             return
         self.servers.note(attempt.server, answered=True, now_s=self._loop.now_s)
-        if wire.rcode(data) in _FAILURES:
+        if wire.rcode(data) in wire.FAILURES:
             self._failed(pending, attempt, data)
         else:
             self._finish(pending, data)
@@ -262,7 +261,7 @@ class Forwarder:
             self._close(pending, attempt)
         self.pending.pop((pending.key, pending.stream), None)
         addresses: list[cache.Address] = []
-        if data and wire.rcode(data) not in _FAILURES:
+        if data and wire.rcode(data) not in wire.FAILURES:
             life_s, addresses = wire.told(data)
             if not wire.is_truncated(data):
                 self._cache.put(pending.key, data[2:], addresses, life_s, self._loop.now_s)

@@ -1,12 +1,14 @@
 """DNS messages, by dnslib: the only file that knows that library, and the form of a message beyond its first 12 bytes.
 
-Whatever a stranger sent goes through `question` or `reply` first. Both look at sizes and counts before the library
+Whatever a client sent goes through `question` first, which looks at sizes and counts before the library
 does, and a limit on recursion (server.py sets it) ends chains of compression pointers. Source: RFC 1035, 6891 (EDNS).
 """
 
 from __future__ import annotations
 
+from _socket import AF_INET, AF_INET6, inet_ntop
 from _struct import pack, unpack_from
+from struct import error
 
 from pyrun import boot
 
@@ -28,12 +30,13 @@ from dnslib.label import DNSLabelError  # noqa: E402
 
 TYPE_A, TYPE_PTR, TYPE_AAAA, TYPE_ANY, CLASS_IN = 1, 12, 28, 255, 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+# What a server says that will not do: another may know.
+FAILURES = (SERVFAIL, REFUSED, NOTIMP, FORMERR)
 BADVERS = 16  # of which the OPT record tells the upper bits
 
 HEADER_BYTES = 12
 QUESTION_MOST_BYTES = 1024
-REPLY_MOST_BYTES = 4096  # a longer one is handed on unread
-RECORDS_MOST = 64
+REPLY_MOST_BYTES = 4096  # a longer one is handed on unread: some 250 addresses
 UDP_BYTES, EDNS_BYTES = 512, 1232
 _NAME_MOST_BYTES = 255
 _CLIENT_BITS = 0x0130  # RD, AD, CD: what a client says about how it wants to be answered
@@ -176,7 +179,11 @@ def forwarded(asked: Question) -> bytes:
 
 def is_reply(data: bytes, asked: bytes) -> bool:
     """Whether *data* answers the message *asked* of ours: id, question, and that it is an answer at all."""
-    if len(data) < HEADER_BYTES or data[:2] != asked[:2] or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\1":
+    if len(data) < HEADER_BYTES or data[:2] != asked[:2] or data[2] & 0xF8 != 0x80:
+        return False
+    if len(data) == HEADER_BYTES and rcode(data) in FAILURES:  # it could not read the question: EDNS, say
+        return True
+    if data[4:6] != b"\0\1":
         return False
     try:
         end = question_end(asked)
@@ -205,19 +212,43 @@ def is_truncated(data: bytes) -> bool:
 
 
 def told(data: bytes) -> tuple[int, list[tuple[str, int]]]:
-    """Of somebody's answer: for how many seconds it is true (0: unknown), and the addresses in it with theirs."""
-    if len(data) > REPLY_MOST_BYTES or sum(unpack_from(">4H", data, 4)) > RECORDS_MOST:
-        return 0, []
+    """Of somebody's answer: for how many seconds it is true (0: unknown), and the addresses in it with theirs.
+
+    Read here and not by the library, which takes names apart that nobody wants: so many of them, and so deep, as
+    somebody likes.
+    """
+    lives, addresses = list[int](), list[tuple[str, int]]()
     try:
-        reply = DNSRecord.parse(data)
-        addresses = [
-            (str(each.rdata), int(each.ttl)) for each in reply.rr if each.rtype in (TYPE_A, TYPE_AAAA)
-        ]
-    except UNREADABLE:
+        if len(data) > REPLY_MOST_BYTES:
+            return 0, []
+        questions, answered, authority, _ = unpack_from(">4H", data, 4)
+        at = HEADER_BYTES
+        for _ in range(questions):
+            at = _name_end(data, at) + 4
+        for number in range(answered + authority):
+            at = _name_end(data, at)
+            kind, _, ttl_s, size = unpack_from(">HHIH", data, at)
+            at += 10 + size
+            ttl_s = 0 if ttl_s >> 31 else ttl_s  # RFC 2181, 8
+            if at > len(data):
+                return 0, []
+            if number < answered and kind in (TYPE_A, TYPE_AAAA):
+                family = AF_INET if kind == TYPE_A else AF_INET6
+                addresses.append((inet_ntop(family, data[at - size : at]), ttl_s))
+            # RFC 2308: how long there is no such name is told by the SOA record beside it
+            lives.append(ttl_s)
+    except (IndexError, ValueError, error):
         return 0, []
-    # RFC 2308: how long there is no such name is told by the SOA record beside it
-    lives = [int(each.ttl) for each in (*reply.rr, *reply.auth) if each.rtype != QTYPE.OPT]
     return min(lives, default=0), addresses
+
+
+def _name_end(data: bytes, at: int) -> int:
+    """Where a name ends that begins *at*: with an empty label, or a pointer to the rest. Raises IndexError."""
+    while data[at]:
+        if data[at] > 63:
+            return at + 2
+        at += 1 + data[at]
+    return at + 1
 
 
 def addressed(name: str) -> str:
@@ -227,8 +258,6 @@ def addressed(name: str) -> str:
         parts = labels[3::-1]
         return ".".join(parts) if all(part.isdigit() and len(part) < 4 for part in parts) else ""
     if name.endswith(".ip6.arpa") and len(labels) == 34 and all(len(label) == 1 for label in labels[:32]):
-        from _socket import AF_INET6, inet_ntop
-
         try:
             return inet_ntop(AF_INET6, bytes.fromhex("".join(labels[31::-1])))
         except ValueError:

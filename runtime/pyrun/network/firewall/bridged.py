@@ -53,6 +53,7 @@ CHAINS: tuple[tuple[str, int | None, int], ...] = (
     ("check_icmpv6", None, 0),
     ("on_the_link", None, 0),
     ("entrance", None, 0),
+    ("seeking", None, 0),
     ("prerouting", nft.PREROUTING, _EARLY),
     ("forward", nft.FORWARD, _EARLY),
 )
@@ -84,6 +85,7 @@ def rules() -> Iterator[Rule]:
         yield "forward", [
             meta(one), lookup(names.MUTE), interface(other, "pyv*"), _DROP
         ], "an egress policy, where the kernel shows no bridged frames to the rules"  # fmt: skip
+    yield from _joints()
     yield "forward", [
         _is(_IPV6), interface("iifname", "pyv*"), *_link_local(), goto("on_the_link")
     ], "what a container says to its neighbours by its address of the link"  # fmt: skip
@@ -92,6 +94,24 @@ def rules() -> Iterator[Rule]:
     yield from _ipv4()
     yield from _ipv6()
     yield from _on_the_link()
+
+
+def _joints() -> Iterator[Rule]:
+    """The same by the joint between two bridges of a network, which leads to the gateway as well. The MAC of an adopted
+    bridge is no router's here: beyond that one's ports, who has such a policy is cut off from its gateway too."""
+    yield "forward", [
+        meta("oifname"), lookup(names.MUTE), interface("iifname", "pyj*"),
+        payload(0, 6, 6), lookup(names.ROUTERS, absent=True), _DROP,
+    ], "the same from another bridge of the network, whence only this host is heard"  # fmt: skip
+    yield "forward", [
+        meta("iifname"), lookup(names.MUTE), interface("oifname", "pyj*"), goto("seeking")
+    ], "and to another bridge, where only the gateway is looked for"  # fmt: skip
+    yield "seeking", [payload(0, 12, 2), compare(_ARP), _ACCEPT], "it asks and answers by ARP"
+    for kind, what in ((135, "asks"), (136, "answers")):
+        yield "seeking", [
+            _is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _ACCEPT
+        ], f"it {what} by IPv6"  # fmt: skip
+    yield "seeking", [_DROP], "and nothing else"
 
 
 def _entrance() -> Iterator[Rule]:

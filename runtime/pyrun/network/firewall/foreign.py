@@ -41,7 +41,6 @@ def open_foreign(sock: socket, networks: list[Network]) -> tuple[list[Place], li
     Returns the places our rules are needed in, for `tables.checks`, and what was done, a line each. Raises OSError.
     """
     told = []
-    ours = " and ".join(openings.bridges(networks))
     found = places(sock, ipv6=openings.any_ipv6(networks))
     for place in found:
         try:
@@ -51,6 +50,7 @@ def open_foreign(sock: socket, networks: list[Network]) -> tuple[list[Place], li
             continue
         place["handle"] = max(handle for _, _, handle in marked_rules(sock, *_key(place)))
         if added:
+            ours = " and ".join(dict.fromkeys(bridge for _, _, bridge, _, _ in _openings(place, networks)))
             told.append(
                 f"{_named(place)} drops packets: {added} rules for {ours} added to its chain {place['chain']}"
             )
@@ -130,12 +130,8 @@ def _add(sock: socket, place: Place, networks: list[Network]) -> int:
 
 
 def _wanted(place: Place, networks: list[Network]) -> list[tuple[str, list[Part]]]:
-    if place["hook"] == nft.FORWARD:
-        wanted = openings.forwarded(networks)
-    else:
-        wanted = openings.incoming(networks, ipv6=place["family"] != nft.IPV4)
     rules: list[tuple[str, list[Part]]] = []
-    for why, direction, bridge, number, port in wanted:
+    for why, direction, bridge, number, port in _openings(place, networks):
         parts: list[Part] = [interface(direction, bridge)]
         if number:
             parts.append(protocol(number))
@@ -143,6 +139,12 @@ def _wanted(place: Place, networks: list[Network]) -> list[tuple[str, list[Part]
             parts += [payload(2, 2, 2), compare(port.to_bytes(2, "big"))]
         rules.append((why, parts))
     return rules
+
+
+def _openings(place: Place, networks: list[Network]) -> list[openings.Opening]:
+    if place["hook"] == nft.FORWARD:
+        return list(openings.forwarded(networks))
+    return list(openings.incoming(networks, ipv6=place["family"] != nft.IPV4))
 
 
 def _chains(sock: socket) -> list[tuple[int, str, str, int, bool]]:

@@ -187,12 +187,18 @@ def taking_back(template: messages.Template, port: ports.Port, leads: dict[bool,
 
 def refuse_to_lose(identifier: str, reference: str, wire: Wire) -> None:
     """Raises Conflict when a port that the container publishes leads to this interface."""
-    for name in claims.names(f"{paths.run()}/ports"):
-        lines = claims.lines(f"{paths.run()}/ports/{name}")
-        ours = bool(lines) and lines[0].startswith(f"{identifier} ")
-        if ours and any(f"to {wire[key]}" in lines for key in ("address", "address6") if wire[key]):
-            host, port, _, protocol = ports.parse(lines)[0]
-            raise Conflict(
-                f"published ports of {reference} lead to network {wire['network']} ({host}:{port}/{protocol})",
-                f"pyrun port rm {reference} {port}/{protocol}",
-            )
+    own = [str(wire[key]) for key in ("address", "address6") if wire[key]]
+    for name in sorted(claims.names(f"{paths.run()}/ports")):
+        path = f"{paths.run()}/ports/{name}"
+        lines = claims.lines(path)
+        if not lines or not lines[0].startswith(f"{identifier} "):
+            continue
+        leads = {":" in line: line[3:] for line in lines if line.startswith("to ")}
+        # its record tells of all that were published at once, some of which may have been withdrawn
+        for port in [each for each in ports.parse(lines) if ports.path(each) == path]:
+            if target(port, leads) in own:
+                told = f"{ports.place(port)}/{port[3]}"
+                raise Conflict(
+                    f"published ports of {reference} lead to network {wire['network']} ({told})",
+                    f"pyrun port rm {reference} {int(port[1])}/{port[3]}",
+                )

@@ -1,6 +1,6 @@
 """From where a published port is reachable, and what the host's firewall makes of it: for `pyrun port`.
 
-    this host     always
+    this host     always, but where the address it is published on is not this host's any more: then nobody reaches it
     the LAN       by which addresses of the host; none when it is published on the loopback address or is closed, or
                   when what is answered leaves the container by another interface than the question came in
     containers    by every address of the host but the loopback's, the gateway of their network among them; those of
@@ -11,6 +11,7 @@ Cold: reads addresses, rules and a set from the kernel, and asks it in the conta
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,9 @@ _CABLES = ("veth", "tun")  # of containers, of virtual machines
 
 
 def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
-    """One row a port: port host inside protocol lan (addresses) containers firewall (in words) only (the network whose
-    containers alone reach it, or "") astray (by what answers to the LAN leave instead, or "").
+    """One row a port: port host inside protocol here (whether from this host) lan (addresses) containers firewall (in
+    words) only (the network whose containers alone reach it, or "") astray (by what answers to the LAN leave instead,
+    or "").
 
     wires: the container's interfaces on bridges; pid: of its process, 0 if it does not run.
     """
@@ -59,7 +61,8 @@ def _row(
     port: ports.Port, addresses: list[str], refused: str, shut: set[publication.Closed], *, filtered: bool
 ) -> Row:
     host, number, inside, protocol = port
-    alone = not host_firewall.outside([port])
+    here = _is_here(host)
+    alone = not here or not host_firewall.outside([port])
     is_shut = (host, number, protocol) in shut
     if host in (ports.ANY, ports.ANY6):
         lan = [address for address in addresses if (":" in address) == (host == ports.ANY6)]
@@ -70,12 +73,23 @@ def _row(
         "port": number,
         "inside": inside,
         "protocol": protocol,
+        "here": here,
         "lan": [] if alone or is_shut else lan,
         "containers": not alone,
         "firewall": "" if alone or not filtered else _worded(port, refused, shut=is_shut),
         "only": "",
         "astray": "",
     }
+
+
+def _is_here(host: str) -> bool:
+    """Whether this host has the address now: another network, a new lease of its DHCP server may have changed it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 @contextmanager
