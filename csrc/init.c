@@ -76,7 +76,7 @@ static const struct {
     [OP_ENVIRONMENT] = {op_environment, "*"},
     [OP_EXECUTE] = {op_execute, "s*"},
     [OP_UNSHARE] = {op_unshare, "n"},
-    [OP_HOOK] = {op_hook, "snssn*"},
+    [OP_HOOK] = {op_hook, "snsssn*"},
     [OP_START] = {op_start, "n"},
     [OP_ROOT_IDENTITY] = {op_root_identity, ""},
     [OP_PRESERVE] = {op_preserve, "nn"},

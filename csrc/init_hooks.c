@@ -20,7 +20,7 @@
 enum { SAID = 300, LOOK_MS = 5 }; /* how much of what a failing hook printed is told; how often one is looked at */
 
 struct hook {
-    const char *path;
+    const char *path, *directory; /* "": where init is */
     char **argv, **environment;
     char *state; /* JSON for its standard input */
     size_t state_length;
@@ -43,7 +43,9 @@ static void become_hook(const struct hook *hook, int stdin_fd, int output_fd) {
     reset_signals();
     if (dup2(stdin_fd, 0) < 0 || dup2(output_fd, 1) < 0 || dup2(output_fd, 2) < 0) _exit(127);
     syscall(SYS_close_range, 3, ~0u, 0);
-    execve(hook->path, hook->argv, hook->environment);
+    int entered = *hook->directory ? chdir(hook->directory) : 0;
+    if (entered == 0 || errno == EACCES) /* closed to whose user namespace this is: then where init is */
+        execve(hook->path, hook->argv, hook->environment);
     dprintf(2, "%s", strerror(errno));
     _exit(127);
 }
@@ -138,8 +140,9 @@ static char *state_of(const struct plan *plan, const char *head, const char *tai
 }
 
 int op_hook(struct plan *plan) {
-    struct hook hook = {
-        .path = text_argument(plan), .timeout_s = number_argument(plan), .stdin_fd = -1, .output_fd = -1, .pid_fd = -1};
+    struct hook hook = {.path = text_argument(plan), .stdin_fd = -1, .output_fd = -1, .pid_fd = -1};
+    hook.timeout_s = number_argument(plan);
+    hook.directory = text_argument(plan);
     const char *head = text_argument(plan), *tail = text_argument(plan);
     int count = (int)number_argument(plan);
     if (plan->bad || count < 0 || count > plan->arguments || hook.timeout_s < 0) return -EBADMSG;

@@ -39,7 +39,8 @@
 #define OP_EXECUTE 33           /* argument...: the end of the plan */
 #define OP_UNSHARE 34           /* flags: namespaces that must be made after the cgroups are joined */
 
-#define OP_HOOK 35          /* path timeout-s state-head state-tail argument-count argument... environment... */
+/* path timeout-s directory state-head state-tail argument-count argument... environment... */
+#define OP_HOOK 35
 #define OP_START 36         /* listening-fd: created; wait there for `start` */
 #define OP_ROOT_IDENTITY 37 /* become root of the user namespace, once its maps are written */
 #define OP_PRESERVE 38      /* first-fd count: the caller's descriptors get the numbers from 3 on */

@@ -63,8 +63,10 @@ _encoded = _json.make_encoder(None, _refused, _json.encode_basestring, None, ":"
 
 
 def dumps(value: object) -> str:
-    """Compact JSON of dicts with str keys, lists, str, int, float, bool and None."""
-    return "".join(_encoded(value, 0))
+    """Compact JSON of dicts with str keys, lists, str, int, float, bool and None. A byte of the system's that is no
+    UTF-8 (half a surrogate pair, in Python) is escaped: what is written can be read, and is that byte again."""
+    text = "".join(_encoded(value, 0))
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def indented(found: dict[str, object]) -> str:

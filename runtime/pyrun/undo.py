@@ -56,6 +56,13 @@ def drop(lock_fd: int, lines: list[str]) -> None:
         at += len(line) + 1
 
 
+def in_memory(lines: list[str]) -> int:
+    """A descriptor of *lines* (without newlines) as a list that is in no directory."""
+    fd = posix.memfd_create("pyrun-undo")
+    posix.write(fd, "".join([f"{line}\n" for line in lines]).encode("utf-8", "surrogateescape"))
+    return fd
+
+
 def replay_lines(lines: list[str]) -> list[str]:
     """Execute *lines* (without newlines) as an undo list of their own; returns what failed.
 

@@ -138,6 +138,37 @@ def test_args(box: Box, kind: str) -> None:
     assert (box.rootfs / "data/args").read_text() == "one|two words||"
 
 
+@shows("hooks: the working directory is the bundle")
+@pytest.mark.parametrize("kind", KINDS)
+def test_working_directory(box: Box, kind: str) -> None:
+    """Wherever the caller is; startContainer's is the container's root."""
+    if kind == "createContainer":
+        box.known_to_differ("runc", "the root file system")
+    where = "/data" if kind == "startContainer" else str(box.rootfs / "data")
+    box.config["hooks"] = {kind: [{"path": "/bin/sh", "args": _shell(f"pwd >{where}/pwd"), "env": [PATH]}]}
+    box.run("true", cwd=box.directory)
+    wanted = "/" if kind == "startContainer" else str(box.bundle)
+    assert (box.rootfs / "data/pwd").read_text() == f"{wanted}\n"
+
+
+@shows("hooks: relative paths are the caller's", differs={"crun": "the bundle's"})
+def test_relative_paths_beside_hooks(box: Box) -> None:
+    box.config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in ("prestart", "poststart")}
+    box.detach(options=["--pid-file", "pid"], cwd=box.directory)
+    assert (box.directory / "pid").read_text() == str(box.pid)
+
+
+@shows("hooks: poststop without a bundle", differs={"crun": "fails"})
+def test_poststop_of_a_bundle_that_is_gone(box: Box) -> None:
+    where = box.directory / "called"
+    box.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": _shell(f"echo >{where}"), "env": [PATH]}]}
+    box.detach()
+    box.bundle.rename(box.directory / "elsewhere")
+    box.ok("delete", "--force", box.id, cwd=box.directory)
+    (box.directory / "elsewhere").rename(box.bundle)
+    assert where.exists()
+
+
 @shows(*(f"{HOOK}{kind}[].env[]" for kind in KINDS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_env(box: Box, kind: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.box import CGROUP_PARENT, Box, wait_until
-from oci.marks import shows
+from oci.marks import NEITHER, shows
 
 RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 
@@ -197,6 +197,18 @@ def test_root(box: Box) -> None:
     assert (box.root / box.id).is_dir()
     box.fails("state", box.id, globals_=("--root", str(other)))
     assert box.ok("list", "-q", globals_=("--root", str(box.root))) == box.id
+
+
+@shows("global --root", "global --root: with a line break in it", since=NEITHER)
+@pytest.mark.parametrize("letter", ["\n", "\t"])
+def test_a_root_that_no_undo_list_can_name(box: Box, letter: str) -> None:
+    """Of `a<newline>b` the list would remove `a`, somebody else's."""
+    (box.directory / "a").mkdir()
+    box.write("sleep", "1000")
+    root = ("--root", f"{box.directory}/a{letter}b")
+    assert "must hold no tab and no line break" in box.fails("create", box.id, globals_=root)
+    box.fails("delete", "--force", box.id, globals_=root)
+    assert (box.directory / "a").is_dir()
 
 
 @shows("global --log", "global --log-format")

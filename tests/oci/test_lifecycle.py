@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from oci.box import Box, wait_until
-from oci.marks import shows
+from oci.limits import V1
+from oci.marks import NEITHER, shows
 
 
 @shows("lifecycle: created, running, stopped, deleted", "create", "start", "state", "delete")
@@ -164,6 +165,22 @@ def test_delete_force_of_a_paused_container(box: Box) -> None:
     box.detach()
     box.ok("pause", box.id)
     box.ok("delete", "--force", box.id)
+    box.fails("state", box.id)
+
+
+@V1
+@shows("delete --force", "delete --force: of a container that has frozen a part of itself", since=NEITHER)
+def test_delete_force_of_what_froze_itself(box: Box) -> None:
+    """SIGKILL does not reach that part, and without its end the first process of the pid namespace does not end."""
+    below = "/sys/fs/cgroup/freezer/below"
+    box.namespace("cgroup")
+    box.mount("/sys/fs/cgroup", "cgroup", "cgroup", "rw")
+    box.detach(
+        "sh", "-c", f"mkdir {below}; sleep 997 & echo $! >{below}/cgroup.procs; echo FROZEN >{below}/freezer.state;"
+        "echo done; exec sleep 998",
+    )  # fmt: skip
+    box.output()
+    box.ok("delete", "--force", box.id, globals_=["--debug"])  # or it waits 2 s before it asks an interpreter
     box.fails("state", box.id)
 
 

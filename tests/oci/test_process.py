@@ -91,6 +91,15 @@ def test_home(box: Box, uid: int, home: str) -> None:
     assert box.sh("echo $HOME") == home
 
 
+@shows("process: HOME", differs={"crun": "/root only"})
+def test_home_by_a_passwd_file_that_is_mounted(box: Box) -> None:
+    """As `-v /etc/passwd:/etc/passwd -u 1000` has it."""
+    (box.directory / "passwd").write_text("me:x:1000:1000::/mnt:/bin/sh\n")
+    box.bind("/etc/passwd", box.directory / "passwd", "ro")
+    box.process["user"] = {"uid": 1000, "gid": 0}
+    assert box.sh("echo $HOME") == "/mnt"
+
+
 @shows("config: process.cwd")
 def test_cwd(box: Box) -> None:
     box.process["cwd"] = "/var"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,17 @@ def test_a_hostile_passwd_cannot_smuggle_operations(pyrun: Pyrun, box: str, tmp_
         125, "run", "--net=none", "--env-file", str(tmp_path / "env"), "busybox", "id"
     )
     assert inside(pyrun, "echo alive") == "alive"
+
+
+def test_bytes_that_are_no_utf_8(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Variables, words, volumes and labels of a caller with another locale reach the container, and so does `exec`."""
+    word = os.fsdecode(b"a\xe9b")
+    (tmp_path / word).mkdir()
+    options = ("-e", f"WORD={word}", "-l", f"word={word}", "-v", f"{tmp_path}/{word}:/data")
+    pyrun.ok(
+        "run", "-d", "--name", "latin", "--net=none", *options, "busybox", "sh", "-c", f"sleep 1000; : {word}"
+    )
+    assert pyrun.ok("exec", "latin", "sh", "-c", f'[ "$WORD" = {word} ] && ls -d /data') == "/data"
 
 
 def test_exit_status(pyrun: Pyrun, box: str) -> None:

@@ -77,6 +77,18 @@ def test_kill(pyrun: Pyrun) -> None:
     assert "container aa is not running" in pyrun.fails(1, "kill", "aa")
 
 
+@pytest.mark.needs("cgroup1")
+@pytest.mark.parametrize("words", [("kill",), ("stop", "-t", "0"), ("rm", "-f")])
+def test_one_that_has_frozen_a_part_of_itself(pyrun: Pyrun, words: tuple[str, ...]) -> None:
+    """As a container with containers of its own does that pauses one: SIGKILL does not reach it, nor does its pid
+    namespace end before."""
+    below = "/sys/fs/cgroup/freezer/below"
+    script = f"mkdir {below}; sleep 997 & echo $! >{below}/cgroup.procs; echo FROZEN >{below}/freezer.state"
+    begin(pyrun, "frozen", f"{script}; echo ready; exec sleep 998", "--privileged")
+    pyrun.ok(*words, "frozen", timeout=20)
+    assert words[0] == "rm" or listed(pyrun)["frozen"]["Status"].startswith("Exited (137) ")
+
+
 def test_rm_refuses_what_runs_and_goes_on_with_the_others(pyrun: Pyrun) -> None:
     begin(pyrun, "runs", DEAF)
     begin(pyrun, "done", "exit 0")

@@ -335,6 +335,8 @@ def test_a_store_that_is_no_directory(pyrun: Pyrun) -> None:
     for name in ("PYRUN_ROOT", "PYRUN_RUNROOT"):
         told = pyrun.fails(125, "ps", env={name: "relative/place"})
         assert told.startswith(f"pyrun: {name} is no absolute path: 'relative/place'\nhint: ")
+        told = pyrun.fails(125, "ps", env={name: "/tmp/a\nb"})  # what an undo list would make /tmp/a of
+        assert told.startswith(f"pyrun: {name} holds a tab or a line break: '/tmp/a\\nb'\nhint: ")
     assert pyrun.ok("ps", "-q", env={"PYRUN_RUNROOT": ""}) == "", "empty is not set"
 
 

@@ -403,6 +403,8 @@ def test_the_disabled_driver() -> None:
 def test_undo_ends_processes_before_it_removes_directories() -> None:
     lines = cgroup.undo([("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x")])
     assert lines == ["kill-cgroup\t/p/x", "rmcgroup\t/m/x", "rmcgroup\t/p/x", "rmcgroup\t/u/x"]
+    frozen = cgroup.undo([("pids", "/p/x"), ("freezer", "/f/x")])
+    assert frozen[0] == "kill-cgroup\t/f/x", "in no other hierarchy can they be thawed"
     together = cgroup.undo([("memory,devices", "/m/x"), ("freezer,pids", "/f/x")])
     assert together == ["kill-cgroup\t/f/x", "rmcgroup\t/m/x", "rmcgroup\t/f/x"]
 

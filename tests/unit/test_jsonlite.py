@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,18 @@ def test_both_ways(value: object) -> None:
     assert json.loads(jsonlite.dumps(value)) == value
     assert jsonlite.loads(json.dumps(value, indent=2)) == value
     assert jsonlite.loads(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("name", [b"a\xe9b", b"\xff", "é".encode() + b"\xc3", b"\xed\xa0\x80"])
+def test_bytes_of_the_system_that_are_no_utf_8(name: bytes) -> None:
+    """A path, a variable: they are what they were when read again, by others too."""
+    value = os.fsdecode(name)
+    text = jsonlite.dumps({value: [value]}).encode()
+    for read in (jsonlite.loads, json.loads):
+        found: Any = read(text)
+        assert [
+            (os.fsencode(key), [os.fsencode(each) for each in list_]) for key, list_ in found.items()
+        ] == [(name, [name])]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", '{"a"}', "nope", "1 2", '"a', "{'a':1}", "\x00"])

@@ -76,6 +76,13 @@ def test_environment_precedence_is_dockers(tmp_path: Path) -> None:
     assert "TERM" not in environment
 
 
+def test_home_is_what_a_volume_over_the_passwd_file_says(tmp_path: Path) -> None:
+    """The user is the image's, as with Docker; its HOME is found by whoever starts the container, in what it sees."""
+    (tmp_path / "passwd").write_text("me:x:1000:1000::/home/me:/bin/sh\n")
+    config, _ = make({"user": "1000", "volume": [f"{tmp_path}/passwd:/etc/passwd:ro"]})
+    assert "HOME=/home/me" in config["process"]["env"]
+
+
 def test_a_variable_nobody_has_a_value_for_is_taken_away() -> None:
     config, _ = make({"env": ["A", "HOSTNAME", "B=1"]})
     assert [each.partition("=")[0] for each in config["process"]["env"]] == ["PATH", "B", "HOME"]

@@ -149,4 +149,42 @@ def test_what_is_no_file_is_not_opened(layer: str, monkeypatch: pytest.MonkeyPat
     os.mkfifo(Path(layer, "etc/passwd"))
     assert users.with_home([], 0, layer) == ["HOME=/"]
     assert not [path for path in opened if path.endswith("passwd")]
-    assert len([path for path in opened if path.startswith("/proc/self/fd/")]) == 1, "the groups"
+    assert not [path for path in opened if path.startswith("/proc/self/fd/")]
+
+
+SHOWN = "root:x:0:0::/elsewhere:/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "home"),
+    [
+        ([("/etc/passwd", "bind", "{host}/passwd", "ro")], "/elsewhere"),
+        ([("/etc//./passwd", "none", "{host}/passwd", "rbind")], "/elsewhere"),
+        ([("/etc/passwd", "bind", "passwd", "bind")], "/elsewhere"),
+        ([("/etc/passwd", "bind", "{host}/link", "bind")], "/elsewhere"),
+        ([("/etc", "bind", "{host}", "rbind")], "/elsewhere"),
+        ([("/etc", "tmpfs", "tmpfs", "mode=755")], "/"),
+        ([("/etc", "tmpfs", "tmpfs", "tmpcopyup")], "/root"),
+        ([("/etc", "tmpfs", "tmpfs", "mode=755"), ("/etc/passwd", "bind", "{host}/passwd", "bind")], "/elsewhere"),
+        ([("/etc/passwd", "bind", "{host}/passwd", "bind"), ("/etc", "bind", "{host}/empty", "bind")], "/"),
+        ([("/etc", "bind", "{host}/linked", "rbind")], "/"),
+        ([("/etc/passwd", "bind", "{host}/nothing", "bind")], "/"),
+        ([("/etc/passwd-", "bind", "{host}/passwd", "bind"), ("/data", "bind", "{host}", "bind")], "/root"),
+        ([("/etc", "bind", "/etc", "bind", "remount", "ro")], "/root"),
+    ],
+)  # fmt: skip
+def test_the_passwd_file_that_a_mount_shows(
+    layer: str, tmp_path: Path, mounts: list[tuple[str, ...]], home: str
+) -> None:
+    """It is what the process is going to see; links inside a directory that is shown lead to nothing outside of it."""
+    host = tmp_path / "host"
+    for name in ("empty", "linked"):
+        (host / name).mkdir(parents=True)
+    (host / "passwd").write_text(SHOWN)
+    (host / "link").symlink_to(host / "passwd")
+    (host / "linked/passwd").symlink_to(host / "passwd")
+    given = [
+        {"destination": target, "type": kind, "source": source.format(host=host), "options": options}
+        for target, kind, source, *options in mounts
+    ]
+    assert users.with_home([], 0, layer, given, str(host)) == [f"HOME={home}"]

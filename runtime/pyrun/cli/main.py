@@ -161,10 +161,16 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-v", "--version"):
         words = ["version"]
     for name in (b"PYRUN_ROOT", b"PYRUN_RUNROOT"):
-        if posix.environ.get(name, b"/")[:1] not in (b"/", b""):
+        given = posix.environ.get(name, b"").decode("utf-8", "replace")
+        if given[:1] not in ("/", ""):
             raise UsageError(
-                f"{name.decode()} is no absolute path: {posix.environ[name].decode('utf-8', 'replace')!r}",
+                f"{name.decode()} is no absolute path: {given!r}",
                 "give a directory that begins with /, or unset it",
+            )
+        if "\n" in given or "\t" in given:  # as store/bundles.py has it
+            raise UsageError(
+                f"{name.decode()} holds a tab or a line break: {given!r}",
+                "give another directory, or unset it",
             )
     verb, rest = options.find_verb(words)
     caller.only_here(verb not in _STARTING or "--dry-run" in rest)

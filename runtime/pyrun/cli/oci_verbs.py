@@ -73,12 +73,13 @@ def cmd_list(options: Options, arguments: list[str]) -> int:
     """Ids, a table, or JSON with the keys of `state`."""
     del arguments
     from pyrun.engine.oci.list import containers
+    from pyrun.jsonlite import dumps
 
     found = containers(options)
     if options["quiet"]:
         oci.write("".join([f"{each['id']}\n" for each in found]))
     elif _as_json(options):
-        oci.write((json.dumps(found, separators=(",", ":"), ensure_ascii=False) if found else "null") + "\n")
+        oci.write((dumps(found) if found else "null") + "\n")
     else:
         keys = ("id", "pid", "status", "bundle", "created", "owner")
         oci.write(

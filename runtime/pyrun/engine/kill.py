@@ -8,7 +8,9 @@ import select
 from pyrun import signals
 from pyrun.engine import ending
 from pyrun.errors import Conflict
-from pyrun.store import state
+from pyrun.store import paths, state
+
+_FROZEN_S = 0.2  # who has not died by then may be frozen
 
 
 def kill(reference: str, signal: str = "KILL") -> str:
@@ -24,7 +26,7 @@ def kill(reference: str, signal: str = "KILL") -> str:
     try:
         signals.send(pidfd, number)
         if number == signals.KILL:
-            wait(pidfd, None)
+            until_dead(pidfd, identifier)
             ending.wait_until_undone(identifier)
     finally:
         posix.close(pidfd)
@@ -39,6 +41,25 @@ def send(container: dict[str, object], number: int) -> None:
             signals.send(pidfd, number)
         finally:
             posix.close(pidfd)
+
+
+def until_dead(pidfd: int, identifier: str) -> None:
+    """After SIGKILL. What a container has frozen itself, in v1 cgroups below its own, does not die of it, and so its
+    first process does not: kill-cgroup of the undo list thaws whatever it finds."""
+    if wait(pidfd, _FROZEN_S):
+        return
+    from pyrun import undo
+
+    try:
+        lines = paths.read(f"{state.run_dir(identifier)}/undo").decode("utf-8", "surrogateescape").split("\n")
+    except FileNotFoundError:
+        lines = []
+    fd = undo.in_memory([line for line in lines if line.startswith("kill-cgroup\t")])
+    try:
+        undo.replay(fd)
+    finally:
+        posix.close(fd)
+    wait(pidfd, None)
 
 
 def wait(pidfd: int, timeout_s: float | None) -> bool:

@@ -47,7 +47,7 @@ def _insist(identifier: str, timeout_s: int | None, asked_at: float) -> None:
         left_s = None if patience_s is None else max(0.0, asked_at + patience_s - time.monotonic())
         if not kill.wait(pidfd, left_s):
             signals.send(pidfd, signals.KILL)
-            kill.wait(pidfd, None)
+            kill.until_dead(pidfd, identifier)
     finally:
         posix.close(pidfd)
 

@@ -9,11 +9,12 @@ from .operations import Operation
 
 
 def _hook(operation: Operation) -> Explanation:
-    path, timeout_s, head, tail, count = operation.args[:5]
-    command = shlex.join([str(path), *[str(each) for each in operation.args[5 : 5 + int(count)][1:]]])
+    path, timeout_s, directory, head, tail, count = operation.args[:6]
+    command = shlex.join([str(path), *[str(each) for each in operation.args[6 : 6 + int(count)][1:]]])
+    entered = f"cd {shlex.quote(str(directory))}; " if directory else ""
     limit = f"timeout {timeout_s} " if timeout_s else ""
     sentence = f"run the hook {path}, with the container's state on its standard input"
-    return sentence, f"echo {shlex.quote(f'{head}PID{tail}')} | env -i {limit}{command}", ""
+    return sentence, f"{entered}echo {shlex.quote(f'{head}PID{tail}')} | env -i {limit}{command}", ""
 
 
 LIFECYCLE = {

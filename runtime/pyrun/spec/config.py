@@ -43,10 +43,11 @@ def build(
         _list(options, "group_add"),
         _texts(container["layers"]),
     )
-    variables = _variables(options, image_config, container)
+    variables, mounts = _variables(options, image_config, container), _mounts(options, container)
     annotations = {"org.opencontainers.image.ref.name": str(container.get("image", ""))}
     if not variables.get("HOME"):  # as runc, to which an empty one is none
-        variables["HOME"] = str(user["home"])
+        place = users.passwd_shown(mounts)  # a volume: the user is the image's, HOME what the container sees
+        variables["HOME"] = users.home_of(int(str(user["uid"])), *place) if place else str(user["home"])
         annotations[users.HOME] = "default"
     process = _process(options, image_config, user, arguments(options, image, command), variables)
     config: dict[str, object] = {
@@ -54,7 +55,7 @@ def build(
         "process": process,
         "root": {"path": f"{container['keep']}/rootfs", "readonly": bool(options.get("read_only"))},
         "hostname": container["hostname"],
-        "mounts": _mounts(options, container),
+        "mounts": mounts,
         "linux": _linux(options, container),
         "annotations": annotations,
     }

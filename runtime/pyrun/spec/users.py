@@ -12,7 +12,11 @@ import posix
 from pyrun import linux
 from pyrun.errors import NotFound, UsageError
 
-from .values import is_number
+from .values import is_number, normal_path
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 FILE_SIZE_LIMIT_BYTES = 1 << 20
 ID_LIMIT = (1 << 31) - 1
@@ -122,21 +126,47 @@ def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, obje
     }
 
 
-def with_home(environment: list[str], uid: int, root: str) -> list[str]:
-    """*environment*, and HOME if it has none or an empty one: from the /etc/passwd below *root*, as runc does; / if
-    that does not know *uid*, or makes no sense. *root* may be that of a running container: links do not lead out of it,
-    and nothing in it keeps a process from being executed there."""
+def with_home(
+    environment: list[str], uid: int, root: str, mounts: list[Any] | None = None, bundle: str = ""
+) -> list[str]:
+    """*environment*, and HOME if it has none or an empty one: from the container's /etc/passwd, as runc does. It is
+    below *root*, which may be that of a running container, or what one of *mounts* is going to show in its place."""
     found = [item for item in environment if item[:5] == "HOME="]
     if found and found[-1] != "HOME=":
         return environment
-    home = "/"
+    home = home_of(uid, *(passwd_shown(mounts or [], bundle) or ([root], "etc/passwd")))
+    return [*[item for item in environment if item[:5] != "HOME="], f"HOME={home}"]
+
+
+def home_of(uid: int, directories: list[str], path: str) -> str:
+    """By the passwd file at *path* below *directories*; / if that does not know *uid*, or makes no sense. Links do not
+    lead out of them, and nothing there keeps a process from being executed."""
+    home = ""
     if uid <= ID_LIMIT:
         try:
-            found_home = str(resolve(str(uid), [], [root])["home"])
-            home = "/" if "\0" in found_home else found_home
+            home = _find(str(uid), _rows(read_below(directories, path), 4))[2]
         except (OSError, UsageError):  # whose /proc/PID/root is not to be had, or no longer
             pass
-    return [*[item for item in environment if item[:5] != "HOME="], f"HOME={home}"]
+    return "/" if "\0" in home else home or "/"
+
+
+def passwd_shown(mounts: list[Any], bundle: str = "") -> tuple[list[str], str] | None:
+    """The /etc/passwd that a config's mounts put over the root's own, as home_of takes it; None if there is none."""
+    found: tuple[list[str], str] | None = None
+    for mount in mounts:
+        target, options = str(mount["destination"]), mount.get("options") or []
+        if target[:4] != "/etc" or (target := normal_path(target)) not in ("/etc", "/etc/passwd"):
+            continue
+        if "remount" in options or "tmpcopyup" in options:
+            continue
+        if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
+            found = [], ""
+            continue
+        source = str(mount["source"])
+        source = source if source[:1] == "/" else f"{bundle}/{source}"
+        # a file may be given by a link of the host's; a directory may hold links of somebody else's
+        found = ([source], "passwd") if target == "/etc" else (["/"], source[1:])
+    return found
 
 
 def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:

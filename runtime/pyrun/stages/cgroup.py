@@ -207,10 +207,9 @@ def undo(groups: list[Group], job: dict[str, Any] | None = None) -> list[str]:
     """
     kill = [
         f"kill-cgroup\t{directory}"
+        for kind in ("freezer", "pids", "unified")  # by v1, who is frozen cannot die; there it is thawed
         for names, directory in groups
-        if not {"pids", "unified", "freezer"}.isdisjoint(
-            names.split(",")
-        )  # some hosts mount several together
+        if kind in names.split(",")  # some hosts mount several together
     ][:1]
     lines = kill + [f"rmcgroup\t{directory}" for _, directory in groups]
     if job:

@@ -5,8 +5,9 @@
     startContainer             init, as the last step before the command: in the container, with its rights
     poststart, poststop        whoever starts, whoever deletes                                (engine/oci/hooks.py)
 
-The environment is the hook's own and nothing else: one of an image must not reach a program of the host
-(CVE-2025-23266). Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle. Next: stages/security.py.
+Their working directory is the bundle, as with runc and crun; startContainer's is the container's root. The environment
+is the hook's own and nothing else: one of an image must not reach a program of the host (CVE-2025-23266).
+Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle. Next: stages/security.py.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def plan(config: dict[str, object], job: dict[str, object], kind: str) -> list[O
     if not hooks:
         return []
     status = "created" if kind == "startContainer" else "creating"
+    directory = "" if kind == "startContainer" else str(job.get("bundle") or job["keep"])
     head, _, tail = dumps(state(config, job, status, _PID)).partition(str(_PID))
     operations = []
     for hook in hooks:
@@ -53,6 +55,6 @@ def plan(config: dict[str, object], job: dict[str, object], kind: str) -> list[O
         assert isinstance(arguments, list) and isinstance(environment, list)
         seconds = timeout if isinstance(timeout, int) else 0
         operations.append(
-            Operation("HOOK", path, seconds, head, tail, len(arguments), *arguments, *environment)
+            Operation("HOOK", path, seconds, directory, head, tail, len(arguments), *arguments, *environment)
         )
     return operations

@@ -24,9 +24,15 @@ def default_root() -> str:
 
 
 def root_of(options: dict[str, object]) -> str:
-    """--root, absolute."""
+    """--root, absolute. Raises UsageError for one that undo lists cannot name: a tab ends a field there, and what
+    stands before a line break is another path, which would be removed."""
     given = str(options.get("root") or default_root())
-    return (given if given[:1] == "/" else f"{posix.getcwd()}/{given}").rstrip("/") or "/"
+    root = (given if given[:1] == "/" else f"{posix.getcwd()}/{given}").rstrip("/") or "/"
+    if "\n" in root or "\t" in root:
+        raise UsageError(
+            f"--root {root!r:.200}: must hold no tab and no line break", "choose another directory"
+        )
+    return root
 
 
 def directory(root: str, identifier: str) -> str:

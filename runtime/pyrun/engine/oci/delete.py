@@ -120,9 +120,7 @@ def _written_again(container: dict[str, object]) -> int:
     """An undo list in memory, for a container that has lost its own or whose own is torn: from its state."""
     groups = [(str(names), str(where)) for names, where in container.get("cgroups") or []]  # type: ignore[attr-defined]
     lines = [*cgroup.undo(groups, {}), f"rmtree\t{container['directory']}"]
-    fd = posix.memfd_create("pyrun-undo")
-    posix.write(fd, "".join([line + "\n" for line in lines]).encode("utf-8", "surrogateescape"))
-    return fd
+    return undo.in_memory(lines)
 
 
 def _without_list(container: dict[str, object]) -> list[str]:

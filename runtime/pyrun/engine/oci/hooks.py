@@ -1,6 +1,7 @@
 """The hooks that are called from outside the container: prestart, createRuntime, poststart, poststop.
 
-Each gets the state as JSON on standard input and its own environment, nothing else. One that fails before the command
+Each gets the state as JSON on standard input, the bundle as its working directory and its own environment, nothing
+else. One that fails before the command
 runs fails the container (1.3: poststart too); a failing poststop is told and the rest goes on. The beginning of what a
 hook prints is kept for the error, never for the caller's streams. Before the pivot a hook is given up when init ends:
 `delete -f` of a container whose hook hangs. Those that init runs: stages/hooks.py, csrc/init_hooks.c.
@@ -54,9 +55,31 @@ def run(
 
     init_fd: a pidfd; when that process ends, the hook is ended too.
     """
+    wanted = hooks.of(config, kind)
+    before_fd = _enter(str(state["bundle"])) if wanted else -1
+    try:
+        _run(wanted, kind, state, required=required, init_fd=init_fd)
+    finally:
+        if before_fd >= 0:
+            posix.fchdir(before_fd)
+            posix.close(before_fd)
+
+
+def _enter(directory: str) -> int:
+    """The bundle, if it is still there, becomes the working directory. A descriptor of the one before; -1: it stays."""
+    before_fd = posix.open(".", linux.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        posix.chdir(directory)
+    except OSError:  # removed before `delete`, or closed to the user whose namespaces these are
+        posix.close(before_fd)
+        return -1
+    return before_fd
+
+
+def _run(wanted: list[Hook], kind: str, state: dict[str, object], *, required: bool, init_fd: int) -> None:
     linux.close_range(3, (1 << 32) - 1, linux.CLOSE_RANGE_CLOEXEC)  # what our caller left open is not theirs
     text = dumps(state).encode("utf-8", "surrogateescape")
-    for index, hook in enumerate(hooks.of(config, kind)):
+    for index, hook in enumerate(wanted):
         try:
             said = _call(hook, text, init_fd)
         except OSError as error:

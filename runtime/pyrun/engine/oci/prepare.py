@@ -113,14 +113,15 @@ def job_of(
             raise _exists(identifier) from None
         raise
     job["early"] = "user" in kinds or cgroup.joined_late(job)
-    add_home(config["process"], str(job["root"]))
+    mounts: Any = config.get("mounts")
+    add_home(config["process"], str(job["root"]), mounts, bundle)
     return job
 
 
-def add_home(process: Any, root: str) -> None:
-    """HOME, if the process has none: from the container's /etc/passwd below *root*."""
+def add_home(process: Any, root: str, mounts: list[Any] | None = None, bundle: str = "") -> None:
+    """HOME, if the process has none: from the container's /etc/passwd below *root*, or among *mounts*."""
     uid = (process.get("user") or {}).get("uid", 0)
-    process["env"] = users.with_home(process.get("env") or [], uid, root)
+    process["env"] = users.with_home(process.get("env") or [], uid, root, mounts, bundle)
 
 
 def has_terminal(config: dict[str, object]) -> bool:
