@@ -121,6 +121,14 @@ def test_a_hostname_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert containers.new_id() == chances[1].hex() and next(given, None) is None
 
 
+@pytest.mark.parametrize("home", ["root", "run"])
+def test_nobody_is_there_without_an_id(names: Path, home: str) -> None:
+    """Else the directory of all containers would count as one of them."""
+    (names.parents[1] / home / "containers" / OTHER).mkdir(parents=True)
+    assert containers.is_there(OTHER)
+    assert not containers.is_there("") and not containers.is_there(MINE)
+
+
 @pytest.mark.parametrize(
     ("oci", "words"), [(True, "container with given ID already exists"), (False, "box exists")]
 )

@@ -323,6 +323,29 @@ def test_numbers_that_are_none(fields: dict[str, bytes], reason: str, root: Path
         unpacked(header_with(**fields) + bytes(1024), root)
 
 
+@pytest.mark.parametrize(
+    ("mtime", "seconds"),
+    [
+        (b"00000000012\0", 10),
+        (b"\xff" * 12, 0),  # a second before 1970
+        (b"\x80" + b"\x7f" * 11, 1 << 34),
+        (b"\x80" + bytes(7) + b"\x01\0\0\0", 1 << 24),
+    ],
+)
+def test_times_are_kept_within_what_file_systems_store(mtime: bytes, seconds: int) -> None:
+    (found,) = tarstream.entries(stream_of(header_with(mtime=mtime) + bytes(1024)))
+    assert found.mtime_ns == seconds * 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [("1.5", 1_500_000_000), ("0.1234567899", 123_456_789), ("-1", 0), ("-0.5", 0), ("9" * 39, 10**9 << 34)],
+)  # fmt: skip
+def test_times_of_pax(text: str, nanoseconds: int) -> None:
+    (found,) = tarstream.entries(stream_of(tar(file("a", pax_headers={"mtime": text}))))
+    assert found.mtime_ns == nanoseconds
+
+
 def test_huge_extension_headers_are_not_read() -> None:
     """An 8 GiB name: refused by its size, before any of it is read into memory."""
     block = bytearray(header_with(size=b"%011o\0" % (8 << 30)))
