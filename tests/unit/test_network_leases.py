@@ -293,3 +293,16 @@ def test_held_tells_the_leases_of_the_living(network: Path) -> None:
     dead_claim(network / "10.77.0.3")
     assert list(leases.held("bridge")) == ["10.77.0.2"]
     assert claims.name_in(leases.held("bridge")["10.77.0.2"]) == "web"
+
+
+def test_a_lease_that_says_nothing_is_nobodys(network: Path) -> None:
+    """Its planner was killed before it wrote, or it was given up while we looked."""
+    mine = lease(1)
+    (network / "10.77.0.9").touch()
+    dead_claim(network / "10.77.0.10")
+    dead_claim(network / ("d" * 64))
+    assert list(leases.held("bridge")) == [mine]
+    assert leases.members("bridge") == {}
+    (network / ("a" * 64)).write_text(record_of_mine := (network / mine).read_text())
+    assert leases.members("bridge") == {"a" * 64: record_of_mine.splitlines()}
+    assert list(leases.held("bridge")) == [mine]

@@ -18,7 +18,7 @@ from pyrun.plan.explain_process import command_error
 from pyrun.plan.operations import Operation
 from pyrun.spec import capabilities, scheduling
 from pyrun.spec.capabilities import ALL, DEFAULT, mask_of
-from pyrun.stages import process, security
+from pyrun.stages import namespaces, process, security
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 CREATE: dict[str, object] = {"oci": True}
@@ -594,3 +594,25 @@ def test_every_operation_says_what_it_is(operation: Operation, said: str) -> Non
     sentence, shell, see = explain(operation)
     assert said in sentence
     assert "\n" not in sentence + shell + see
+
+
+# ── namespaces ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_joined_namespaces_are_entered_the_mount_namespace_last() -> None:
+    """Paths are the host's. A pid namespace is born in, a user namespace is entered by who makes the others."""
+    joined = [{"type": kind, "path": f"/ns/{kind}"} for kind in ("mount", "pid", "network", "user", "ipc")]
+    config, job = made([*joined, {"type": "uts"}, {"type": "cgroup"}, {"type": "time"}]), dict[str, object]()
+    entered = namespaces.plan_joined(config, job)
+    assert [each.kind for each in entered] == ["ENTER"] * 3
+    assert [each.args[1] for each in entered] == [
+        namespaces.FLAGS[each] for each in ("network", "ipc", "mount")
+    ]
+    assert job["descriptors"] == [
+        ("namespace", (f"/ns/{kind}", kind)) for kind in ("network", "ipc", "mount")
+    ]
+    assert namespaces.clone_flags(config) == namespaces.FLAGS["uts"]
+    assert namespaces.made(config) == ["uts", "cgroup", "time"]
+    assert namespaces.path_of(config, "network") == "/ns/network" and namespaces.path_of(config, "uts") == ""
+    assert [each.args for each in namespaces.plan_cgroup(config)] == [(namespaces.FLAGS["cgroup"],)]
+    assert namespaces.plan_cgroup(made([{"type": "cgroup", "path": "/x"}])) == []
