@@ -250,6 +250,16 @@ def test_encoding_is_what_init_reads() -> None:
     assert fields[6:] == ["3", "7", "-1", "-1", ""]
 
 
+def test_operations_are_values() -> None:
+    """The other tests compare them: two that differ in anything must not be equal."""
+    one = Operation("RLIMIT", 7, -1, -1)
+    assert one == Operation("RLIMIT", 7, -1, -1) and len({one, Operation("RLIMIT", 7, -1, -1)}) == 1
+    for other in (Operation("RLIMIT", 7, -1), Operation("RLIMIT", 7, -1, 1), Operation("SYSCTL", 7, -1, -1),
+                  Operation("RLIMIT", "7", -1, -1), ("RLIMIT", 7, -1, -1), None):  # fmt: skip
+        assert one != other
+    assert repr(one) == "RLIMIT(7, -1, -1)" and repr(Operation("HOSTNAME", "a'b")) == 'HOSTNAME("a\'b")'
+
+
 def numbers() -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"#define OP_(\w+) (\d+)", OPS.read_text())}
 
