@@ -626,7 +626,10 @@ def test_joined_namespaces_are_entered_the_mount_namespace_last() -> None:
 def test_a_hook_that_init_runs(kind: str, status: str) -> None:
     """Its state is written where its pid is known, between two pieces; without args its path is its first word."""
     given = [{"path": "/bin/a"}, {"path": "/bin/b", "args": ["b", "1"], "env": ["X=y"], "timeout": 4}]
-    config = made() | {"hooks": {kind: given, "poststop": [{"path": "/no"}]}, "annotations": {"k": str(hooks._PID)}}
+    config = made() | {
+        "hooks": {kind: given, "poststop": [{"path": "/no"}]},
+        "annotations": {"k": str(hooks._PID)},
+    }
     job: dict[str, object] = {"id": "box", "bundle": "/bundle"}
     first, second = hooks.plan(config, job, kind)
     assert (first.kind, first.args[:2], first.args[4:]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))

@@ -14,6 +14,7 @@ import random
 import stat
 import sys
 import tarfile
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,39 @@ def test_a_directory_is_merged_and_anything_else_replaced(root: Path) -> None:
     assert (root / "d/kept").exists()
     assert stat.S_IMODE((root / "d").stat().st_mode) == 0o700
     assert (root / "f/x").read_bytes() == b"2"
+
+
+def test_a_directory_that_became_a_link_leads_where_the_link_says(root: Path) -> None:
+    """What was opened or noted of the directory is not meant any more: neither where to write, nor its time."""
+    unpacked(
+        tar(
+            directory("x", mtime=5),
+            directory("d", mtime=7),
+            directory("d/in", mtime=8),
+            file("d/a"),
+            symlink("d", "x"),
+            file("d/b", b"2"),
+            directory("d/in", mtime=9),
+        ),
+        root,
+    )
+    assert tree(root) == {
+        "d": ("link", b"x"), "x": ("directory", b""), "x/b": ("file", b"2"), "x/in": ("directory", b""),
+    }  # fmt: skip
+    assert ((root / "x").stat().st_mtime, (root / "x/in").stat().st_mtime) == (5, 9)
+
+
+def test_a_directory_that_became_a_file_and_one_again(root: Path) -> None:
+    unpacked(tar(directory("d", mtime=7), file("d/a"), file("d"), directory("d", mtime=9), file("d/b")), root)
+    assert set(tree(root)) == {"d", "d/b"} and (root / "d").stat().st_mtime == 9
+
+
+def test_whoever_stops_it_hears_so(root: Path) -> None:
+    event = threading.Event()
+    event.set()
+    with pytest.raises(unpack.Stopped):
+        unpacked(tar(file("a")), root, stop=event)
+    assert tree(root) == {}
 
 
 def test_whiteouts_of_the_layer_s_own_files(root: Path) -> None:
