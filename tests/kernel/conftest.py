@@ -17,10 +17,15 @@ from pyrun import linux
 from small_host import Host, OnHost
 
 
+@pytest.fixture(scope="session")
+def static_binary(static_binary: Path) -> Path:
+    """As everywhere; PYRUN_BINARY names another one for init, monitor and undo, for instance with a sanitizer."""
+    return Path(os.environ.get("PYRUN_BINARY") or static_binary)
+
+
 @pytest.fixture
-def binary(request: pytest.FixtureRequest) -> Path:
-    """The static binary; PYRUN_BINARY names another one, for instance with a sanitizer."""
-    return Path(os.environ.get("PYRUN_BINARY") or request.getfixturevalue("static_binary"))
+def binary(static_binary: Path) -> Path:
+    return static_binary
 
 
 @pytest.fixture

@@ -134,6 +134,41 @@ def test_several_platforms(docker_registry: str, tmp_path: Path) -> None:
         pull.pull(f"{docker_registry}/multi:1", "linux/ppc64le")
 
 
+def test_which_entry_of_an_index() -> None:
+    """An index around one image needs no platform, as layouts have it; of several none is guessed."""
+
+    def index(*rows: object) -> manifests.Index:
+        row = {"mediaType": OCI_MANIFEST, "digest": "sha256:" + "a" * 64, "size": 9}
+        text = json.dumps({"schemaVersion": 2, "manifests": [{**row, "platform": each} for each in rows]})
+        found = manifests.read(text.encode(), "", "x")
+        assert isinstance(found, manifests.Index)
+        return found
+
+    own, other = {"os": HOST.os, "architecture": HOST.architecture}, {"os": "linux", "architecture": "s390x"}
+    unknown = {"os": "unknown", "architecture": "unknown"}  # what buildx notes beside an image
+    assert manifests.choose(index(None), HOST, "x").digest == "sha256:" + "a" * 64
+    assert manifests.choose(index(None, other, own), HOST, "x").platform is not None
+    for refused, told in (
+        ([None, None], "no platform at all"),
+        ([other], "it is for linux/s390x"),
+        ([unknown], "no platform at all"),
+        ([], "no platform at all"),
+        ([None, other], "it is for linux/s390x"),
+        ([{**own, "os": "a\n"}] * 2, "no platform at all"),
+    ):
+        with pytest.raises(ImageError, match=told):
+            manifests.choose(index(*refused), HOST, "x")
+
+
+def test_an_image_that_does_not_say_what_it_is_for() -> None:
+    assert str(manifests.platform_of({})) == str(platforms.host())
+    assert manifests.platform_of({}, platforms.parse("linux/s390x")).architecture == "s390x"
+    assert manifests.platform_of({"architecture": "ppc64le"}).architecture == "ppc64le"
+    manifests.check_platform({}, platforms.parse("linux/s390x"), "x")
+    with pytest.raises(ImageError, match="is for windows/"):
+        manifests.check_platform({"os": "windows"}, HOST, "x")
+
+
 def test_by_digest(docker_registry: str, tmp_path: Path) -> None:
     image = an_image()
     push(layout(tmp_path / "layout", image, name="x"), docker_registry, "app:1")
@@ -223,6 +258,29 @@ def test_an_image_s_labels_stay_data(registry: Registry) -> None:
 
 
 # ── authentication ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("entry", "password"),
+    [
+        ({"auth": "bWU6cA=="}, "bWU6cA=="),
+        ({"auth": "bWU6cA==\r\nX: y"}, ""),  # nothing but a password gets into a header
+        ({"auth": "bWU6c A=="}, ""),
+        ({"auth": "bWVw"}, ""),  # no colon
+        ({"auth": ["bWU6cA=="]}, ""),
+        ({"username": "me"}, ""),
+        ("bWU6cA==", ""),
+    ],
+)
+def test_what_is_no_stored_password(tmp_path: Path, entry: object, password: str) -> None:
+    (tmp_path / "docker").mkdir()
+    file = tmp_path / "docker/config.json"
+    file.write_text(json.dumps({"auths": {"here.test": entry, "https://here.test": {"auth": "!"}}}))
+    assert auth.credentials("here.test") == password
+    assert auth.credentials("there.test") == "" and auth.identity_token("here.test") == ""
+    for text in ("[]", "{", '{"auths": null}', '{"auths": 5}', "[" * 100_000):
+        file.write_text(text)
+        assert auth.credentials("here.test") == ""
 
 
 def test_a_token_is_fetched_once(registry: Registry) -> None:
@@ -318,6 +376,10 @@ def test_challenges_are_parsed() -> None:
         "realm": "https://a/b?c=d,e", "service": "x y", "scope": "repository:a:pull,push", "error": "bad",
     }  # fmt: skip
     assert auth.parse_challenge(r'Basic realm="a\"b"').parameters == {"realm": 'a"b'}
+    assert auth.parse_challenge(r'Basic realm="a\\",x=1').parameters == {"realm": "a\\", "x": "1"}
+    assert auth.parse_challenge('BEARER Realm="no end').parameters == {"realm": "no end"}
+    assert auth.parse_challenge("Bearer realm") == ("bearer", {"realm": ""})
+    assert auth.parse_challenge("  ") == ("", {})
 
 
 # ── a registry that misbehaves ─────────────────────────────────────────────────────────────────────
@@ -351,6 +413,8 @@ def test_redirects_drop_credentials(registry: Registry) -> None:
         ("/v2/me/app/manifests/latest", "more than 5 redirects"),
         ("http://[bad/", "nonsense"),
         ("http://127.0.0.1:99999/", "nonsense"),
+        ("http://127.0.0.1/a b", "not a valid address"),
+        ("http://127.0.0.1/a\x7f", "not a valid address"),
     ],
 )
 def test_bad_redirects(registry: Registry, location: str, reason: str) -> None:

@@ -480,6 +480,11 @@ def test_v2_gives_the_cgroup_to_the_containers_root() -> None:
     job = job_of(v2(), config, user_namespace=True)
     assert cgroup.before(config, job)[-1] == Operation("cgroup-owner", "/sys/fs/cgroup/pyrun-oci-c1", 100000)
     assert "cgroup-owner" not in [each.kind for each in cgroup.before(config, job_of(hybrid(), config))]
+    config["process"] = {"user": {"uid": 7}}  # or to the user whose process it is, on the host as it is
+    config["linux"] = {"namespaces": [{"type": "cgroup"}]}
+    assert cgroup.before(config, job_of(v2(), config))[-1] == Operation(
+        "cgroup-owner", "/sys/fs/cgroup/pyrun-oci-c1", 7
+    )
 
 
 @pytest.mark.parametrize(

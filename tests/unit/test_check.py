@@ -19,7 +19,7 @@ import pytest
 
 from pyrun import notice
 from pyrun.errors import UsageError
-from pyrun.spec import check, config_file
+from pyrun.spec import check, check_ids, config_file
 
 CONFIGS = Path(__file__).parent / "configs"
 MAP = [{"containerID": 0, "hostID": 1000, "size": 10}]
@@ -266,6 +266,31 @@ def test_a_relative_destination_is_only_warned_of(monkeypatch: pytest.MonkeyPatc
 def test_unknown_capabilities_are_not_refused() -> None:
     """The specification: they must be warned of, and a runtime should not fail. stages/security.py warns."""
     check.config(made(**{"process.capabilities": {"bounding": ["CAP_KILL", "CAP_FLY"], "x": [[]]}}))
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ({}, ""),
+        ({"uid": 9, "gid": 19}, ""),
+        ({"uid": 10}, "uid: cannot be an unmapped user"),
+        ({"gid": 9}, "gid: cannot be an unmapped group"),
+        ({"uid": 9, "gid": 20}, "gid: cannot be an unmapped group"),
+    ],
+)
+def test_whom_a_process_cannot_be(user: dict[str, int], told: str) -> None:
+    mappings = {
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+        "gidMappings": [
+            {"containerID": 10, "hostID": 0, "size": 10},
+            {"containerID": 0, "hostID": 1, "size": 1},
+        ],
+    }
+    if not told:
+        check_ids.mapped(user, mappings, "process.user")
+        return
+    with pytest.raises(UsageError, match=rf"process\.user\.{told} in a user namespace"):
+        check_ids.mapped(user, mappings, "process.user")
 
 
 def test_parts_of_a_config() -> None:

@@ -55,6 +55,20 @@ def test_one_that_was_never_written_is_free(names: Path) -> None:
     assert state.named_id("web") == MINE
 
 
+@pytest.mark.parametrize(("planner", "free"), [("4194304 1", True), ("", False)])
+def test_one_that_is_being_written_is_read_once_more(
+    names: Path, monkeypatch: pytest.MonkeyPatch, planner: str, free: bool
+) -> None:
+    """Then its planner counts; without one it is somebody's for a minute."""
+    (names / "web").touch()
+    text = f"{OTHER}\n{planner}\n"
+    monkeypatch.setattr(containers.time, "sleep", lambda _: (names / "web").write_text(text))
+    assert containers.being_planned(str(names / "web")) is not free
+    os.utime(names / "web", (1, 1))
+    assert not containers.being_planned(str(names / "web"))
+    assert not containers.being_planned(str(names / "nobody"))
+
+
 def test_a_planner_that_lives_keeps_its_name(names: Path, sleeper: str) -> None:
     (names / "web").write_text(f"{OTHER}\n{sleeper}\n")
     with pytest.raises(Conflict) as caught:
@@ -119,6 +133,14 @@ def test_a_hostname_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     given = iter(chances)
     monkeypatch.setattr(containers.posix, "urandom", lambda size: next(given))
     assert containers.new_id() == chances[1].hex() and next(given, None) is None
+
+
+@pytest.mark.parametrize("home", ["root", "run"])
+def test_nobody_is_there_without_an_id(names: Path, home: str) -> None:
+    """Else the directory of all containers would count as one of them."""
+    (names.parents[1] / home / "containers" / OTHER).mkdir(parents=True)
+    assert containers.is_there(OTHER)
+    assert not containers.is_there("") and not containers.is_there(MINE)
 
 
 @pytest.mark.parametrize(

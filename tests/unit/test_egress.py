@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import posix
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,30 @@ def test_elements_of_both_families(words: messages.Template) -> None:
     assert len(elements.standing(words, found)) == 1 + 1 + 3  # one allowed, one denied; IPv6: tcp, udp, sctp
     assert len(elements.standing(words, parsed_with(found, "none"))) == 0
     assert len(elements.standing(words, parsed_with(found, "deny:10.0.0.1"))) == 1 + 1 + 1
+
+
+def test_elements_are_of_the_address_whose_family_they_have(words: messages.Template) -> None:
+    found = parsed("10.0.0.0/8:443/tcp,deny:fd00::/8")
+    found.addresses = ["10.77.0.2", "fd77::2"]
+    allowed, denied = elements.standing(words, found)
+    mine, mine6 = socket.inet_pton(socket.AF_INET, "10.77.0.2"), socket.inet_pton(socket.AF_INET6, "fd77::2")
+    assert mine + bytes([10, 0, 0, 0]) in allowed and mine + bytes([10, 255, 255, 255]) in allowed
+    assert mine6 not in allowed
+    assert mine6 + bytes([0xFD, *bytes(15)]) in denied and mine6 + bytes([0xFD, *[255] * 15]) in denied
+
+
+def test_templates_of_another_version_are_made_anew(run_directory: Path) -> None:
+    file = run_directory / "networks/policies/words"
+    assert not elements.in_use()
+    first = elements.words()
+    assert elements.in_use() and first["words"] == elements.VERSION
+    good = file.read_text()
+    for text in (good.replace(elements.VERSION, "0"), good[:200], "\x00", "\xff"):
+        file.write_text(text, "latin-1")
+        assert elements.words() == first and file.read_text() == good
+    before = file.stat()
+    assert elements.words() == first
+    assert file.stat().st_ino == before.st_ino, "one that is there is not written again"
 
 
 def parsed_with(other: policy.Policy, text: str) -> policy.Policy:

@@ -57,6 +57,10 @@ PASSED, REFUSED = "", "the chain INPUT does not let it in"
         (["-A INPUT -s 0.0.0.0/0 -j ACCEPT"], PASSED),
         (["-A INPUT -s 203.0.113.7/32 -j DROP", "-A INPUT -j ACCEPT"], PASSED),
         (["-A INPUT ! -s 10.0.0.0/8 -j DROP", "-A INPUT -j ACCEPT"], REFUSED),
+        (["-A INPUT ! -i eth1 -s 203.0.113.7/32 -j DROP", "-A INPUT -j ACCEPT"], PASSED),
+        (["-A INPUT ! -i eth1 -j DROP", "-A INPUT -j ACCEPT"], REFUSED),
+        (["-A INPUT ! -i eth0 -j DROP", "-A INPUT -j ACCEPT"], PASSED),
+        (["-A INPUT -m mark ! --mark 0x1 -j DROP", "-A INPUT -j ACCEPT"], PASSED),
         (["-A INPUT -d 192.0.2.1/32 -j ACCEPT"], "the chain INPUT lets it in from some only"),
     ],
 )

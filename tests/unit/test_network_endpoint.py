@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NetworkError, UsageError
-from pyrun.network import claims, endpoint, leases, messages, records, requests
+from pyrun.network import claims, disconnecting, endpoint, leases, messages, records, requests
 from pyrun.network.publishing import publication
 
 IDENTIFIER = "ab" * 32
@@ -304,3 +304,22 @@ def test_undo_lines_can_be_repeated_and_leave_what_is_somebody_elses() -> None:
     assert all(line.endswith("\to 1 2") for line in lines[2:])
     flows = endpoint.forget_flows(found, template, "o 1 2")
     assert [line.split("\t")[0] for line in flows] == ["guard", "netlink", "end", "guard", "flows6", "end"]
+
+
+def test_only_addresses_that_are_still_the_containers_are_taken_from_it() -> None:
+    """A killed `disconnect` has given one up, and it may be somebody else's by now."""
+    template = network("front", subnet("10.1.0.0/24"), subnet("fd00:1::/64"))
+    found = claim(wanted("front"), template)
+    holder = claims.holder(leases.path("front", found["address"]))
+    mine = holder.split(" ")[0]
+    assert disconnecting.held(mine, found) == found
+    four, six = (Path(leases.path("front", found[key])) for key in ("address", "address6"))
+    four.unlink()  # the claims of one planner are one file
+    four.write_text(f"{'f' * 64} 1 1\n")
+    assert disconnecting.held(mine, found) == {**found, "address": ""}
+    assert disconnecting.held(mine[:-1], found) == {**found, "address": "", "address6": ""}
+    lines = disconnecting.undo_as_held(found, template)
+    assert {f"unlink-if\t{four}\t{'f' * 64} 1 1", f"unlink-if\t{six}\t{holder}"} < set(lines)
+    assert len(lines) == len(set(lines))
+    six.unlink()
+    assert disconnecting.held(mine, found) == {**found, "address": "", "address6": ""}

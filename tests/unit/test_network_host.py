@@ -100,6 +100,8 @@ def test_what_others_must_let_through() -> None:
         for protocol, port in ((17, 53), (6, 53), (17, 5353), (6, 5353), (58, 0))
     }
     assert not [each for each in openings.incoming(networks, ipv6=False) if each[3] == 58]
+    without = [each for each in networks if not each.get("subnet6")]  # no network has it: ICMPv6 stays closed
+    assert not [each for each in openings.incoming(without, ipv6=True) if each[3] == 58]
     comments = [each[0] for each in openings.incoming(networks, ipv6=True)]
     assert len(set(comments)) == len(comments) and all(each.startswith(health.MARK) for each in comments)
 

@@ -293,3 +293,81 @@ def test_held_tells_the_leases_of_the_living(network: Path) -> None:
     dead_claim(network / "10.77.0.3")
     assert list(leases.held("bridge")) == ["10.77.0.2"]
     assert claims.name_in(leases.held("bridge")["10.77.0.2"]) == "web"
+
+
+def test_a_lease_that_says_nothing_is_nobodys(network: Path) -> None:
+    """Its planner was killed before it wrote, or it was given up while we looked."""
+    mine = lease(1)
+    (network / "10.77.0.9").touch()
+    dead_claim(network / "10.77.0.10")
+    dead_claim(network / ("d" * 64))
+    assert list(leases.held("bridge")) == [mine]
+    assert leases.members("bridge") == {}
+    (network / ("a" * 64)).write_text(record_of_mine := (network / mine).read_text())
+    assert leases.members("bridge") == {"a" * 64: record_of_mine.splitlines()}
+    assert list(leases.held("bridge")) == [mine]
+
+
+# ── claims ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_claim_of_the_dead_is_taken_over_and_one_of_the_living_is_not(network: Path) -> None:
+    mine = record(1)
+    fresh, dead, taken = network / "new" / "10.77.0.5", network / "10.77.0.6", network / lease(2)
+    dead_claim(dead)
+    try:
+        assert claims.take_over(mine, str(fresh)), "its directory is made"
+        assert not claims.take(mine, str(dead)) and claims.take_over(mine, str(dead))
+        assert not claims.take_over(mine, str(taken)) and not claims.take_over(mine, str(dead))
+    finally:
+        claims.forget(mine)
+    assert not Path(mine).exists()
+    own = claims.owner(f"{1:064x}")
+    assert [claims.holder(str(each)) for each in (fresh, dead)] == [own, own]
+    claims.release(str(taken), own)
+    claims.release(str(dead), own)
+    assert (taken.exists(), dead.exists()) == (True, False)
+    assert claims.reclaim(str(dead)) and not claims.reclaim(str(taken))
+
+
+def test_whose_a_claim_is(network: Path) -> None:
+    claim = network / "10.77.0.9"
+    for text, told in (
+        (f"{'a' * 64} 1 1\nname web\n", "container web"), (f"{'a' * 64} 1 1\nmac x\n", "container aaaaaaaaaaaa"),
+        ("/sys/class/net/eth0 5 0\nname x\n", "this host itself, on eth0"),
+        ("/sys/class/net/eth0 5 0\n", "a neighbour on eth0"), ("/proc/17/ns/net 5 0\n", "process 17"),
+    ):  # fmt: skip
+        claim.write_text(text)
+        assert claims.whose(str(claim)) == told
+
+
+@pytest.mark.parametrize(
+    ("owner", "alive"),
+    [
+        ("", False), ("a", False), ("a 1", False), ("a 1 1 1", False), ("a x 1", False), ("a 4194304 0", False),
+        ("/proc/self/ns/net 1 0", False), ("/no/such 1 0", False), ("here 4194304 1", True),
+    ],
+)  # fmt: skip
+def test_who_is_alive(network: Path, owner: str, alive: bool) -> None:
+    (network.parents[2] / "containers/here").mkdir(parents=True)
+    assert claims.alive(owner) is alive
+    assert claims.alive(claims.owner("nowhere")) and claims.alive(
+        claims.owner_of_namespace("/proc/self/ns/net")
+    )
+
+
+def test_what_planners_left_that_were_killed_is_swept(network: Path) -> None:
+    run = network.parents[2]
+    mine = Path(record(1))
+    mine.with_name(f".record-{'d' * 64}-4194304-1").touch()
+    (run / "containers/box").mkdir(parents=True)
+    kept = [mine, run / f"containers/box/state.json.{os.getpid()}.tmp", run / "containers/box/state.json",
+            run / "containers/box/a.4194304.tmpx", run / "networks/bridge/x.tmp"]  # fmt: skip
+    gone = [run / "containers/box/state.json.4194304.tmp", run / "networks/bridge/template.4194304.tmp",
+            run / "networks/x.4194304.tmp"]  # fmt: skip
+    for path in (*kept[1:], *gone):
+        path.touch()
+    claims.sweep_records()
+    left = {path for path in run.rglob("*") if path.is_file()}
+    assert left == set(kept)
+    claims.forget(str(mine))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ from pyrun.plan.explain_process import command_error
 from pyrun.plan.operations import Operation
 from pyrun.spec import capabilities, scheduling
 from pyrun.spec.capabilities import ALL, DEFAULT, mask_of
-from pyrun.stages import process, security
+from pyrun.stages import hooks, namespaces, process, security
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 CREATE: dict[str, object] = {"oci": True}
@@ -594,3 +595,46 @@ def test_every_operation_says_what_it_is(operation: Operation, said: str) -> Non
     sentence, shell, see = explain(operation)
     assert said in sentence
     assert "\n" not in sentence + shell + see
+
+
+# ── namespaces ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_joined_namespaces_are_entered_the_mount_namespace_last() -> None:
+    """Paths are the host's. A pid namespace is born in, a user namespace is entered by who makes the others."""
+    joined = [{"type": kind, "path": f"/ns/{kind}"} for kind in ("mount", "pid", "network", "user", "ipc")]
+    config, job = made([*joined, {"type": "uts"}, {"type": "cgroup"}, {"type": "time"}]), dict[str, object]()
+    entered = namespaces.plan_joined(config, job)
+    assert [each.kind for each in entered] == ["ENTER"] * 3
+    assert [each.args[1] for each in entered] == [
+        namespaces.FLAGS[each] for each in ("network", "ipc", "mount")
+    ]
+    assert job["descriptors"] == [
+        ("namespace", (f"/ns/{kind}", kind)) for kind in ("network", "ipc", "mount")
+    ]
+    assert namespaces.clone_flags(config) == namespaces.FLAGS["uts"]
+    assert namespaces.made(config) == ["uts", "cgroup", "time"]
+    assert namespaces.path_of(config, "network") == "/ns/network" and namespaces.path_of(config, "uts") == ""
+    assert [each.args for each in namespaces.plan_cgroup(config)] == [(namespaces.FLAGS["cgroup"],)]
+    assert namespaces.plan_cgroup(made([{"type": "cgroup", "path": "/x"}])) == []
+
+
+# ── hooks ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("kind", "status"), [("createContainer", "creating"), ("startContainer", "created")])
+def test_a_hook_that_init_runs(kind: str, status: str) -> None:
+    """Its state is written where its pid is known, between two pieces; without args its path is its first word."""
+    given = [{"path": "/bin/a"}, {"path": "/bin/b", "args": ["b", "1"], "env": ["X=y"], "timeout": 4}]
+    config = made() | {
+        "hooks": {kind: given, "poststop": [{"path": "/no"}]},
+        "annotations": {"k": str(hooks._PID)},
+    }
+    job: dict[str, object] = {"id": "box", "bundle": "/bundle"}
+    first, second = hooks.plan(config, job, kind)
+    assert (first.kind, first.args[:2], first.args[4:]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))
+    assert (second.args[:2], second.args[4:]) == (("/bin/b", 4), (2, "b", "1", "X=y"))
+    state = json.loads(f"{second.args[2]}77{second.args[3]}")
+    assert (state["id"], state["pid"], state["status"], state["bundle"]) == ("box", 77, status, "/bundle")
+    assert state["annotations"] == {"k": str(hooks._PID)}
+    assert hooks.plan(made(), job, kind) == []

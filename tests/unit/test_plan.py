@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrun import stages, verdict
+from pyrun.errors import UsageError
 from pyrun.plan import explain, plan
 from pyrun.plan.operations import Operation
 from pyrun.spec import config as configs
@@ -19,21 +20,16 @@ IMAGE = {
     "layers": ["/l1", "/l2"],
     "config": {"Cmd": ["sh"], "Env": ["A=image", "B=image"], "WorkingDir": "/srv"},
 }
+CONTAINER: dict[str, object] = {
+    "id": "a" * 64, "name": "n", "hostname": "h", "keep": "/keep", "layers": [], "mode": "none", "image": "x",
+}  # fmt: skip
 HIERARCHIES = [("memory", "/sys/fs/cgroup/memory", "/"), ("unified", "/sys/fs/cgroup/unified", "/")]
 
 
 def make(
-    options: dict[str, object] | None = None, command: list[str] | None = None
+    options: dict[str, object] | None = None, command: list[str] | None = None, **other: object
 ) -> tuple[dict, list[Operation]]:
-    container = {
-        "id": "a" * 64,
-        "name": "n",
-        "hostname": "h",
-        "keep": "/keep",
-        "layers": [],
-        "mode": "none",
-        "image": "x",
-    }
+    container = {**CONTAINER, **other}
     config = configs.build(options or {}, IMAGE, command or [], container)
     job = {
         **container, "layers": ["/l2", "/l1"], "hierarchies": HIERARCHIES, "namespaces": ["cgroup"],
@@ -63,6 +59,36 @@ def test_seccomp_is_last_under_no_new_privileges() -> None:
     _, operations = make({"security_opt": ["no-new-privileges"]})
     at = places(operations)
     assert at["CAPABILITIES"] < at["NO_NEW_PRIVILEGES"] < at["SECCOMP"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "wanted"),
+    [
+        ([], False),
+        (["no-new-privileges"], True),
+        (["no-new-privileges:true"], True),
+        (["no-new-privileges=false"], False),
+        (["no-new-privileges", "no-new-privileges=false"], False),
+        (["no-new-privileges=false", "seccomp=/a:b", "no-new-privileges"], True),
+        (["label:disable", "apparmor=unconfined", "seccomp:unconfined"], False),
+    ],
+)
+def test_no_new_privileges_is_what_was_said_last(texts: list[str], wanted: bool) -> None:
+    config, operations = make({"security_opt": texts})
+    assert config["process"]["noNewPrivileges"] is wanted
+    assert ("NO_NEW_PRIVILEGES" in places(operations)) is wanted
+
+
+@pytest.mark.parametrize("first", [[], ["no-new-privileges"], ["seccomp=unconfined"]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "=", "=x", "x", "apparmor=mine", "apparmor", "label", "seccomp", "seccompx=a", "no-new-privileges=no",
+     "systempaths=unconfined"],
+)  # fmt: skip
+def test_protection_nobody_gives_is_refused_beside_any_other(first: list[str], text: str) -> None:
+    """Who asks for an AppArmor profile is not to believe that it is there."""
+    with pytest.raises(UsageError, match="--security-opt"):
+        make({"security_opt": [*first, text]})
 
 
 def test_environment_precedence_is_dockers(tmp_path: Path) -> None:
@@ -120,6 +146,100 @@ def test_privileged_hides_nothing() -> None:
     assert not any(operation.kind in ("MASK", "READONLY") for operation in operations)
 
 
+def mounts(options: dict[str, object]) -> dict[str, dict]:
+    config, _ = make(options)
+    found = {each["destination"]: each for each in config["mounts"]}
+    assert len(found) == len(config["mounts"])
+    return found
+
+
+USUAL = {"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"}
+FILES = {"/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
+
+
+def test_what_is_mounted_without_a_word() -> None:
+    found = mounts({})
+    assert set(found) == USUAL | FILES
+    assert {place for place in USUAL if "ro" in found[place]["options"]} == {"/sys", "/sys/fs/cgroup"}
+    assert all("nosuid" in found[place]["options"] for place in USUAL)
+    assert "size=67108864" in found["/dev/shm"]["options"]
+    assert not any("ro" in found[place]["options"] for place in FILES)
+    assert {found[place]["source"] for place in FILES} == {f"/keep/{place[5:]}" for place in FILES}
+
+
+def test_a_read_only_container_cannot_write_its_files_in_etc() -> None:
+    found = mounts({"read_only": True})
+    assert all("ro" in found[place]["options"] for place in FILES)
+
+
+def test_what_the_caller_mounts_takes_the_place_of_ours() -> None:
+    assert mounts({"tmpfs": ["/dev/shm:size=1m"]})["/dev/shm"]["options"] != mounts({})["/dev/shm"]["options"]
+    assert mounts({"volume": ["/tmp:/etc/hosts"]})["/etc/hosts"]["source"] == "/tmp"
+    assert set(mounts({"volume": ["/tmp:/dev"]})) == {"/proc", "/dev", "/sys", "/sys/fs/cgroup"} | FILES
+    assert set(mounts({"volume": ["/tmp:/device"]})) == USUAL | FILES | {"/device"}
+    with pytest.raises(UsageError, match="two mounts go to /a"):
+        make({"volume": ["/tmp:/a"], "tmpfs": ["/a"]})
+
+
+def test_the_shallow_is_mounted_before_what_lies_in_it() -> None:
+    config, _ = make({"volume": ["/tmp:/etc/a/b", "/tmp:/etc"]})
+    order = [each["destination"] for each in config["mounts"]]
+    assert order.index("/etc") < order.index("/etc/hosts") < order.index("/etc/a/b")
+
+
+def test_only_the_privileged_may_write_to_sys() -> None:
+    found = mounts({"privileged": True})
+    assert not any("ro" in each["options"] for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("other", "network"),
+    [
+        ({}, [{"type": "network"}]),
+        ({"mode": "host"}, []),
+        ({"netns": "/n"}, [{"type": "network", "path": "/n"}]),
+    ],
+)
+def test_only_a_network_namespace_of_its_own_gets_settings(other: dict[str, object], network: object) -> None:
+    """Those of the host or of another container are not ours to change; what the user asks for is another matter."""
+    section = make(**other)[0]["linux"]
+    assert [each for each in section["namespaces"] if each["type"] == "network"] == network
+    assert {each["type"] for each in section["namespaces"]} >= {"mount", "pid", "uts", "ipc", "cgroup"}
+    assert bool(section["sysctl"]) == (not other)
+    asked, _ = make({"sysctl": ["kernel.shmmni=5", "net.ipv4.ip_unprivileged_port_start=80"]})
+    assert (
+        asked["linux"]["sysctl"] | {"kernel.shmmni": "5", "net.ipv4.ip_unprivileged_port_start": "80"}
+        == (asked["linux"]["sysctl"])
+    )
+
+
+def test_devices_are_refused_before_some_are_allowed() -> None:
+    rules = make()[0]["linux"]["resources"]["devices"]
+    assert rules[0] == {"allow": False, "type": "a", "access": "rwm"}
+    assert {"allow": True, "type": "c", "access": "rwm", "major": 1, "minor": 3} in rules
+    assert {"allow": False, "type": "c", "access": "rwm", "major": 10, "minor": 229} in rules
+
+
+@pytest.mark.parametrize(
+    ("option", "image", "expected"), [("", "", "/"), ("", "/srv", "/srv"), ("/a//b/../c", "/srv", "/a/c")]
+)
+def test_the_directory_is_the_callers_then_the_images(option: str, image: str, expected: str) -> None:
+    config = configs.build({"workdir": option}, {"config": {"WorkingDir": image}}, ["sh"], CONTAINER)
+    assert config["process"]["cwd"] == expected  # type: ignore[index]
+
+
+@pytest.mark.parametrize("directory", ["srv", "/a\0b", "../a"])
+def test_a_directory_that_is_none(directory: str) -> None:
+    with pytest.raises(UsageError, match="is not an absolute path"):
+        make({"workdir": directory})
+
+
+def test_a_terminal_has_a_kind() -> None:
+    environment = make({"tty": True})[0]["process"]["env"]
+    assert "TERM=xterm" in environment
+    assert make({"tty": True})[0]["process"]["terminal"] is True
+
+
 def test_capabilities_are_for_root_alone() -> None:
     config, _ = make({"user": "1000"})
     assert config["process"]["capabilities"]["effective"] == []
@@ -135,6 +255,16 @@ def test_encoding_is_what_init_reads() -> None:
     assert fields[1:3] == ["1", "häuschen"]
     assert fields[4] == "0"
     assert fields[6:] == ["3", "7", "-1", "-1", ""]
+
+
+def test_operations_are_values() -> None:
+    """The other tests compare them: two that differ in anything must not be equal."""
+    one = Operation("RLIMIT", 7, -1, -1)
+    assert one == Operation("RLIMIT", 7, -1, -1) and len({one, Operation("RLIMIT", 7, -1, -1)}) == 1
+    for other in (Operation("RLIMIT", 7, -1), Operation("RLIMIT", 7, -1, 1), Operation("SYSCTL", 7, -1, -1),
+                  Operation("RLIMIT", "7", -1, -1), ("RLIMIT", 7, -1, -1), None):  # fmt: skip
+        assert one != other
+    assert repr(one) == "RLIMIT(7, -1, -1)" and repr(Operation("HOSTNAME", "a'b")) == 'HOSTNAME("a\'b")'
 
 
 def numbers() -> dict[str, int]:

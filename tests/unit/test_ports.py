@@ -54,6 +54,7 @@ def test_ports_come_back_from_a_record(published: list[Port]) -> None:
 
 
 def test_a_range_is_one_line() -> None:
+    assert ports.lines([(ANY, 8000, 80, "tcp")]) == ["port tcp 0.0.0.0 8000 80"]
     assert ports.lines([(ANY, 8000 + n, 80 + n, "tcp") for n in range(5000)]) == [
         "port tcp 0.0.0.0 8000 80 5000"
     ]

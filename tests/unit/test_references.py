@@ -46,7 +46,8 @@ def test_parse(text: str, full: str, familiar: str) -> None:
         "", ":", "/", "//", "a//b", "/a", "a/", "a:", "a:b:c", "a b", "a\n", "UPPER", "me/Upper", "-a", "a-", "a_-b",
         "a..b", "a___b", "a/../b", "../a", ".", "..", "a@", "a@sha256:12", f"a@{DIGEST.upper()}",
         "a@sha512:" + "0" * 128, f"a@{DIGEST}x", "a:" + "t" * 129, "a:.t", "a:-t", "a:t/../../x", "host:port/a",
-        "host:70000/a", "ho_st.x/a", "[::1/a", "[]/a", "a\0b", "a%2fb", "a" * 256, "é", "a/é", "file:///etc/passwd",
+        "host:70000/a", "host:/a", "ho_st.x/a", "-host.x/a", "host-.x/a", "host..x/a", ".x/a",
+        "[::1/a", "[]/a", "a\0b", "a%2fb", "a" * 256, "é", "a/é", "file:///etc/passwd",
         "https://a/b", "a/" * 100 + "a" * 60,
     ],
 )  # fmt: skip

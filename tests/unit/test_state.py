@@ -180,6 +180,34 @@ def test_claim_dead_finds_the_dead_alone(
             os.close(fd)
 
 
+def test_one_that_runs_is_kept_though_its_planner_was_killed(
+    store: Store, process: subprocess.Popen[bytes]
+) -> None:
+    """It executes its command, which its planner did not live to note: nobody undoes it, and it counts as started."""
+    directory = store.living(WEB, process.pid, started=False)
+    assert reconcile.claim(WEB) == -1
+    assert (directory / "started").exists() and not (directory / "starting").exists()
+
+
+def test_one_that_waits_in_init_is_not_taken_for_one_that_runs(store: Store) -> None:
+    waiting = subprocess.Popen(["pyrun-init", "100"], executable="/bin/sleep")
+    try:
+        directory = store.living(WEB, waiting.pid, started=False)
+        assert reconcile.claim(WEB) == -1
+        assert (directory / "starting").exists() and not (directory / "started").exists()
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+
+def test_what_an_undo_list_left_of_its_own_place_is_taken_away(store: Store) -> None:
+    """The list goes before the directory it is in; who was killed in between has left the rest."""
+    directory = store.living(WEB, 2**22 + 1, start_time=1)
+    (directory / "undo").unlink()
+    assert reconcile.claim(WEB) == -1
+    assert not directory.exists()
+
+
 def test_a_start_looks_at_a_part_of_very_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the thousandth start would wait for a look at all others; after a few starts nobody is overlooked."""
     names = {f"{number:064x}" for number in range(2 * reconcile._PART)}

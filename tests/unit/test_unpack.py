@@ -14,6 +14,7 @@ import random
 import stat
 import sys
 import tarfile
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,39 @@ def test_a_directory_is_merged_and_anything_else_replaced(root: Path) -> None:
     assert (root / "f/x").read_bytes() == b"2"
 
 
+def test_a_directory_that_became_a_link_leads_where_the_link_says(root: Path) -> None:
+    """What was opened or noted of the directory is not meant any more: neither where to write, nor its time."""
+    unpacked(
+        tar(
+            directory("x", mtime=5),
+            directory("d", mtime=7),
+            directory("d/in", mtime=8),
+            file("d/a"),
+            symlink("d", "x"),
+            file("d/b", b"2"),
+            directory("d/in", mtime=9),
+        ),
+        root,
+    )
+    assert tree(root) == {
+        "d": ("link", b"x"), "x": ("directory", b""), "x/b": ("file", b"2"), "x/in": ("directory", b""),
+    }  # fmt: skip
+    assert ((root / "x").stat().st_mtime, (root / "x/in").stat().st_mtime) == (5, 9)
+
+
+def test_a_directory_that_became_a_file_and_one_again(root: Path) -> None:
+    unpacked(tar(directory("d", mtime=7), file("d/a"), file("d"), directory("d", mtime=9), file("d/b")), root)
+    assert set(tree(root)) == {"d", "d/b"} and (root / "d").stat().st_mtime == 9
+
+
+def test_whoever_stops_it_hears_so(root: Path) -> None:
+    event = threading.Event()
+    event.set()
+    with pytest.raises(unpack.Stopped):
+        unpacked(tar(file("a")), root, stop=event)
+    assert tree(root) == {}
+
+
 def test_whiteouts_of_the_layer_s_own_files(root: Path) -> None:
     unpacked(tar(directory("d"), file("d/x", b"1"), file("d/.wh.x"), file("y", b"2")), root)
     assert tree(root) == {"d": ("directory", b""), "y": ("file", b"2")}
@@ -321,6 +355,29 @@ def header_with(**fields: bytes) -> bytes:
 def test_numbers_that_are_none(fields: dict[str, bytes], reason: str, root: Path) -> None:
     with pytest.raises(ImageError, match=reason):
         unpacked(header_with(**fields) + bytes(1024), root)
+
+
+@pytest.mark.parametrize(
+    ("mtime", "seconds"),
+    [
+        (b"00000000012\0", 10),
+        (b"\xff" * 12, 0),  # a second before 1970
+        (b"\x80" + b"\x7f" * 11, 1 << 34),
+        (b"\x80" + bytes(7) + b"\x01\0\0\0", 1 << 24),
+    ],
+)
+def test_times_are_kept_within_what_file_systems_store(mtime: bytes, seconds: int) -> None:
+    (found,) = tarstream.entries(stream_of(header_with(mtime=mtime) + bytes(1024)))
+    assert found.mtime_ns == seconds * 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [("1.5", 1_500_000_000), ("0.1234567899", 123_456_789), ("-1", 0), ("-0.5", 0), ("9" * 39, 10**9 << 34)],
+)  # fmt: skip
+def test_times_of_pax(text: str, nanoseconds: int) -> None:
+    (found,) = tarstream.entries(stream_of(tar(file("a", pax_headers={"mtime": text}))))
+    assert found.mtime_ns == nanoseconds
 
 
 def test_huge_extension_headers_are_not_read() -> None:

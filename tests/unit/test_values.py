@@ -70,6 +70,8 @@ def test_ulimit_refused(text: str) -> None:
         ("kernel.shm_rmid_forced=1\nkernel.core_pattern=x", "invalid sysctl"),
         ("kernel.shm_rmid_forced+kernel.core_pattern=1", "invalid sysctl"),
         ("net..ipv4=1", "invalid sysctl"),
+        ("net.core.somaxconn=1\0", "invalid sysctl"),
+        ("net./core=1", "invalid sysctl"),
         ("x", "invalid --sysctl"),
     ],
 )

@@ -141,19 +141,19 @@ def _process(
 
 
 def _no_new_privileges(options: Options) -> bool:
+    """As Docker: of several the last one counts. What another option asks for is refused unless we do it."""
+    wanted = False
     for text in _list(options, "security_opt"):
-        name, _, value = (
-            text.replace(":", "=", 1).partition("=") if not text.startswith("seccomp") else ("", "", "")
-        )
+        name, given, value = text.replace(":", "=", 1).partition("=")
         if name == "no-new-privileges":
             if value not in ("", "true", "false"):
                 raise UsageError(f"invalid --security-opt: {text!r}", "no-new-privileges takes true or false")
-            return value != "false"
-        if name not in ("", "label") and (name, value) != ("apparmor", "unconfined"):
+            wanted = value != "false"
+        elif not given or (name not in ("seccomp", "label") and (name, value) != ("apparmor", "unconfined")):
             raise UsageError(
                 f"unknown --security-opt: {text!r}", "seccomp=FILE, seccomp=unconfined, no-new-privileges"
             )
-    return False
+    return wanted
 
 
 def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:

@@ -42,7 +42,8 @@ def time_ns(extended: dict[bytes, bytes], block: bytes, stream: Stream) -> int:
         digits = whole.removeprefix(b"-") + fraction
         if len(text) > 40 or not digits.isdigit():
             raise broken(stream, f"the time {text[:40]!r} in a PAX record is not a number")
-        nanoseconds = int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0")) if whole.strip(b"-") else 0
+        past = text.startswith(b"-")  # 1970; an integer would lose the sign of -0.5
+        nanoseconds = 0 if past or not whole else int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0"))
     return min(max(nanoseconds, 0), 2**34 * 10**9)
 
 
