@@ -119,13 +119,14 @@ def document(launch: Launch, style: str) -> str:
 
 
 def _as_json(launch: Launch, rows: list[Row]) -> str:
+    root = _root(launch)
     operations = [
         {
             "by": who,
             "kind": operation.kind,
             "arguments": list(operation.args),
             "sentence": sentence,
-            "shell": _fill(shell, launch),
+            "shell": _fill(shell, launch).replace("$ROOT", root),
             "see": _fill(see, launch),
         }
         for who, operation, sentence, shell, see in rows
@@ -150,13 +151,18 @@ def _as_text(launch: Launch, rows: list[Row]) -> str:
 
 def _variables(launch: Launch) -> list[str]:
     """What is to be typed first, so that the commands can be, in the shells that some of them begin, too."""
-    roots = [each.args[0] for each in launch.operations if each.kind in ("ROOT_OVERLAY", "ROOT_BIND")]
     state = f"{paths.run()}/containers/$ID/state.json"
     return [
         f"export ID={launch.job['id']}",
-        *[_short(f"export ROOT={shlex.quote(str(root))}", launch) for root in roots[-1:]],
+        _short(f"export ROOT={_root(launch)}", launch),
         f"""export PID=$(grep -o '"pid": *[0-9]*' {state} | tr -dc 0-9)  # once it runs""",
     ]
+
+
+def _root(launch: Launch) -> str:
+    """Where the container's root is mounted, as the shell takes it."""
+    found = [each.args[0] for each in launch.operations if each.kind in ("ROOT_OVERLAY", "ROOT_BIND")]
+    return shlex.quote(str(found[-1])) if found else "/"
 
 
 def _short(text: str, launch: Launch) -> str:
