@@ -255,6 +255,7 @@ def version() -> str:
 HEAD = """# Networking
 
 What pyrun's networking can do, and what it does to a host: every rule, every setting, each with its reason.
+[by-hand.md](by-hand.md) makes such a network step by step.
 """
 RULES = """Two tables of its own, each made in one transaction. The chains are the same whatever runs; networks, links
 and published ports are elements of sets and maps, so that a change is one element, and a packet costs the same with one

@@ -75,3 +75,14 @@ def test_whatever_was_started_inside_ends_with_it() -> None:
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert b"sleep\x00271828\x00" not in commands
     assert leftovers.settle(before) == []
+
+
+def test_cgroups_deeper_than_python_recurses_go_too() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYRUN_LAB"}
+    before = leftovers.picture()
+    deep = "cd /sys/fs/cgroup/pids 2>/dev/null || cd /sys/fs/cgroup; for each in $(seq 1200); do mkdir d; cd d; done"
+    done = subprocess.run(
+        [ENTER, "sh", "-c", deep], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert leftovers.settle(before) == []

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ruleset
 from command import Pyrun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,8 +66,18 @@ def run(commands: list[str], environment: dict[str, str]) -> list[tuple[str, int
     return list(zip(pieces[::2], map(int, pieces[1::2]), strict=False))
 
 
+@pytest.fixture
+def tables(pyrun: Pyrun) -> Iterator[None]:
+    """iptables makes its tables when it is first asked, and leaves them empty; `pyrun` finds none."""
+    names = {"table ip filter", "table ip nat"} - set(ruleset.nft("list", "tables").splitlines())
+    yield
+    for name in names & set(ruleset.nft("list", "tables").splitlines()):
+        ruleset.nft("delete", *name.split())
+
+
 @pytest.mark.alone
 @pytest.mark.timeout(320)
+@pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_the_sessions_are_true(document: Path, pyrun: Pyrun) -> None:
     wanted = sessions(document.read_text())

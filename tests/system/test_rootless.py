@@ -375,7 +375,7 @@ def test_explain(solo: UserPyrun) -> None:
     rows = {row["kind"]: row for row in document["operations"]}
     assert rows["USER_NETWORK"]["shell"].startswith("pasta --config-net ")
     assert "-t 8080:80" in rows["USER_NETWORK"]["shell"] and "--no-map-gw" in rows["USER_NETWORK"]["shell"]
-    assert rows["USER_NETWORK"]["see"] == "nsenter -t PID -U --preserve-credentials -n ip addr"
+    assert rows["USER_NETWORK"]["see"] == "nsenter -t $PID -U --preserve-credentials -n ip addr"
     assert "userxattr" in rows["ROOT_OVERLAY"]["shell"]
     assert not any("ip netns" in row["see"] for row in document["operations"])
     assert sorted(str(path) for path in solo.home.rglob("*")) == before

@@ -217,7 +217,7 @@ def _forget_flows(operation: Operation) -> Explanation:
     number, protocol = _words(operation)
     return (
         f"forget tracked {protocol} flows to port {number}, which would keep their former way",
-        f"conntrack -D -p {protocol} --orig-port-dst {number}",
+        f"conntrack -D -p {protocol} --orig-port-dst {number}  # Debian: the package conntrack",
         f"conntrack -L -p {protocol} --orig-port-dst {number}",
     )
 

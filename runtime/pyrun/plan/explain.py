@@ -8,6 +8,7 @@ numactl); none is run in the container, whose image may have it and must not be 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -107,18 +108,25 @@ def _namespaces(launch: Launch) -> list[str]:
 
 def document(launch: Launch, style: str) -> str:
     """The whole plan and its undo list, as text or JSON."""
-    rows = [(who, operation, *explain(operation)) for who, operation in steps(launch)]
+    rows, child = [], False
+    for who, operation in steps(launch):
+        sentence, shell, see = explain(operation)
+        if child:  # of process 1, which reaps: the rest is the command's
+            see = see.replace("/proc/{pid}/", "/proc/$(pgrep -P {pid})/")
+        child = child or operation.kind == "REAPER"
+        rows.append((who, operation, sentence, shell, see))
     return _as_json(launch, rows) if style == "json" else _as_text(launch, rows)
 
 
 def _as_json(launch: Launch, rows: list[Row]) -> str:
+    root = _root(launch)
     operations = [
         {
             "by": who,
             "kind": operation.kind,
             "arguments": list(operation.args),
             "sentence": sentence,
-            "shell": _fill(shell, launch),
+            "shell": _fill(shell, launch).replace("$ROOT", root),
             "see": _fill(see, launch),
         }
         for who, operation, sentence, shell, see in rows
@@ -128,7 +136,7 @@ def _as_json(launch: Launch, rows: list[Row]) -> str:
 
 
 def _as_text(launch: Launch, rows: list[Row]) -> str:
-    lines = [f"container {launch.job['name']}: {len(rows)} operations", f"ID={launch.job['id']}", ""]
+    lines = [f"container {launch.job['name']}: {len(rows)} operations", *_variables(launch), ""]
     before = ""
     for number, (who, _, sentence, shell, see) in enumerate(rows, 1):
         if who != before:
@@ -141,17 +149,34 @@ def _as_text(launch: Launch, rows: list[Row]) -> str:
     return "\n".join(lines + [f"  {_short(line, launch)}".replace("\t", "  ") for line in launch.undo])
 
 
+def _variables(launch: Launch) -> list[str]:
+    """What is to be typed first, so that the commands can be, in the shells that some of them begin, too."""
+    state = f"{paths.run()}/containers/$ID/state.json"
+    return [
+        f"export ID={launch.job['id']}",
+        _short(f"export ROOT={_root(launch)}", launch),
+        f"""export PID=$(grep -o '"pid": *[0-9]*' {state} | tr -dc 0-9)  # once it runs""",
+    ]
+
+
+def _root(launch: Launch) -> str:
+    """Where the container's root is mounted, as the shell takes it."""
+    found = [each.args[0] for each in launch.operations if each.kind in ("ROOT_OVERLAY", "ROOT_BIND")]
+    return shlex.quote(str(found[-1])) if found else "/"
+
+
 def _short(text: str, launch: Launch) -> str:
-    """The id as $ID: a line fits the screen, and can still be typed after `ID=...`."""
-    return text.replace(str(launch.job["id"]), "$ID")
+    """An image's container has an id of 64 digits, shown as $ID: a line fits the screen, and can still be typed."""
+    identity = str(launch.job["id"])
+    return text.replace(identity, "$ID") if len(identity) == 64 else text
 
 
 def _fill(text: str, launch: Launch) -> str:
-    """NAME and PID of the commands, as far as they are known."""
+    """Name and PID in the commands, as far as they are known."""
     if launch.job.get("rootless_engine"):  # an ordinary user enters the user namespace first
         text = text.replace("nsenter -t {pid} ", "nsenter -t {pid} -U --preserve-credentials ")
     return text.replace("{name}", str(launch.job["name"])).replace(
-        "{pid}", str(launch.pid) if launch.pid > 0 else "PID"
+        "{pid}", str(launch.pid) if launch.pid > 0 else "$PID"
     )
 
 

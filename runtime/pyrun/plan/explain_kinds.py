@@ -63,9 +63,8 @@ def _enter(operation: Operation) -> Explanation:
 def _devices(operation: Operation) -> Explanation:
     directory, *rules = operation.args
     allowed = ", ".join(str(rule).partition(" ")[2] for rule in rules if str(rule).startswith("allow"))
-    writes = "; ".join(
-        "echo {2} > {0}/devices.{1}".format(directory, *str(rule).split(" ", 1)) for rule in rules
-    )
+    split = [str(rule).split(" ", 1) for rule in rules]
+    writes = "; ".join(f"echo {shlex.quote(what)} > {directory}/devices.{verb}" for verb, what in split)
     v1 = "/devices/" in str(directory)
     see = f"cat {directory}/devices.list" if v1 else f"bpftool cgroup show {directory}"
     if allowed == "a":
@@ -82,9 +81,10 @@ def _cgroup_write(operation: Operation) -> Explanation:
 
 def _identity(operation: Operation) -> Explanation:
     uid, gid, umask, *groups = operation.args
+    others = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
     return (
         f"become user {uid}, group {gid}",
-        f"setpriv --reuid={uid} --regid={gid} --groups={','.join(map(str, groups)) or '0'}; umask {umask:04o}",
+        f"umask {umask:04o}; setpriv --reuid={uid} --regid={gid} {others} ...",
         "grep -E '^(Uid|Gid|Groups|Umask)' /proc/{pid}/status",
     )
 
@@ -130,7 +130,7 @@ def _rlimit(operation: Operation) -> Explanation:
     name = next((name for name, value in RLIMITS.items() if value == number), str(number))
     return (
         f"limit {name} to {soft} (at most {hard})",
-        f"prlimit --{name}={soft}:{hard}",
+        f"prlimit --pid $$ --{name}={soft}:{hard}",
         "cat /proc/{pid}/limits",
     )
 
@@ -145,11 +145,13 @@ def _execute(operation: Operation) -> Explanation:
 
 
 def simple(sentence: str, shell: str = "", see: str = "") -> Callable[[Operation], Explanation]:
-    """An entry whose arguments are put in by position: {0}, {1} ..."""
+    """An entry whose arguments are put in by position: {0}, {1} ...; quoted where they are to be typed."""
 
     def entry(operation: Operation) -> Explanation:
         keep = {"name": "{name}", "pid": "{pid}"}
-        return tuple(text.format(*operation.args, *[""] * 3, **keep) for text in (sentence, shell, see))  # type: ignore[return-value]
+        typed = [shlex.quote(str(each)) for each in operation.args] + [""] * 3
+        said = sentence.format(*operation.args, *[""] * 3, **keep)
+        return said, shell.format(*typed, **keep), see.format(*typed, **keep)
 
     return entry
 
@@ -249,7 +251,7 @@ KINDS: dict[str, Callable[[Operation], Explanation]] = {
     "EXECUTE": _execute,
     "UNSHARE": simple(
         "make the joined cgroup the root of what the container sees of cgroups",
-        "unshare -C",
+        "exec unshare -C",
         "nsenter -t {pid} -C cat /proc/{pid}/cgroup",
     ),
 }

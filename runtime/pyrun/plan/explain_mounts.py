@@ -1,9 +1,12 @@
 """The operations on the container's file system, explained: see explain.py.
 
-The shell equivalents are mount(8)'s words for what init does with descriptors; ROOT is where the root is mounted.
+The shell equivalents are mount(8)'s words for what init does with descriptors; $ROOT is where the root is mounted.
 """
 
 from __future__ import annotations
+
+import os
+from shlex import quote
 
 from pyrun import linux
 from pyrun.spec import mount_options as options
@@ -53,6 +56,13 @@ def _numbers(values: tuple[object, ...]) -> list[int]:
     return [value for value in values if isinstance(value, int)]
 
 
+def _made(target: object, file: bool = False) -> str:
+    """The words that make a mount point, as init does: it need not be in the image."""
+    if not file:
+        return f"mkdir -p $ROOT{quote(str(target))}; "
+    return f"mkdir -p $ROOT{quote(os.path.dirname(str(target)))}; touch $ROOT{quote(str(target))}; "
+
+
 def _overlay(operation: Operation) -> Explanation:
     mountpoint, upper, work, how, *lowers = operation.args
     words = f"lowerdir={':'.join(map(str, lowers))},upperdir={upper},workdir={work}"
@@ -80,8 +90,8 @@ def _mount(operation: Operation) -> Explanation:
     words = _with(_names(int(attributes)) + _texts(tuple(data)))
     return (
         f"mount a {kind} on {target}",
-        f"mount -t {kind}{words} {source} ROOT{target}",
-        f"{_MOUNT} {target}",
+        f"{_made(target)}mount -t {kind}{words} {quote(str(source))} $ROOT{quote(str(target))}",
+        f"{_MOUNT} {quote(str(target))}",
     )
 
 
@@ -90,18 +100,20 @@ def _mount_old(operation: Operation) -> Explanation:
     words = _with(["iversion"] * bool(int(flags) >> 23 & 1) + _texts(tuple(data)))
     return (
         f"mount a {kind} on {target}",
-        f"mount -t {kind}{words} {source} ROOT{target}  # mount(2) with flags {int(flags):#x}",
-        f"{_MOUNT} {target}",
+        f"{_made(target)}mount -t {kind}{words} {source} $ROOT{quote(str(target))}"
+        f"  # mount(2) with flags {int(flags):#x}",
+        f"{_MOUNT} {quote(str(target))}",
     )
 
 
 def _tmpfs_copy(operation: Operation) -> Explanation:
     target, attributes, *data = operation.args
-    words = _with(_names(int(attributes)) + _texts(tuple(data)))
+    words, place = _with(_names(int(attributes)) + _texts(tuple(data))), f"$ROOT{quote(str(target))}"
     return (
         f"mount a tmpfs on {target} that begins with what is in it",
-        f"mount -t tmpfs{words} tmpfs NEW; cp -a ROOT{target}/. NEW; mount --move NEW ROOT{target}",
-        f"{_MOUNT} {target}",
+        f"{_made(target)}NEW=$(mktemp -d); mount -t tmpfs{words} tmpfs $NEW; cp -a {place}/. $NEW; "
+        f"mount --move $NEW {place}; rmdir $NEW",
+        f"{_MOUNT} {quote(str(target))}",
     )
 
 
@@ -110,8 +122,8 @@ def _remount(operation: Operation) -> Explanation:
     words = _names(int(attributes), int(cleared)) + _texts(tuple(data))
     return (
         f"change the mount on {target} ({', '.join(words) or 'as it is'})",
-        f"mount -o {','.join(['remount', *words])} ROOT{target}",
-        f"{_MOUNT} {target}",
+        f"mount -o {','.join(['remount', *words])} $ROOT{quote(str(target))}",
+        f"{_MOUNT} {quote(str(target))}",
     )
 
 
@@ -127,36 +139,42 @@ def _bind(operation: Operation) -> Explanation:
     spreads = [f" --make-{_PROPAGATIONS[each]}" for each in (spread, *more) if each in _PROPAGATIONS]
     shown = f"show the host's {source} at {target}"
     shown += " (read-only)" if (attributes | tree) & options.RDONLY else ""
-    shell = f"mount --{'rbind' if how & 1 else 'bind'}{_with(words)}{''.join(spreads)} {source} ROOT{target}"
-    return shown, shell, f"{_MOUNT} {target}"
+    path, place = str(source), quote(str(target))
+    # hosts and its like are not there before the start; a cgroup, which is not either, is bound without what is below
+    file = not os.path.isdir(path) if os.path.exists(path) else bool(how & 1)
+    shell = f"{_made(target, file)}mount --{'rbind' if how & 1 else 'bind'}{_with(words)}{''.join(spreads)}"
+    return shown, f"{shell} {quote(path)} $ROOT{place}", f"{_MOUNT} {place}"
 
 
 def _attributes(operation: Operation) -> Explanation:
     target, attributes, cleared, recursive, spread = operation.args
     words = _names(int(attributes), int(cleared) or -1)
-    see = f"{_MOUNT} -o TARGET,OPTIONS,PROPAGATION {target}"
+    place = quote(str(target))
+    see = f"{_MOUNT} -o TARGET,OPTIONS,PROPAGATION {place}"
     if spread:
         name = _PROPAGATIONS.get(int(spread), "?")
         return (
             f"make the mount on {target} {name}",
-            f"mount --make-{'r' if recursive else ''}{name} ROOT{target}",
+            f"mount --make-{'r' if recursive else ''}{name} $ROOT{place}",
             see,
         )
     return (
         f"change the mount on {target} ({', '.join(words)})",
-        f"mount -o remount,bind,{','.join(words)} ROOT{target}",
+        f"mount -o remount,bind,{','.join(words)} $ROOT{place}",
         see,
     )
 
 
 def _device(operation: Operation) -> Explanation:
-    path, mode, major, minor, *_ = operation.args
+    path, mode, major, minor, uid, gid, *_ = operation.args
     kind = _KINDS.get(int(mode) & 0o170000, "c")
     number = "" if kind == "p" else f" {major} {minor}"
+    made = _made(os.path.dirname(str(path))) if os.path.dirname(str(path)) != "/dev" else ""
+    owner = f"; chown {uid}:{gid} $ROOT{quote(str(path))}" if uid or gid else ""
     return (
         f"make the {'pipe' if kind == 'p' else 'device node'} {path}",
-        f"mknod -m {int(mode) & 0o7777:o} ROOT{path} {kind}{number}",
-        f"ls -l {_ROOT}{path}",
+        f"{made}mknod -m {int(mode) & 0o7777:o} $ROOT{quote(str(path))} {kind}{number}{owner}",
+        f"ls -l {_ROOT}{quote(str(path))}",
     )
 
 
@@ -179,36 +197,39 @@ MOUNTS = {
     "ATTRIBUTES": _attributes,
     "CGROUP2": simple(
         "mount a cgroup2 on {0}, or where that is not allowed show {1} there",
-        "mount -t cgroup2 cgroup ROOT{0} || mount --bind {1} ROOT{0}",
+        "mkdir -p $ROOT{0}; mount -t cgroup2 cgroup $ROOT{0} || mount --bind {1} $ROOT{0}",
         _MOUNT + " {0}",
     ),
     "MOUNT_LABEL": simple(
-        "give the mount on {0} the SELinux label {1}", "chcon {1} ROOT{0}", "ls -Zd " + _ROOT + "{0}"
+        "give the mount on {0} the SELinux label {1}", "chcon {1} $ROOT{0}", "ls -Zd " + _ROOT + "{0}"
     ),
     "DEVICE": _device,
-    "SYMLINK": simple("make {0} a link to {1}", "ln -s {1} ROOT{0}", "ls -ld " + _ROOT + "{0}"),
+    "SYMLINK": simple("make {0} a link to {1}", "ln -s {1} $ROOT{0}", "ls -ld " + _ROOT + "{0}"),
     "DIRECTORY": simple(
-        "make the directory {0} if the image has none", "mkdir -p ROOT{0}", "ls -ld " + _ROOT + "{0}"
+        "make the directory {0} if the image has none", "mkdir -p $ROOT{0}", "ls -ld " + _ROOT + "{0}"
     ),
     "MASK": simple(
         "hide {0}, if it is there",
-        "mount --bind -o ro /dev/null ROOT{0}  # a directory: mount -t tmpfs -o ro tmpfs ROOT{0}",
+        "if [ -d $ROOT{0} ]; then mount -t tmpfs -o ro tmpfs $ROOT{0}; elif [ -e $ROOT{0} ]; "
+        "then mount --bind $ROOT/dev/null $ROOT{0}; mount -o remount,bind,ro $ROOT{0}; fi",
         "ls -ld " + _ROOT + "{0}",
     ),
     "READONLY": simple(
-        "make {0} read-only, if it is there", "mount --bind -o ro ROOT{0} ROOT{0}", _MOUNT + " {0}"
+        "make {0} read-only, if it is there",
+        "if [ -e $ROOT{0} ]; then mount --bind $ROOT{0} $ROOT{0}; mount -o remount,bind,ro $ROOT{0}; fi",
+        _MOUNT + " {0}",
     ),
     "WRITABLE": simple(
-        "keep {0} writable, whatever the root becomes", "mount --bind ROOT{0} ROOT{0}", _MOUNT + " {0}"
+        "keep {0} writable, whatever the root becomes", "mount --bind $ROOT{0} $ROOT{0}", _MOUNT + " {0}"
     ),
     "PIVOT": simple(
         "make the container's root the root, and let go of the host's",
-        "cd ROOT; pivot_root . .; umount -l .",
+        "cd $ROOT; pivot_root . .; umount -l .",
         "ls " + _ROOT + "/",
     ),
     "ROOT_MOVE": lambda operation: (
         "move the container's root over the host's, and change to it",
-        "".join(f"umount -l {each}; " for each in operation.args) + "cd ROOT; mount --move . /; chroot .",
+        "".join(f"umount -l {each}; " for each in operation.args) + "cd $ROOT; mount --move . /; chroot .",
         "ls " + _ROOT + "/",
     ),
     "ROOT_READONLY": simple("make the root read-only", "mount -o remount,bind,ro /", _MOUNT + " /"),

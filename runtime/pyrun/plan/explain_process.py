@@ -90,9 +90,9 @@ def _look_up(operation: Operation) -> Explanation:
 def _session(operation: Operation) -> Explanation:
     if len(operation.args) > 1:
         sentence = f"begin a session of its own, with the container's keyring {operation.args[1]}"
-        return sentence, "setsid", "ps -o pid,sid -p {pid}"
+        return sentence, "setsid ...", "ps -o pid,sid -p {pid}"
     keyring = " and a keyring" if operation.args and operation.args[0] else ""
-    return f"begin a session{keyring} of its own", "setsid", "ps -o pid,sid -p {pid}"
+    return f"begin a session{keyring} of its own", "setsid ...", "ps -o pid,sid -p {pid}"
 
 
 def _seccomp(operation: Operation) -> Explanation:
