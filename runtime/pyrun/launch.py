@@ -47,10 +47,12 @@ def _nothing() -> None:
 class Launch:
     """A start in progress.
 
-    operations: for init; before: for the planner; network: the stage's plan or None; undo: the lines of the undo
-    list; keep_fds: (our descriptor, its number in init); make: makes the lasting directory; hooks: runs those that
-    come between mounts and pivot, or None; deliver: hands the caller what it asked for, or None; state: state.json
-    but for the process; running_fd: to tell a waiting parent, or -1; watched: this process becomes the monitor.
+    config: the OCI config; job: what the stages read beside it; operations: for init; before: for the planner; network:
+    the stage's plan or None; undo: the lines of the undo list; keep_fds: (our descriptor, its number in init); make:
+    makes the lasting directory; hooks: runs those that come between mounts and pivot, or None; deliver: hands the
+    caller what it asked for, or None; state: state.json but for the process; running_fd: to tell a waiting parent, or
+    -1; watched: this process becomes the monitor.
+    Once it is under way: lock_fd: of the undo list; pid, pidfd: of init; sync: the socket to it; outcome: what it said.
     """
 
     __slots__ = (
@@ -216,9 +218,9 @@ def _clone(launch: Launch, binary_fd: int) -> None:
         if fd >= 0:
             posix.close(fd)
     launch.sync = ours
-    process = {"pid": launch.pid, "start_time": state_of_process(launch.pid)}
+    born = {"pid": launch.pid, "start_time": process_start_time(launch.pid)}
     state = launch.state or _state(launch)
-    containers.write_state(str(launch.job["run_dir"]), {**state, **process})
+    containers.write_state(str(launch.job["run_dir"]), {**state, **born})
 
 
 def _born(launch: Launch, group_fd: int, binary_fd: int, keep: list[tuple[int, int]]) -> tuple[int, int]:
@@ -247,8 +249,9 @@ def _stillborn(job: dict[str, object], number: int | None) -> Exception:
     return StageFailed("namespaces", "make the container's namespaces", number)
 
 
-def state_of_process(pid: int) -> int:
-    """When *pid* began, in clock ticks since boot. Source: man 5 proc_pid_stat, field 22."""
+def process_start_time(pid: int) -> int:
+    """When *pid*, a child of ours, began, in clock ticks since boot; unlike store/state.py's also of one that has ended
+    since. Source: man 5 proc_pid_stat, field 22."""
     return int(paths.read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
 
 

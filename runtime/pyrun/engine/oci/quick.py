@@ -28,7 +28,7 @@ def note(done: launch.Launch) -> None:
     middle, _, tail = rest.partition('"running"')
     fields = (
         str(done.pid),
-        str(launch.state_of_process(done.pid)),
+        str(launch.process_start_time(done.pid)),
         letters,
         _freezer(job["cgroups"]),
         f'{head}\n  "pid": ',
