@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pyrun import launch
 from pyrun.jsonlite import indented
+from pyrun.spec.values import linux_section
 from pyrun.stages import hooks
 from pyrun.store import paths
 
@@ -17,8 +18,7 @@ from .state import describe
 def note(done: launch.Launch) -> None:
     """Write it for a container whose process is there. The fields: csrc/quick.c."""
     config, job = done.config, done.job
-    section = config.get("linux")
-    listening = isinstance(section, dict) and _notifies(section.get("seccomp"))
+    listening = _notifies(linux_section(config).get("seccomp"))
     letters = "" if hooks.of(config, "poststart") or listening else "s"
     letters += "" if hooks.of(config, "poststop") or job["driver"] == "systemd" else "d"
     made = job["made"]
