@@ -110,7 +110,7 @@ def run(
     own = config.pop("operations", [])
     operations = [
         *([Operation("WAIT_GO"), Operation("ROOT_IDENTITY")] if user else []),
-        *rootfs.plan_root(config, given), *mounts.plan(config, given), *rootfs.plan_devices(config, given),
+        *rootfs.plan_root(config, given), *mounts.plan(config, given), *rootfs.plan_devices(config),
         *(own if isinstance(own, list) else []),
         *rootfs.plan_hidden(config), *rootfs.plan_pivot(config, given),
         Operation("ENVIRONMENT", "PATH=/bin"), Operation("EXECUTE", "/bin/sh", "-c", script),
@@ -128,7 +128,7 @@ def _started(
     meanwhile: Callable[[int], object] | None,
 ) -> Seen:
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode(operations))
     ours, theirs = handshake.pair()
     in_r, in_w = os.pipe()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+from errno import ENOENT, EPERM
 
 from . import linux
 from .errors import StageFailed, UsageError
@@ -20,7 +21,6 @@ TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EPERM, ENOENT = 1, 2
 # Bits of `how`, as BIND has them (csrc/ops.h).
 _TREE, _OWNERS_TREE = 1, 8
 
@@ -91,7 +91,7 @@ def _tree(source: str, how: int, target: str, *owners: str) -> int:
         fd = linux.open_tree(linux.AT_FDCWD, source, linux.OPEN_TREE_CLONE | recursive)
     except OSError as error:
         if error.errno in (ENOENT, EPERM) and not owners:
-            return linux.memfd_create("pyrun-absent")
+            return posix.memfd_create("pyrun-absent")
         raise StageFailed("rootfs", f"open {source}, which is to be seen at {target}", error.errno) from None
     if owners:
         namespace = _owners(target, *owners)

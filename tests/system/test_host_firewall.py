@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from command import Pyrun
 from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
 from segments import FAR, HOST, segment, shell
+from waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -173,9 +173,8 @@ def test_reload_judges_anew(pyrun: Pyrun, internet: SimpleNamespace, dropping_nf
     assert rows[8080] == "lets it in now: `pyrun network reload` opens it"
     assert rows[8443] == f"{dropping_nft} does not let it in any more: `pyrun network reload` closes it"
     pyrun.ok("network", "reload")
-    told = Path(
-        pyrun.runroot, "networks/events"
-    ).read_text()  # or the guard was first, since a rule of ours went too
+    # or the guard was first, since a rule of ours went too
+    told = Path(pyrun.runroot, "networks/events").read_text()
     assert "port 0.0.0.0:8080/tcp is open to the outside" in told
     assert "port 0.0.0.0:8443/tcp is closed to the outside" in told
     assert pyrun.ok("network", "reload") == "nothing was missing"
@@ -403,13 +402,6 @@ def firewalld(tmp_path: Path) -> Iterator[None]:
     bus.wait(20)
     log.close()
     _forget_iptables()
-
-
-def until(true: object, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.needs("firewalld")

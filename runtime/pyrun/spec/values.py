@@ -1,4 +1,5 @@
-"""The values of `run`'s options: each parser takes what the user wrote and returns data, or one clear line.
+"""The values of `run`'s options: each parser takes what the user wrote and returns data, or one clear line. And what
+many read of a config: its section `linux`, lists of texts, paths.
 
 Docker's notations: sizes with b, k, m, g; volumes `src:dst[:options]`. Ports: network/publishing/option.py.
 Source: docs.docker.com/reference/cli/docker/container/run.
@@ -9,6 +10,11 @@ from __future__ import annotations
 import posix
 
 from pyrun.errors import UsageError
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's own floor
@@ -26,15 +32,23 @@ SYSCTL_IPC = (
     "kernel.shm_rmid_forced",
 )  # fmt: skip
 
-VOLUME_PROPAGATION = {
-    "private": (1 << 18, 0), "rprivate": (1 << 18, 1), "shared": (1 << 20, 0), "rshared": (1 << 20, 1),
-    "slave": (1 << 19, 0), "rslave": (1 << 19, 1),
-}  # fmt: skip
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
 def is_number(text: str) -> bool:
     """Whether *text* is an unsigned decimal number: ASCII digits and nothing else."""
     return text.isascii() and text.isdigit()
+
+
+def texts(value: object) -> list[str]:
+    """The items of a list of options or of an image's config as strings; [] for what is no list."""
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def linux_section(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`linux` of a config; {} if it has none."""
+    section = config.get("linux")
+    return section if isinstance(section, dict) else {}
 
 
 def size_bytes(text: str, option: str) -> int:
@@ -174,15 +188,15 @@ def volume(text: str) -> dict[str, object]:
                 f"--volume {text!r}: {','.join(chosen)} is more than one mode of a kind",
                 f"give one of {', '.join(group)}",
             )
-    kept = [option for option in options if option == "ro" or option in VOLUME_PROPAGATION]
-    if not any(option in VOLUME_PROPAGATION for option in kept):
+    kept = [option for option in options if option == "ro" or option in _PROPAGATIONS]
+    if not any(option in _PROPAGATIONS for option in kept):
         kept.append("rprivate")
     return {"destination": target, "type": "bind", "source": source, "options": ["rbind", *kept]}
 
 
-_VOLUME_CHOICES = (("ro", "rw"), ("z", "Z"), ("consistent", "cached", "delegated"), tuple(VOLUME_PROPAGATION))
+_VOLUME_CHOICES = (("ro", "rw"), ("z", "Z"), ("consistent", "cached", "delegated"), tuple(_PROPAGATIONS))
 _VOLUME_OPTIONS = (
-    "ro", "rw", "z", "Z", "rbind", "bind", "nocopy", "consistent", "cached", "delegated", *VOLUME_PROPAGATION,
+    "ro", "rw", "z", "Z", "rbind", "bind", "nocopy", "consistent", "cached", "delegated", *_PROPAGATIONS,
 )  # fmt: skip
 
 

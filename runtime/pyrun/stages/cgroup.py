@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_ALL_USERS = [b"0", b"4294967295"]  # of uid_map: what root of the host sees
-
 __all__ = [
     "PERFORM",
     "after_clone",
@@ -43,7 +41,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
 
     Raises UsageError for what the driver cannot do. Notes in the job what the others here need.
     """
-    section = config.get("linux") or {}
+    section = values.linux_section(config)
     if section.get("intelRdt"):
         from pyrun.cgroups import rdt
 
@@ -52,7 +50,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
     if "hierarchies" not in job:
         job["hierarchies"] = layout()
     hierarchies = job["hierarchies"]
-    job["unprivileged"] = job.get("rootless") or paths.read("/proc/self/uid_map").split()[1:] != _ALL_USERS
+    job["unprivileged"] = job.get("rootless") or paths.is_user()
     if driver == "systemd":
         from pyrun.cgroups import systemd
 
@@ -126,8 +124,7 @@ def _makes(job: dict[str, Any]) -> list[Operation]:
 
 def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
     """linux.resources as writes; the device rules; who owns the cgroup."""
-    section = config.get("linux")
-    resources = (section.get("resources") if isinstance(section, dict) else None) or {}
+    resources = values.linux_section(config).get("resources") or {}
     v2, lenient = is_v2(job["hierarchies"]), job.get("layers") is not None
     place = {name: directory for names, directory in job["cgroups"] for name in names.split(",")}
     if not place:

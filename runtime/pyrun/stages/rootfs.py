@@ -14,7 +14,7 @@ import posix
 from pyrun import linux
 from pyrun.plan.operations import Operation, descriptor
 from pyrun.spec import defaults
-from pyrun.spec.values import normal_path
+from pyrun.spec.values import linux_section, normal_path
 from pyrun.store import paths
 
 # linux.rootfsPropagation: (what becomes of the host's mounts in the new namespace, what the root is in the end).
@@ -26,17 +26,13 @@ _SPREADING = {
 }  # fmt: skip
 
 
-_USER = 2  # of ROOT_OVERLAY: see csrc/ops.h
-
-
-def _section(config: dict[str, object]) -> dict[str, object]:
-    section = config.get("linux")
-    return section if isinstance(section, dict) else {}
+# Bits of ROOT_OVERLAY and of a descriptor's "tree": see csrc/ops.h.
+_USER, _TREE = 2, 1
 
 
 def _spreading(config: dict[str, object]) -> tuple[int, int, int]:
     """(of the host's mounts, of the root in the end, whether that goes for all below it: runc takes `rshared`, too)"""
-    word = str(_section(config).get("rootfsPropagation") or "")
+    word = str(linux_section(config).get("rootfsPropagation") or "")
     recursive = word[:1] == "r"
     return (*_SPREADING[word[1:] if recursive else word], int(recursive))
 
@@ -59,7 +55,7 @@ def plan_root(config: dict[str, object], job: dict[str, object]) -> list[Operati
         return [*operations, overlay]
     passed = []
     if job.get("user_namespace") and not job.get("rootless"):
-        passed.append(descriptor(job, "tree", directory, 1, "/"))
+        passed.append(descriptor(job, "tree", directory, _TREE, "/"))
     return [*operations, Operation("ROOT_BIND", directory, *passed)]
 
 
@@ -73,14 +69,14 @@ def _bound_dev(config: dict[str, object]) -> bool:
     return False
 
 
-def plan_devices(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+def plan_devices(config: dict[str, object]) -> list[Operation]:
     """The nodes of /dev that every container has, those of the config, and the links beside them.
 
     Where nodes cannot be made (a user namespace), init shows the host's: that of a default device under its own name,
     any other under the path the config gives it.
     """
     bound = _bound_dev(config)
-    given = _section(config).get("devices")
+    given = linux_section(config).get("devices")
     given = [
         device
         for device in (given if isinstance(given, list) else [])
@@ -152,7 +148,7 @@ def host_devices(directory: str = "/dev") -> list[dict[str, object]]:
 
 def plan_hidden(config: dict[str, object]) -> list[Operation]:
     """Masked and read-only paths: over the mounts that hold them."""
-    section = _section(config)
+    section = linux_section(config)
     masked, readonly, label = (
         section.get(name) or [] for name in ("maskedPaths", "readonlyPaths", "mountLabel")
     )

@@ -14,8 +14,9 @@ import posix
 import time
 
 from pyrun import launch, linux, notice
-from pyrun.errors import StageFailed
+from pyrun.errors import PyrunError
 from pyrun.jsonlite import dumps
+from pyrun.spec.values import linux_section
 from pyrun.stages import hooks
 
 _SAID_BYTES = 400
@@ -31,9 +32,8 @@ def before_pivot(config: dict[str, object]) -> list[Hook]:
 
 
 def run_before_pivot(prepared: launch.Launch) -> None:
-    """At its place in the start, with the interfaces the container takes over. Raises StageFailed, NetworkError."""
-    section = prepared.config.get("linux")
-    devices = section.get("netDevices") if isinstance(section, dict) else None
+    """At its place in the start, with the interfaces the container takes over. Raises PyrunError."""
+    devices = linux_section(prepared.config).get("netDevices")
     if devices:
         from pyrun.network import net_devices
 
@@ -51,7 +51,7 @@ def run(
     required: bool = True,
     init_fd: int = -1,
 ) -> None:
-    """Every hook of *kind* in order. Raises StageFailed at the first that fails if *required*, else tells of it.
+    """Every hook of *kind* in order. Raises PyrunError at the first that fails if *required*, else tells of it.
 
     init_fd: a pidfd; when that process ends, the hook is ended too.
     """
@@ -86,19 +86,17 @@ def _run(wanted: list[Hook], kind: str, state: dict[str, object], *, required: b
             said = str(error.strerror)
         if said is None:
             continue
-        failed = StageFailed("hooks", f"run hooks.{kind}[{index}] {hook['path']}: {said}", None)
-        failed.message = failed.message.rpartition(": ")[0]  # the hook's own words, not an errno
+        message = f"hooks: cannot run hooks.{kind}[{index}] {hook['path']}: {said}"
         if required:
-            raise failed
-        notice.say(failed.message)
+            raise PyrunError(message)
+        notice.say(message)
 
 
 def _call(hook: Hook, text: bytes, init_fd: int) -> str | None:
     """None when it ended with 0, else what became of it."""
     input_fd = posix.memfd_create("hook-state")
-    output_fd, its_fd = posix.pipe2(
-        posix.O_CLOEXEC
-    )  # its end stays open here: no end of file, no special case
+    # the hook's end stays open here: no end of file, no special case
+    output_fd, its_fd = posix.pipe2(posix.O_CLOEXEC)
     posix.set_blocking(output_fd, False)
     pid = -1
     try:
