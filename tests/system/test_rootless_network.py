@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -78,6 +79,21 @@ def test_published_ports(solo: UserPyrun, internet: SimpleNamespace, mode: str) 
     assert gone(solo)
     solo.ok("run", "-d", "--name", "web", f"--net={mode}", "-p", "8080:80", "busybox", "sh", "-c", SERVE)
     assert fetch("127.0.0.1", 8080) == "hello\n"  # free again at once
+
+
+@both
+def test_from_where_a_port_is_reachable(solo: UserPyrun, internet: SimpleNamespace, mode: str) -> None:
+    """What the host's firewall makes of it is for root to read: said, and no reason to tell nothing."""
+    words = ("run", "-d", "--name", "web", f"--net={mode}", "-p", "8080:80", "-p", "127.0.0.1:8081:80")
+    solo.ok(*words, "busybox", "sleep", "100")
+    listed = map(json.loads, solo.ok("port", "--format", "json", "web").splitlines())
+    told = {row["HostPort"]: (row["ReachableFrom"], row["Firewall"]) for row in listed}
+    unknown = "unknown: only root can read its rules"
+    assert told == {
+        8080: ({"host": True, "lan": [internet.host], "containers": True}, unknown),
+        8081: ({"host": True, "lan": [], "containers": False}, ""),
+    }
+    assert unknown in solo.ok("port", "--format", "table", "web")
 
 
 ECHO = """

@@ -62,7 +62,7 @@ _RUN: tuple[Row, ...] = (
     (("--name",), "value", "name", "", "NAME", "The container's name"),
     (("--net-fault",), "value", "net_fault", "", "FAULTS", "Make what arrives slow or unsure: delay=100ms,jitter=20ms,loss=1%,duplicate=,reorder=,corrupt="),
     (("--net-rate",), "value", "net_rate", "", "RATES", "Limit what arrives and what is sent: in=10mbit,out=2mbit"),
-    (("--network", "--net"), "list", "network", (), "NETWORK", "A network (again for a further one): bridge (the default), host, none, NAME[:ip=,ip6=,mac=,alias=,ifname=,gw-priority=], container:NAME, ns:NAME, l2:IFACE, macvlan:IFACE[:mode=,host-shim=on], ipvlan:IFACE[:mode=], cni:NAME; an ordinary user: pasta (the default), slirp4netns, host, none"),
+    (("--network", "--net"), "list", "network", (), "NETWORK", "A network (again for a further one): bridge (the default), host, none, NAME[:ip=,ip6=,mac=,alias=,ifname=,gw-priority=], container:NAME, ns:NAME, l2:IFACE, macvlan:IFACE[:mode=,host-shim=on], ipvlan:IFACE[:mode=], cni:NAME; an ordinary user: pasta (the default), slirp4netns, host, none, container:NAME"),
     (("--network-alias", "--net-alias"), "list", "network_alias", (), "NAME", "A further name the other containers of the network may use"),
     (("--pids-limit",), "int", "pids_limit", 0, "NUMBER", "Limit the number of processes (0 or -1: no limit)"),
     (("--platform",), "value", "platform", "", "OS/ARCH", "The image's platform, for example linux/arm64"),

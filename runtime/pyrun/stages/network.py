@@ -32,11 +32,11 @@ def check(request: Request) -> None:
     mode = str(request["mode"])
     if mode in requests.OF_A_USER and boot.rootless_uid() < 0:
         raise requests.of_ordinary_users(mode)
-    if boot.rootless_uid() >= 0 and mode not in requests.ALONE:
+    if boot.rootless_uid() >= 0 and mode not in (*requests.ALONE, "container"):
         named = [str(wanted["network"]) for wanted in wiring.endpoints(request)]
         raise UsageError(
             f"--network={' '.join(named) or mode}: only root can connect a container to a network of the host",
-            "an ordinary user has --network=pasta, slirp4netns, host or none",
+            "an ordinary user has --network=pasta, slirp4netns, host, none or container:NAME",
         )
     if len(wiring.endpoints(request)) > messages.MOST_LINKS:
         raise UsageError(

@@ -6,6 +6,9 @@
     containers    by every address of the host but the loopback's, the gateway of their network among them; those of
                   its own network alone, if that is isolated (--isolate), or if others get no answer either
 
+Of an ordinary user's container the ports are sockets of pasta or slirp4netns. The rules they are behind are root's to
+read: what the firewall makes of them is said to be unknown, and "lan" is where they listen.
+
 Cold: reads addresses, rules and a set from the kernel, and asks it in the container for the way of answers.
 """
 
@@ -26,12 +29,13 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 from pyrun.network import attach, endpoint, messages, records  # noqa: E402
 from pyrun.network.endpoint import Wire  # noqa: E402
-from pyrun.network.publishing import host_firewall, ports, publication, shutting  # noqa: E402
+from pyrun.network.publishing import host_firewall, ports, shutting  # noqa: E402
 
 Row = dict[str, object]
 
 _LINK_LOCAL = "fe80:"
 _CABLES = ("veth", "tun")  # of containers, of virtual machines
+_UNREAD = "unknown: only root can read its rules"
 
 
 def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
@@ -41,6 +45,9 @@ def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
 
     wires: the container's interfaces on bridges; pid: of its process, 0 if it does not run.
     """
+    addresses = host_addresses()
+    if boot.rootless_uid() >= 0:
+        return [_row(port, addresses, _UNREAD, shut=False) for port in published]
     sock = messages.opened(messages.NETLINK_NETFILTER)
     try:
         filtered = host_firewall.suspected(sock)
@@ -48,8 +55,11 @@ def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
         shut = shutting.standing(sock)
     finally:
         sock.close()
-    addresses = host_addresses()
-    found = [_row(port, addresses, refused.get(port, ""), shut, filtered=filtered) for port in published]
+    found = []
+    for port in published:
+        is_shut = (port[0], port[1], port[3]) in shut
+        worded = _worded(port, refused.get(port, ""), shut=is_shut) if filtered else ""
+        found.append(_row(port, addresses, worded, shut=is_shut))
     if wires:
         with _inside(pid) as route:
             for row in found:
@@ -57,13 +67,10 @@ def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
     return found
 
 
-def _row(
-    port: ports.Port, addresses: list[str], refused: str, shut: set[publication.Closed], *, filtered: bool
-) -> Row:
+def _row(port: ports.Port, addresses: list[str], firewall: str, *, shut: bool) -> Row:
     host, number, inside, protocol = port
     here = _is_here(host)
     alone = not here or not host_firewall.outside([port])
-    is_shut = (host, number, protocol) in shut
     if host in (ports.ANY, ports.ANY6):
         lan = [address for address in addresses if (":" in address) == (host == ports.ANY6)]
     else:
@@ -74,9 +81,9 @@ def _row(
         "inside": inside,
         "protocol": protocol,
         "here": here,
-        "lan": [] if alone or is_shut else lan,
+        "lan": [] if alone or shut else lan,
         "containers": not alone,
-        "firewall": "" if alone or not filtered else _worded(port, refused, shut=is_shut),
+        "firewall": "" if alone else firewall,
         "only": "",
         "astray": "",
     }
