@@ -49,11 +49,10 @@ class Launch:
 
     config: the OCI config; job: what the stages read beside it; operations: for init; before: for the planner; network:
     the stage's plan or None; undo: the lines of the undo list; keep_fds: (our descriptor, its number in init); make:
-    makes the lasting directory; hooks: runs those that come between mounts and pivot, or None; deliver: hands the
-    caller what it asked for, or None; state: state.json but for the process; running_fd: to tell a waiting parent, or
-    -1; watched: this process becomes the monitor.
-    Once it is under way: lock_fd: of the undo list; pid, pidfd: of init; began: when it did, in clock ticks since boot;
-    sync: the socket to it; outcome: what it said.
+    makes the lasting directory; hooks: runs those that come between mounts and pivot, or None; deliver: hands over what
+    was asked for, or None; state: state.json but for the process; running_fd: to tell a waiting parent, or -1; watched:
+    this process becomes the monitor. Under way: lock_fd: of the undo list; pid, pidfd: of init; began: when, in ticks
+    since boot; sync: its socket; outcome: what it said.
     """
 
     __slots__ = (
@@ -253,8 +252,7 @@ def _stillborn(job: dict[str, object], number: int | None) -> Exception:
 
 
 def _start_time(pid: int) -> int:
-    """When *pid*, a child of ours, began, in clock ticks since boot; unlike store/state.py's also of one that has ended
-    since. Source: man 5 proc_pid_stat, field 22."""
+    """In clock ticks since boot, of our child, even if it has ended. Source: man 5 proc_pid_stat, field 22."""
     return int(paths.read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
 
 

@@ -431,7 +431,9 @@ def test_every_operation_is_explained() -> None:
         assert not re.search(r"\{[0-9]", sentence + shell + see)
     sentence, shell, _ = explain.explain(operations[0])
     assert sentence == "show the host's /s at /t (read-only)"
-    assert shell == "mount --bind -o ro,suid,noatime,rnoexec --make-rslave --make-shared /s ROOT/t"
+    assert shell == (
+        "mkdir -p $ROOT/t; mount --bind -o ro,suid,noatime,rnoexec --make-rslave --make-shared /s $ROOT/t"
+    )
 
 
 def test_numbers_are_those_of_the_table() -> None:

@@ -633,9 +633,10 @@ def test_a_hook_that_init_runs(kind: str, status: str) -> None:
     }
     job: dict[str, object] = {"id": "box", "bundle": "/bundle"}
     first, second = hooks.plan(config, job, kind)
-    assert (first.kind, first.args[:2], first.args[4:]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))
-    assert (second.args[:2], second.args[4:]) == (("/bin/b", 4), (2, "b", "1", "X=y"))
-    state = json.loads(f"{second.args[2]}77{second.args[3]}")
+    assert (first.kind, first.args[:2], first.args[5:]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))
+    assert (second.args[:2], second.args[5:]) == (("/bin/b", 4), (2, "b", "1", "X=y"))
+    assert second.args[2] == ("/bundle" if kind == "createContainer" else ""), "where it runs"
+    state = json.loads(f"{second.args[3]}77{second.args[4]}")
     assert (state["id"], state["pid"], state["status"], state["bundle"]) == ("box", 77, status, "/bundle")
     assert state["annotations"] == {"k": str(hooks._PID)}
     assert hooks.plan(made(), job, kind) == []
