@@ -187,6 +187,28 @@ def test_the_gateways_address_is_taken_away(two: Pyrun, internet: SimpleNamespac
     assert standing(internet, two) == []
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "link set {} down",
+        "address flush dev {}",
+        "-6 address flush dev {} scope global",
+        "link set {0} down; ip link set {0} up",
+    ],
+)
+def test_what_is_lost_while_nobody_watches_is_found_by_the_next_start(pyrun: Pyrun, loss: str) -> None:
+    """No container, no guard."""
+    pyrun.ok("network", "create", "--ipv6", "dual")
+    network = json.loads(pyrun.ok("network", "inspect", "dual"))[0]
+    gateways = [each["Gateway"] for each in network["IPAM"]["Config"]]
+    run("sh", "-c", f"ip {loss.format(network['Pyrun']['Bridge'])}")
+    pings = "; ".join(f"ping -c1 -W2 {each}" for each in [*gateways, "198.51.100.1"])
+    done = pyrun("run", "--rm", "--net=dual", "busybox", "sh", "-c", pings)
+    assert done.stdout.count("1 packets received") == 3, done.stdout
+    again = pyrun("run", "--rm", "--net=dual", "busybox", "true")
+    assert (again.returncode, again.stderr) == (0, ""), "a network that stands is not restored"
+
+
 def test_an_adopted_bridge_that_is_gone_keeps_nothing_from_being_healed(
     two: Pyrun, internet: SimpleNamespace
 ) -> None:

@@ -1,13 +1,13 @@
 """Does a network still stand as it was made? Asked at every start, in some 50 microseconds.
 
-Somebody may have deleted the bridge, flushed the ruleset, switched forwarding off or set up a firewall that
-drops what it forwards, or what comes in for the resolver. The questions are part of the network's template
-(firewall/tables.py: checks); healing is in bridge.py.
+Somebody may have deleted the bridge, set it down or taken the gateway's address from it, flushed the ruleset, switched
+forwarding off or set up a firewall that drops what it forwards, or what comes in for the resolver. What is asked of the
+firewall is part of the network's template (firewall/tables.py: checks); healing is in bridge.py.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, socket
+from _socket import AF_INET, AF_INET6, inet_pton, socket
 from _struct import pack, unpack_from
 
 from pyrun.network import messages
@@ -26,9 +26,12 @@ _SET_ELEMENTS = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
 
 # Of linux/netconf.h: what is set for all interfaces together, and whether that is to forward.
 _RTM_GETNETCONF, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 82, 1, 2
-_NLM_F_REQUEST = 1
+_NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
 _NETCONFA_IFINDEX_ALL = -1
 _NETCONF_HEADER_BYTES = 4
+
+# Of linux/rtnetlink.h: the way to an address; that it is one of this host's own.
+_RTM_GETROUTE, _RTA_DST, _ROUTE_TYPE_AT, _RTN_LOCAL = 26, 1, 7, 2
 
 
 def ailments(template: messages.Template, sock: socket) -> list[str]:
@@ -37,37 +40,64 @@ def ailments(template: messages.Template, sock: socket) -> list[str]:
     sock: a netfilter socket in the network namespace of the host.
     """
     found = []
+    own = template.get("adopted") != "True"  # its owner sees to the bridge itself
     try:
-        if messages.index_of(sock, template["bridge"]) != int(template["index"]):
+        name = template["bridge"]
+        if messages.index_of(sock, name) != int(template["index"]) or (
+            own and not messages.is_up(sock, name)
+        ):
             found.append("bridge")
     except OSError:
         found.append("bridge")
     if not standing_table(template, sock):
         found.append("table")
-    if not _forwards((AF_INET, AF_INET6) if template.get("gateway6") else (AF_INET,)):
+    forwards, addressed = _routed(template)
+    if own and not addressed and "bridge" not in found:
+        found.append("bridge")
+    if not forwards:
         found.append("forwarding")
     if not standing_forward(template, sock):
         found.append("policy")
     return found
 
 
-def _forwards(families: tuple[int, ...]) -> bool:
-    """Whether ip_forward, and what IPv6 has for it, are on. Source: man 7 rtnetlink.
+def _routed(template: messages.Template) -> tuple[bool, bool]:
+    """Whether ip_forward, and what IPv6 has for it, are on; and the gateways are this host's addresses.
 
-    Not read from /proc/sys/net: finding a file there takes the longer the more network namespaces there are.
+    Asked all at once, and not read from /proc/sys/net: finding a file there takes the longer the more network
+    namespaces there are. Source: man 7 rtnetlink.
     """
+    gateways = [template[key] for key in ("gateway", "gateway6") if template.get(key)]
+    families = (AF_INET, AF_INET6) if template.get("gateway6") else (AF_INET,)
+    questions = [*map(_forwarding, families), *map(_way, gateways)]
     sock = messages.opened(messages.NETLINK_ROUTE)
     try:
-        for family in families:
-            all_ = pack("=HHi", 8, _NETCONFA_IFINDEX, _NETCONFA_IFINDEX_ALL)
-            question = pack("=IHHIIB3x", 28, _RTM_GETNETCONF, _NLM_F_REQUEST, 0, 0, family) + all_
-            number, answer = messages.ask(sock, question)
-            value = attributes(answer, _NETCONF_HEADER_BYTES).get(_NETCONFA_FORWARDING, b"")
-            if number or int.from_bytes(value, "little") != 1:
-                return False
-        return True
+        sock.send(b"".join(questions))
+        answers = [messages.split(sock.recv(65536))[0] for _ in questions]
     finally:
         sock.close()
+    forwards = [
+        attributes(answer, _NETCONF_HEADER_BYTES).get(_NETCONFA_FORWARDING) == pack("=i", 1)
+        for kind, answer in answers[: len(families)]
+        if kind != _NLMSG_ERROR
+    ]
+    ways = [
+        kind != _NLMSG_ERROR and way[_ROUTE_TYPE_AT] == _RTN_LOCAL for kind, way in answers[len(families) :]
+    ]
+    return len(forwards) == len(families) and all(forwards), all(ways)
+
+
+def _forwarding(family: int) -> bytes:
+    all_ = pack("=HHi", 8, _NETCONFA_IFINDEX, _NETCONFA_IFINDEX_ALL)
+    return pack("=IHHIIB3x", 28, _RTM_GETNETCONF, _NLM_F_REQUEST, 0, 0, family) + all_
+
+
+def _way(address: str) -> bytes:
+    family = AF_INET6 if ":" in address else AF_INET
+    packed = inet_pton(family, address)
+    size = len(packed)
+    header = pack("=IHHIIBB10x", 32 + size, _RTM_GETROUTE, _NLM_F_REQUEST, 0, 0, family, 8 * size)
+    return header + pack("=HH", 4 + size, _RTA_DST) + packed
 
 
 def standing_table(template: messages.Template, sock: socket) -> bool:

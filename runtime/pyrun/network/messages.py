@@ -34,7 +34,7 @@ FORMAT = "pyrun-template 6"
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
-_SIOCGIFINDEX = 0x8933
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_ACK = 4
@@ -145,6 +145,12 @@ def index_of(sock: socket, name: str) -> int:
     """The number of an interface in the network namespace of *sock*. Raises OSError. Source: man 7 netdevice."""
     request = name.encode().ljust(_IFREQ_BYTES, b"\0")
     return int.from_bytes(ioctl(sock.fileno(), _SIOCGIFINDEX, request)[16:20], "little")
+
+
+def is_up(sock: socket, name: str) -> bool:
+    """Whether an interface is set up, as `ip link set NAME up` does. Raises OSError."""
+    request = name.encode().ljust(_IFREQ_BYTES, b"\0")
+    return bool(ioctl(sock.fileno(), _SIOCGIFFLAGS, request)[16] & 1)
 
 
 def send(sock: socket, messages: list[bytes]) -> None:
