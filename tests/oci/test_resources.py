@@ -88,6 +88,16 @@ def test_update_v1(running: Box, flag: str, value: str, controller: str, name: s
     assert running.limit(controller, name) == content
 
 
+@shows("update --memory", "update: without a limit on memory there is none on swap, later neither")
+def test_update_of_memory_that_had_no_limit(running: Box) -> None:
+    """The swap limit of the config went with it, and does not stand in the way of a greater one."""
+    running.known_to_differ("crun", "writes memory and swap in an order that v1 refuses")
+    name = "memory.max" if (running.cgroup("memory") / "memory.max").exists() else "memory.limit_in_bytes"
+    for limit in (-1, 200 * MB):
+        running.ok("update", "--memory", str(limit), running.id)
+    assert running.limit("memory", name) == str(200 * MB)
+
+
 @V1
 @shows("update --cpu-burst", since={"runc": "1.2", "crun": None})
 def test_update_cpu_burst_v1(running: Box) -> None:

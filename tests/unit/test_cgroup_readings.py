@@ -259,6 +259,16 @@ def test_merging_keeps_what_is_not_given() -> None:
     assert OLD["memory"]["limit"] == 100, "the old ones are left as they are"
 
 
+def test_a_swap_limit_goes_with_that_of_memory() -> None:
+    """Or the next limit on memory would bring it back, and be refused for it if it is greater."""
+    whole = update.merged(OLD, {"memory": {"limit": -1}})
+    assert whole["memory"] == {"limit": -1, "swap": -1}
+    given = {"memory": {"limit": 500}}
+    assert update.to_write(given, update.merged(whole, given)) == {"memory": {"limit": 500, "swap": -1}}
+    assert update.merged({"memory": {"limit": 5}}, {"memory": {"limit": -1}})["memory"] == {"limit": -1}
+    assert update.merged(OLD, {"memory": {"limit": -1, "swap": 7}})["memory"]["swap"] == 7
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -38,6 +38,9 @@ def merged(old: Resources, given: Resources) -> Resources:
                 continue
             place = result.setdefault(section, {})
             place[key] = _rows(place.get(key) or [], value) if key in _ROWS else value
+    memory = given.get("memory") or {}
+    if memory.get("limit") == -1 and memory.get("swap") is None and result["memory"].get("swap"):
+        result["memory"]["swap"] = -1  # no limit on memory: none on swap either, from now on
     for key in (*_WHOLE, "devices"):
         if given.get(key):
             result[key] = given[key]
