@@ -371,3 +371,10 @@ def test_what_planners_left_that_were_killed_is_swept(network: Path) -> None:
     left = {path for path in run.rglob("*") if path.is_file()}
     assert left == set(kept)
     claims.forget(str(mine))
+
+
+def test_of_two_who_sweep_at_once_none_fails(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the names, and one of them removes first."""
+    dead = [f".record-{'d' * 64}-4194304-1", "x.4194304.tmp"]
+    monkeypatch.setattr(claims, "names", lambda place: dead if place == str(network.parents[1]) else [])
+    claims.sweep_records()

@@ -177,7 +177,7 @@ def sweep_records() -> None:
         if name.startswith(_RECORD):
             _, pid, started = [*name[len(_RECORD) :].rsplit("-", 2), "", ""][:3]
             if not (pid.isdigit() and started.isdigit() and state.start_time(int(pid)) == int(started)):
-                posix.unlink(f"{directory}/{name}")
+                _unlink(f"{directory}/{name}")
     replaced = [directory, *[f"{directory}/{name}" for name in names(directory)]]
     for home in (f"{paths.run()}/containers", f"{paths.root()}/containers"):
         replaced += [f"{home}/{name}" for name in names(home)]
@@ -185,10 +185,15 @@ def sweep_records() -> None:
         for name in names(below):
             pid = name.removesuffix(".tmp").rpartition(".")[2]
             if name.endswith(".tmp") and pid.isdigit() and state.start_time(int(pid)) == 0:
-                try:
-                    posix.unlink(f"{below}/{name}")
-                except FileNotFoundError:  # its container was removed meanwhile
-                    pass
+                _unlink(f"{below}/{name}")
+
+
+def _unlink(path: str) -> None:
+    """Remove a file, if another sweep has not, or its container was removed meanwhile."""
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def names(directory: str) -> list[str]:
