@@ -65,7 +65,8 @@ int run_path(char *path, size_t size, const char *below, const char *name) {
     return length > 0 && (size_t)length < size ? 0 : -ENAMETOOLONG;
 }
 
-/* One of our own programs: this binary by another name. It ends with us. */
+/* One of our own programs: this binary by another name. It ends with us. Where pyrun was installed anew meanwhile, it
+ * is the new one, which finds its files; ours are gone, and so is the directory that /proc/self/exe names. */
 pid_t start_program(const char *const *argv, int fd, const char *errors) {
     pid_t own = getpid(), pid = fork();
     if (pid != 0) return pid;
@@ -82,7 +83,7 @@ pid_t start_program(const char *const *argv, int fd, const char *errors) {
     if (fd == 3) fcntl(3, F_SETFD, 0);
     else if (fd >= 0) dup2(fd, 3);
     syscall(SYS_close_range, fd >= 0 ? 4 : 3, ~0U, 0);
-    execv("/proc/self/exe", (char *const *)(uintptr_t)argv);
+    if (guard.program) execv(guard.program, (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 
@@ -383,10 +384,19 @@ static void set_up(void) {
     end_at = now_ms() + END_AFTER_MS;
 }
 
+static const char *own_program(void) {
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0) return NULL;
+    path[length] = '\0';
+    return strdup(path);
+}
+
 int guard_main(int argc, char **argv) {
     if (argc != 2 || argv[1][0] != '/') return 64;
     if (fork() != 0) return 0; /* whoever started us need not be our parent */
     guard.run = argv[1];
+    guard.program = own_program();
     set_up();
     spare_start(argv[0]);
     for (;;) {

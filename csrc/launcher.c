@@ -45,11 +45,17 @@ static int fail(const char *what, const char *path) {
     return FAILED;
 }
 
-/* The directory this program lies in, links followed: <environment>/bin. */
+/* The directory this program lies in, links followed: <environment>/bin. Where the file is gone, nothing beside it is
+ * ours: pip moves it into /tmp first, and what is below /tmp/lib anybody may have put there. */
 static int own_directory(char *directory) {
+    static const char GONE[] = " (deleted)";
     ssize_t length = readlink("/proc/self/exe", directory, PATH_SIZE - 1);
     if (length <= 0) return -1;
     directory[length] = '\0';
+    if (length >= (ssize_t)sizeof GONE && strcmp(directory + length - (sizeof GONE - 1), GONE) == 0) {
+        errno = ENOENT;
+        return -1;
+    }
     char *slash = strrchr(directory, '/');
     if (!slash) return -1;
     *slash = '\0';

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,44 @@ def test_of_packages_for_several_interpreters_those_of_the_one_that_is_here_are_
     shutil.rmtree(own)
     done = subprocess.run([binary], capture_output=True, text=True, check=False)
     assert done.returncode == 125 and "which is not here any more; install it again" in done.stderr
+
+
+def test_what_runs_goes_on_when_pyrun_is_installed_anew(wheel: Path, pyrun: Pyrun, tmp_path: Path) -> None:
+    """pip moves the old files away: pyrun-guard starts the resolver and repairs from the new ones."""
+    place = tmp_path / "place"
+    python("-m", "venv", "--without-pip", str(place))
+    install(wheel, place / "bin/python3")
+    (package,) = place.glob(f"lib/{VERSION}/site-packages/pyrun")
+    for library in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not (package.parent / library.name).exists():
+            (package.parent / library.name).symlink_to(library)
+    pyrun.binary = place / "bin/pyrun"
+    pyrun.ok("run", "-d", "--name", "web", "busybox", "httpd", "-f", "-h", "/etc")
+    install(wheel, place / "bin/python3", "--force-reinstall")
+    assert "10.77.0." in pyrun.ok("exec", "web", "nslookup", "web")
+    subprocess.run(["nft", "delete", "table", "inet", "pyrun"], check=True)
+    deadline = time.monotonic() + 20
+    while (
+        "table inet pyrun"
+        not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    ):
+        assert time.monotonic() < deadline, "nobody put the rules back"
+        time.sleep(0.05)
+
+
+def test_a_program_whose_file_is_gone_runs_nothing_beside_it(pyrun: Pyrun, tmp_path: Path) -> None:
+    """What it was moved to before it was deleted may be below a directory that anybody writes to."""
+    library = tmp_path / "lib" / VERSION / "site-packages/pyrun"
+    library.mkdir(parents=True)
+    (library / "boot_cold.py").write_text("print('planted')\n")
+    program = tmp_path / "pip-uninstall-x/pyrun"
+    program.parent.mkdir()
+    shutil.copy(pyrun.binary, program)
+    here = subprocess.run([program, "version"], capture_output=True, text=True, check=False)
+    assert here.stdout == "planted\n", "that is where it looks while it is there"
+    with program.open("rb") as file:
+        program.unlink()
+        words = [sys.executable, "-c", f"import os; os.execve({file.fileno()}, ['pyrun', 'version'], {{}})"]
+        done = subprocess.run(words, pass_fds=[file.fileno()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == "pyrun: cannot read /proc/self/exe: No such file or directory\n"
