@@ -43,8 +43,6 @@ long shim_setns(int fd, int nstype) { return result(setns(fd, nstype)); }
 
 long shim_unshare(int flags) { return result(unshare(flags)); }
 
-long shim_pidfd_open(int pid, unsigned int flags) { return result(syscall(SYS_pidfd_open, pid, flags)); }
-
 long shim_pidfd_send_signal(int pidfd, int signal) {
     return result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
 }
@@ -107,8 +105,6 @@ long shim_close_range(unsigned int first, unsigned int last, unsigned int flags)
 long shim_madvise(uint64_t address, uint64_t length, int advice) {
     return result(madvise((void *)(uintptr_t)address, length, advice));
 }
-
-long shim_memfd_create(const char *name, unsigned int flags) { return result(syscall(SYS_memfd_create, name, flags)); }
 
 long shim_execveat(int fd, char *const argv[], char *const envp[]) {
     return result(syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH));

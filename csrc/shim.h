@@ -17,7 +17,6 @@ long shim_clone_exec_inside(int user_fd, int pid_fd, uint64_t flags, int cgroup_
                             const int *keep, int *pidfd);
 long shim_setns(int fd, int nstype);
 long shim_unshare(int flags);
-long shim_pidfd_open(int pid, unsigned int flags);
 long shim_pidfd_send_signal(int pidfd, int signal);
 long shim_pidfd_getfd(int pidfd, int target_fd);
 long shim_openat2(int dir_fd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
@@ -30,7 +29,6 @@ long shim_mount(const char *source, const char *target, const char *type, unsign
 long shim_umount2(const char *target, int flags);
 long shim_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long shim_madvise(uint64_t address, uint64_t length, int advice);
-long shim_memfd_create(const char *name, unsigned int flags);
 long shim_execveat(int fd, char *const argv[], char *const envp[]);
 long shim_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 long shim_bpf(int command, void *attributes, unsigned int size);

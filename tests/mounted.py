@@ -128,7 +128,7 @@ def _started(
     meanwhile: Callable[[int], object] | None,
 ) -> Seen:
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode(operations))
     ours, theirs = handshake.pair()
     in_r, in_w = os.pipe()

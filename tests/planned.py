@@ -75,7 +75,7 @@ def run(
 ) -> Report:
     """Execute *plan*. keep: further (our descriptor, its number in init); listener: called for SCMP_ACT_NOTIFY."""
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode(plan))
     ours, theirs = handshake.pair()
     reading_fd, writing_fd = os.pipe()

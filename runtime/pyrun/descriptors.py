@@ -91,7 +91,7 @@ def _tree(source: str, how: int, target: str, *owners: str) -> int:
         fd = linux.open_tree(linux.AT_FDCWD, source, linux.OPEN_TREE_CLONE | recursive)
     except OSError as error:
         if error.errno in (ENOENT, EPERM) and not owners:
-            return linux.memfd_create("pyrun-absent")
+            return posix.memfd_create("pyrun-absent")
         raise StageFailed("rootfs", f"open {source}, which is to be seen at {target}", error.errno) from None
     if owners:
         namespace = _owners(target, *owners)

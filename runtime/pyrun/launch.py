@@ -178,7 +178,7 @@ def _wire(launch: Launch) -> None:
 
 def plan_file(operations: list[Operation]) -> int:
     """The encoded plan in a file of memory, for init to read."""
-    plan_fd = linux.memfd_create("pyrun-plan")
+    plan_fd = posix.memfd_create("pyrun-plan")
     view = memoryview(encode(operations))
     while view:
         view = view[posix.write(plan_fd, view) :]

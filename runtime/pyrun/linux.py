@@ -58,7 +58,6 @@ MNT_DETACH = 2
 
 CLOSE_RANGE_CLOEXEC = 4
 MADV_POPULATE_WRITE = 23
-MFD_CLOEXEC = 1
 SIGKILL = 9  # `signal` is a megabyte of Python for one number
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -108,11 +107,6 @@ def setns(fd: int, nstype: int = 0) -> None:
 def unshare(flags: int) -> None:
     """New namespaces for this process."""
     _check(lib.shim_unshare(flags))
-
-
-def pidfd_open(pid: int, flags: int = 0) -> int:
-    """A descriptor of a process. Raises OSError (ESRCH: gone)."""
-    return _check(lib.shim_pidfd_open(pid, flags))
 
 
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
@@ -165,11 +159,6 @@ def close_range(first: int, last: int, flags: int) -> None:
 def madvise(address: int, length: int, advice: int) -> None:
     """What to do with a range of our memory. Raises OSError (EINVAL: an advice this kernel does not know)."""
     _check(lib.shim_madvise(address, length, advice))
-
-
-def memfd_create(name: str, flags: int = MFD_CLOEXEC) -> int:
-    """An anonymous file in memory."""
-    return _check(lib.shim_memfd_create(_c(name), flags))
 
 
 def execveat(fd: int, arguments: list[str], environment: list[str]) -> None:

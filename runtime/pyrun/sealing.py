@@ -22,7 +22,7 @@ from . import boot, linux
 from .errors import PyrunError
 
 _ATTRIBUTES = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-_MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_EXEC = 1, 2, 16
+_MFD_EXEC = 16  # which Python does not know yet
 _F_ADD_SEALS = 1033
 _SEALS = 1 | 2 | 4 | 8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 
@@ -74,10 +74,11 @@ def _is_roots(path: str) -> bool:
 
 
 def _memory(path: str) -> int:
+    flags = posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING
     try:
-        fd = linux.memfd_create("pyrun", _MFD_CLOEXEC | _MFD_ALLOW_SEALING | _MFD_EXEC)
+        fd = posix.memfd_create("pyrun", flags | _MFD_EXEC)
     except OSError:  # before Linux 6.3 all of them may be executed
-        fd = linux.memfd_create("pyrun", _MFD_CLOEXEC | _MFD_ALLOW_SEALING)
+        fd = posix.memfd_create("pyrun", flags)
     source_fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         while posix.sendfile(fd, source_fd, None, 1 << 24):

@@ -22,7 +22,7 @@ Report = tuple[bool, tuple[int, int, str] | None, int, bytes]
 def execute(binary: str, plan: bytes, flags: int = 0) -> Report:
     """(ready, failed, wait status, standard output) of init with *plan*, in new namespaces *flags*."""
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, plan)
     ours, theirs = handshake.pair()
     reading_fd, writing_fd = os.pipe()
@@ -284,7 +284,7 @@ def test_a_planner_that_dies_before_go_ends_init(static_binary: Path, sandbox_fo
 
 def abandoned(binary: str) -> int:
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode([Operation("WAIT_GO"), Operation("EXECUTE", "/bin/true")]))
     ours, theirs = handshake.pair()
     pid, _ = linux.clone_exec(0, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs, 4)])

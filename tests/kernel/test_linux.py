@@ -53,7 +53,7 @@ def test_pidfd_signals_the_process_it_was_opened_for() -> None:
     if pid == 0:
         os.read(os.pipe()[0], 1)
         os._exit(1)
-    pidfd = linux.pidfd_open(pid)
+    pidfd = os.pidfd_open(pid)
     linux.pidfd_send_signal(pidfd, linux.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -linux.SIGKILL
     with pytest.raises(ProcessLookupError):

@@ -425,7 +425,7 @@ def look_into(binary: str, root: Path, guarded: bool) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return f"failed: {status}" if status else Path(root, "seen").read_text()
     binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
-    plan_fd = linux.memfd_create("plan")
+    plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode([*plan, Operation("WAIT_GO"), Operation("EXECUTE", "/bin/true")]))
     ours, theirs = handshake.pair()
     linux.clone_exec(linux.CLONE_NEWNS, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs, 4)])
