@@ -70,10 +70,10 @@ def _enable_above(directory: str, controller: str) -> bool:
     return controller in controllers(directory)
 
 
-def controllers(directory: str, file: str = "cgroup.controllers") -> list[str]:
-    """The controllers a v2 cgroup has; with "cgroup.subtree_control", those its children have."""
+def controllers(directory: str) -> list[str]:
+    """The controllers a v2 cgroup has."""
     try:
-        return paths.read(f"{directory}/{file}").decode().split()
+        return paths.read(f"{directory}/cgroup.controllers").decode().split()
     except OSError:
         return []
 

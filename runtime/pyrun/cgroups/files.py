@@ -64,9 +64,8 @@ def _make(directory: str, mount: str, names: str) -> bool:
         if len(parent) <= len(mount):
             raise
         _make(parent, mount, names)
-        if "cpuset" in names.split(
-            ","
-        ):  # the kernel fills what is made below, quicker than we do among a thousand
+        if "cpuset" in names.split(","):
+            # the kernel fills what is made below, quicker than we do among a thousand
             put(f"{parent}/cgroup.clone_children", b"1")
         posix.mkdir(directory, 0o755)
     except FileExistsError:

@@ -51,9 +51,8 @@ def limits(resources: dict[str, Any], *, lenient: bool = False) -> list[Limit]:
 
 
 def _memory(memory: dict[str, Any], absent: str) -> list[Limit]:
-    if memory.get("limit") == -1 and not memory.get(
-        "swap"
-    ):  # none on memory: none on swap either, where there is any
+    if memory.get("limit") == -1 and not memory.get("swap"):
+        # none on memory: none on swap either, where there is any
         memory, absent = {**memory, "swap": -1}, "?"
     found = []
     for key, file in _MEMORY:

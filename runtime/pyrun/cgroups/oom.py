@@ -15,7 +15,7 @@ from .readings import exists, keyed, text
 
 
 class Watch:
-    """events() blocks up to a time and says what has happened. Close it."""
+    """Counts the kills of one container: `wait` for more of them. Close it."""
 
     def __init__(self, groups: list[Group]) -> None:
         place = {name: directory for names, directory in groups for name in names.split(",")}

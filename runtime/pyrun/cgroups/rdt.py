@@ -216,7 +216,7 @@ def _monitored(directory: str) -> dict[str, Any]:
         return {}
     for node in nodes:
         values = {name: _text(f"{directory}/mon_data/{node}/{name}").strip() for name in _MONITORED}
-        numbers = {_MONITORED[name]: int(text) for name, text in values.items() if text.isdecimal()}
+        numbers = {name: int(text) for name, text in values.items() if text.isdecimal()}
         if "llc_occupancy" in numbers:
             cache.append({"llc_occupancy": numbers.pop("llc_occupancy")})
         if numbers:
@@ -224,8 +224,4 @@ def _monitored(directory: str) -> dict[str, Any]:
     return {key: rows for key, rows in (("mbm_stats", bandwidth), ("cmt_stats", cache)) if rows}
 
 
-_MONITORED = {
-    "mbm_total_bytes": "mbm_total_bytes",
-    "mbm_local_bytes": "mbm_local_bytes",
-    "llc_occupancy": "llc_occupancy",
-}
+_MONITORED = ("mbm_total_bytes", "mbm_local_bytes", "llc_occupancy")  # files, and runc's keys as well

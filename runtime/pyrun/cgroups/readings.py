@@ -11,6 +11,11 @@ from typing import Any
 from pyrun.store import paths
 
 UNLIMITED = (1 << 64) - 1
+# Of v1's cpuset; v2 has none of them, and runc tells 0.
+CPUSET_SWITCHES = (
+    "cpu_exclusive mem_hardwall mem_exclusive memory_migrate memory_spread_page memory_spread_slab memory_pressure "
+    "sched_load_balance sched_relax_domain_level"
+).split()
 exists = paths.exists
 
 
@@ -91,13 +96,10 @@ def huge_page_sizes(directory: str = "/sys/kernel/mm/hugepages") -> list[str]:
         kilobytes = name.removeprefix("hugepages-").removesuffix("kB")
         if kilobytes.isdecimal():
             size = int(kilobytes)
-            found.append(
-                f"{size >> 20}GB"
-                if size >= 1 << 20
-                else f"{size >> 10}MB"
-                if size >= 1 << 10
-                else f"{size}KB"
-            )
+            if size >= 1 << 20:
+                found.append(f"{size >> 20}GB")
+            else:
+                found.append(f"{size >> 10}MB" if size >= 1 << 10 else f"{size}KB")
     return found
 
 

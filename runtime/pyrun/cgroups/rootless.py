@@ -25,11 +25,6 @@ _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 _HINT = "a delegated cgroup: --systemd-cgroup, or systemd-run --user --scope -p Delegate=yes ..."
 
 
-def is_rootless() -> bool:
-    """Whether we are not the host's root: another user, or the root of a user namespace."""
-    return posix.geteuid() != 0 or paths.read("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
-
-
 def real_uid() -> int:
     """Our user as the user namespace above has it. Source: man 7 user_namespaces (uid_map)."""
     uid = posix.getuid()

@@ -29,10 +29,6 @@ _BLKIO_FILES = (
     "blkio.throttle.{}_recursive",
     "blkio.throttle.{}",
 )
-_CPUSET = (
-    "cpu_exclusive mem_hardwall mem_exclusive memory_migrate memory_spread_page memory_spread_slab memory_pressure "
-    "sched_load_balance sched_relax_domain_level"
-).split()
 
 
 def collect(groups: list[Group]) -> dict[str, Any]:
@@ -78,7 +74,8 @@ def _cpuset(directory: str) -> dict[str, Any]:
         "cpus": readings.listed(word(f"{directory}/cpuset.cpus")),
         "mems": readings.listed(word(f"{directory}/cpuset.mems")),
     }
-    return readings.some(found) | {name: number(f"{directory}/cpuset.{name}") for name in _CPUSET}
+    switches = {name: number(f"{directory}/cpuset.{name}") for name in readings.CPUSET_SWITCHES}
+    return readings.some(found) | switches
 
 
 def _memory(directory: str) -> dict[str, Any]:

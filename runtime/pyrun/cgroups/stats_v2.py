@@ -52,9 +52,7 @@ def _cpuset(directory: str) -> dict[str, Any]:
         "cpus": readings.listed(word(f"{directory}/cpuset.cpus.effective")),
         "mems": readings.listed(word(f"{directory}/cpuset.mems.effective")),
     }
-    names = "cpu_exclusive mem_hardwall mem_exclusive memory_migrate memory_spread_page memory_spread_slab"
-    rest = f"{names} memory_pressure sched_load_balance sched_relax_domain_level"
-    return readings.some(found) | dict.fromkeys(rest.split(), 0)
+    return readings.some(found) | dict.fromkeys(readings.CPUSET_SWITCHES, 0)
 
 
 def _memory(directory: str) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def stop(container: dict[str, Any]) -> None:
     name, found = container.get("unit"), container.get("cgroups") or []
     if not name or not any(paths.exists(directory) for _, directory in found):
         return
-    connection = bus.connect(user=rootless.is_rootless())
+    connection = bus.connect(user=paths.is_user())
     try:
         try:
             reply = connection.call("StopUnit", "ss", str(name), "replace")
@@ -152,10 +152,10 @@ def stop(container: dict[str, Any]) -> None:
         connection.close()
 
 
-def attach(container: dict[str, Any], pid: int, below: str = "") -> None:
+def attach(container: dict[str, Any], pid: int) -> None:
     """For `exec` as a user, who may not move a process into the scope: systemd does it. Raises PyrunError."""
-    connection = bus.connect(user=rootless.is_rootless())
+    connection = bus.connect(user=paths.is_user())
     try:
-        connection.call("AttachProcessesToUnit", "ssau", str(container["unit"]), below and "/" + below, [pid])
+        connection.call("AttachProcessesToUnit", "ssau", str(container["unit"]), "", [pid])
     finally:
         connection.close()

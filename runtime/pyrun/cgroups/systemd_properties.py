@@ -77,9 +77,9 @@ def limits(resources: dict[str, Any], *, v2: bool) -> list[Property]:
     if (pids := (resources.get("pids") or {}).get("limit")) is not None:
         found.append(_number("TasksMax", pids or 1))
     if weight := (resources.get("blockIO") or {}).get("weight"):
-        found.append(
-            _number("IOWeight", 1 + (weight - 10) * 9999 // 990) if v2 else _number("BlockIOWeight", weight)
-        )
+        from .limits_rare import io_weight
+
+        found.append(_number("IOWeight", io_weight(weight)) if v2 else _number("BlockIOWeight", weight))
     for key, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
         if cpu.get(key):
             found.append((name, ("ay", bits(cpu[key]))))
@@ -215,18 +215,17 @@ def annotated(config: dict[str, Any]) -> list[Property]:
 def _value(kind: str, text: str, scale: int) -> Any:
     """A value in GVariant's text form, of one of the types in ALLOWED. Raises ValueError."""
     if kind == "b":
-        return {"true": True, "false": False}[text] if text in ("true", "false") else int("x")
+        if text not in ("true", "false"):
+            raise ValueError
+        return text == "true"
     if kind == "s":
         return _text(text)
     if kind == "as":
         if text[:1] + text[-1:] != "[]":
             raise ValueError
         return [_text(each.strip()) for each in text[1:-1].split(",") if each.strip()]
-    word = (
-        text.split(" ")[-1]
-        if text.split(" ")[0] in ("uint64", "int64", "uint32", "int32", "double")
-        else text
-    )
+    words = text.split(" ")
+    word = words[-1] if words[0] in ("uint64", "int64", "uint32", "int32", "double") else text
     if scale != 1 and "." in word:
         return int(float(word) * scale)
     number = int(word) * scale

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyrun import device_rules
 from pyrun.errors import PyrunError, StageFailed, UsageError
+from pyrun.store import paths
 
 from . import devices, failures, files, limits_v1, limits_v2, readings
 from .layout import Group
@@ -28,9 +29,8 @@ _WHOLE = ("unified", "hugepageLimits", "rdma", "network")
 
 def merged(old: Resources, given: Resources) -> Resources:
     """*old* with what *given* changes. In devices, given rules take the place of all."""
-    there = {
-        key: value for key, value in old.items() if value is not None
-    }  # the config may name what it has not
+    # the config may name what it has not
+    there = {key: value for key, value in old.items() if value is not None}
     result = {key: dict(value) if isinstance(value, dict) else value for key, value in there.items()}
     for section in ("memory", "cpu", "pids", "blockIO"):
         for key, value in (given.get(section) or {}).items():
@@ -145,10 +145,10 @@ def apply_devices(groups: list[Group], old: Resources, whole: Resources, given: 
 
 def tell_systemd(unit: str, whole: Resources, wanted: Resources, *, v2: bool, with_devices: bool) -> None:
     """The unit's properties: systemd would write the old ones again at its next chance. Raises PyrunError."""
-    from . import bus, bus_library, rootless, systemd_properties
+    from . import bus, bus_library, systemd_properties
 
     properties = systemd_properties.limits(wanted, v2=v2)
-    user = rootless.is_rootless()
+    user = paths.is_user()
     if with_devices and not user:
         properties += systemd_properties.devices(whole)
     if not properties:

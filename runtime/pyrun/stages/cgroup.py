@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_ALL_USERS = [b"0", b"4294967295"]  # of uid_map: what root of the host sees
-
 __all__ = [
     "PERFORM",
     "after_clone",
@@ -52,7 +50,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
     if "hierarchies" not in job:
         job["hierarchies"] = layout()
     hierarchies = job["hierarchies"]
-    job["unprivileged"] = job.get("rootless") or paths.read("/proc/self/uid_map").split()[1:] != _ALL_USERS
+    job["unprivileged"] = job.get("rootless") or paths.is_user()
     if driver == "systemd":
         from pyrun.cgroups import systemd
 
@@ -205,14 +203,13 @@ def undo(groups: list[Group], job: dict[str, Any] | None = None) -> list[str]:
 
     A systemd scope ends with its last process; stopping it by name is for `delete` (cgroups/systemd.py).
     """
-    kill = [
-        f"kill-cgroup\t{directory}"
-        for names, directory in groups
-        if not {"pids", "unified", "freezer"}.isdisjoint(
-            names.split(",")
-        )  # some hosts mount several together
-    ][:1]
-    lines = kill + [f"rmcgroup\t{directory}" for _, directory in groups]
+    telling = {
+        "pids",
+        "unified",
+        "freezer",
+    }  # where everybody in the container is; some hosts mount several together
+    kill = [f"kill-cgroup\t{directory}" for names, directory in groups if telling & set(names.split(","))]
+    lines = kill[:1] + [f"rmcgroup\t{directory}" for _, directory in groups]
     if job:
         lines += [f"rmdir-empty\t{directory}" for directory in job.get("parents") or ()]
         if job.get("rdt"):
