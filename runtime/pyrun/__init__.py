@@ -21,8 +21,8 @@
     leaving.py     what serves others too leaves the caller's cgroups
     linux.py       system calls 1:1; csrc/shim.c below it
     errors.py      every exception, drawn as a tree
-    small: boot (where this installation is; boot_cold: without the bundle), jsonlite, digest, signals, notice,
-           host (what this machine can do)
+    small: boot (where this installation is; boot_cold: without the bundle), jsonlite, digest, go_quote, signals,
+           notice, host (what this machine can do)
 
 and in C: csrc/launcher.c (seals the interpreter), csrc/init.c (executes the plan), csrc/monitor.c (stays with
 the container), csrc/quick.c (start, state, kill and delete in the plain case), csrc/rootless.c (a user's namespace).

@@ -36,7 +36,7 @@ LAYERS = (
     ("store",),
     ("handshake", "host", "signals", "caller"),
     ("linux", "jsonlite"),
-    ("boot", "digest", "errors", "notice"),
+    ("boot", "digest", "errors", "go_quote", "notice"),
 )
 
 # Third-party libraries and where they may be imported: a file or a package. Nowhere else, not even lazily.

@@ -14,6 +14,7 @@ import posix
 import time
 
 from pyrun import STARTED_NS
+from pyrun.go_quote import quoted
 from pyrun.jsonlite import dumps
 
 Options = dict[str, object]
@@ -51,7 +52,7 @@ def text_line(level: str, message: str) -> str:
 def terminal_line(level: str, message: str) -> str:
     """For people: level and seconds since the start in front."""
     seconds = (time.monotonic_ns() - STARTED_NS) // 1_000_000_000
-    shown = "".join([c if c.isprintable() or c == "\n" else _quoted(c)[1:-1] for c in message])
+    shown = "".join([c if c.isprintable() or c == "\n" else quoted(c)[1:-1] for c in message])
     return f"\x1b[{_COLOURS.get(level, 36)}m{level[:4].upper()}\x1b[0m[{seconds:04d}] {shown:<44} "
 
 
@@ -65,23 +66,7 @@ def now() -> str:
 
 def _value(text: str) -> str:
     plain = text and all((c.isascii() and c.isalnum()) or c in _PLAIN for c in text)
-    return text if plain else _quoted(text)
-
-
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b",
-            "\f": "\\f", "\v": "\\v"}  # fmt: skip
-
-
-def _quoted(text: str) -> str:
-    """Go's strconv.Quote."""
-    return '"' + "".join([_ESCAPES.get(c) or (c if c.isprintable() else _escaped(c)) for c in text]) + '"'
-
-
-def _escaped(sign: str) -> str:
-    code = ord(sign)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return text if plain else quoted(text)
 
 
 def _decent(text: str) -> str:

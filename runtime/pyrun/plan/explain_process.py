@@ -10,6 +10,7 @@ import posix
 import shlex
 
 from pyrun.errors import CommandError
+from pyrun.go_quote import quoted
 from pyrun.spec.seccomp import FLAG_NEW_LISTENER
 
 from .explain_kinds import Explanation, simple
@@ -145,26 +146,4 @@ def command_error(operation: Operation, number: int, detail: str) -> CommandErro
         reason = "cannot run executable found relative to current directory"
     elif detail == "stat":
         reason = f"stat {command}: {reason}"
-    return CommandError(f"exec: {_quoted(command)}: {reason}", "", status)
-
-
-def _quoted(text: str) -> str:
-    """As Go's %q: callers compare."""
-    escapes = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
-    escapes |= {'"': '\\"', "\\": "\\\\"}
-    return '"' + "".join(escapes.get(each) or _printable(each) for each in text) + '"'
-
-
-def _printable(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    if character == " " or (character.isprintable() and not character.isspace()):
-        return character
-    return (
-        f"\\x{number:02x}"
-        if number < 0x80
-        else f"\\u{number:04x}"
-        if number < 1 << 16
-        else f"\\U{number:08x}"
-    )
+    return CommandError(f"exec: {quoted(command)}: {reason}", "", status)
