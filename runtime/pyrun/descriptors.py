@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+from errno import ENOENT, EPERM
 
 from . import linux
 from .errors import StageFailed, UsageError
@@ -20,7 +21,6 @@ TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EPERM, ENOENT = 1, 2
 # Bits of `how`, as BIND has them (csrc/ops.h).
 _TREE, _OWNERS_TREE = 1, 8
 

@@ -23,18 +23,11 @@ def rules(resources: dict[str, object]) -> list[Rule]:
     found: list[Rule] = []
     given = resources.get("devices")
     for item in given if isinstance(given, list) else []:
-        major, minor = item.get("major"), item.get("minor")
         kind = item.get("type") or "a"
         access = item.get("access") or "rwm"
-        found.append(
-            (
-                bool(item.get("allow")),
-                kind,
-                -1 if major is None else major,
-                -1 if minor is None else minor,
-                access,
-            )
-        )
+        major = -1 if item.get("major") is None else item["major"]
+        minor = -1 if item.get("minor") is None else item["minor"]
+        found.append((bool(item.get("allow")), kind, major, minor, access))
     return found + list(defaults.DEVICE_RULES_ALWAYS)
 
 
@@ -111,13 +104,8 @@ def _parse(text: str) -> Rule:
     if kind == "a":
         return (verdict == "allow", "a", -1, -1, "rwm")
     major, _, minor = rest[0].partition(":")
-    return (
-        verdict == "allow",
-        kind,
-        -1 if major == "*" else int(major),
-        -1 if minor == "*" else int(minor),
-        rest[1],
-    )
+    device = (-1 if major == "*" else int(major), -1 if minor == "*" else int(minor))
+    return (verdict == "allow", kind, *device, rest[1])
 
 
 def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
@@ -130,15 +118,8 @@ def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, immedia
 
 
 # eBPF opcodes (linux/bpf.h, linux/bpf_common.h)
-_LOAD_WORD, _MOVE, _MOVE_IMMEDIATE, _AND, _SHIFT_RIGHT, _JUMP_UNEQUAL, _EXIT = (
-    0x61,
-    0xBC,
-    0xB4,
-    0x54,
-    0x74,
-    0x56,
-    0x95,
-)
+_LOAD_WORD, _MOVE, _MOVE_IMMEDIATE, _AND, _SHIFT_RIGHT = 0x61, 0xBC, 0xB4, 0x54, 0x74
+_JUMP_EQUAL, _JUMP_UNEQUAL, _EXIT = 0x16, 0x56, 0x95
 _TYPES = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_BLOCK, BPF_DEVCG_DEV_CHAR
 _ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
 
@@ -165,13 +146,13 @@ def program(texts: list[str] | tuple[str, ...]) -> bytes:
                 _instruction(_MOVE, 1, 3),
                 _instruction(_AND, 1, immediate=~wanted if allow else wanted),
             ]
-            tests.append(_instruction(_JUMP_UNEQUAL if allow else 0x16, 1, immediate=0))
+            tests.append(_instruction(_JUMP_UNEQUAL if allow else _JUMP_EQUAL, 1, immediate=0))
         for register, number in ((4, major), (5, minor)):
             if number >= 0:
                 tests.append(_instruction(_JUMP_UNEQUAL, register, immediate=number))
         body = [*tests, _instruction(_MOVE_IMMEDIATE, 0, immediate=int(allow)), _instruction(_EXIT)]
         for index, word in enumerate(body):
-            if word[0] in (_JUMP_UNEQUAL, 0x16):
+            if word[0] in (_JUMP_EQUAL, _JUMP_UNEQUAL):
                 body[index] = word[:2] + (len(body) - index - 1).to_bytes(2, "little") + word[4:]
         code += body
         if kind == "a":  # it fits everything: nothing after it is reached, and the kernel refuses such code
@@ -182,15 +163,14 @@ def program(texts: list[str] | tuple[str, ...]) -> bytes:
 _BPF_PROG_LOAD, _BPF_PROG_ATTACH = 5, 8
 _CGROUP_DEVICE_PROGRAM, ATTACH_TYPE, _ALLOW_MULTI = 15, 6, 2
 PROGRAM_NAME = b"pyrun_devices"  # by which an update finds it
+_LICENCE = b"Apache-2.0\0"
 
 
 def _attach(directory: str, *texts: str) -> None:
     """Load the program and tie it to the cgroup; it goes with the cgroup. Raises StageFailed."""
-    buffer, licence = (
-        linux.ffi.from_buffer(code := program(texts)),
-        linux.ffi.from_buffer(name := b"Apache-2.0\0"),
-    )
-    address = [int(linux.ffi.cast("uintptr_t", item)) for item in (buffer, licence)]
+    code = program(texts)
+    buffers = (linux.ffi.from_buffer(code), linux.ffi.from_buffer(_LICENCE))
+    address = [int(linux.ffi.cast("uintptr_t", buffer)) for buffer in buffers]
     load = _CGROUP_DEVICE_PROGRAM.to_bytes(4, "little") + (len(code) // 8).to_bytes(4, "little")
     load += address[0].to_bytes(8, "little") + address[1].to_bytes(8, "little") + bytes(24)
     load += PROGRAM_NAME.ljust(16, b"\0") + bytes(56)
@@ -201,6 +181,5 @@ def _attach(directory: str, *texts: str) -> None:
         linux.bpf(_BPF_PROG_ATTACH, b"".join([word.to_bytes(4, "little") for word in words]) + bytes(16))
     except OSError as error:
         raise StageFailed("cgroup", f"restrict devices of {directory}", error.errno) from None
-    del name
     posix.close(group_fd)
     posix.close(program_fd)

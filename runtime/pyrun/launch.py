@@ -47,11 +47,13 @@ def _nothing() -> None:
 class Launch:
     """A start in progress.
 
-    operations: for init; before: for the planner; network: the stage's plan or None; undo: the lines of the undo
-    list; keep_fds: (our descriptor, its number in init); make: makes the lasting directory; hooks: runs those that
-    come between mounts and pivot, or None; deliver: hands the caller what it asked for, or None; state: state.json
-    but for the process; running_fd: to tell a waiting parent, or -1; watched: this process becomes the monitor;
-    began: when the container's process did, in clock ticks since boot.
+    config: the OCI config; job: what the stages read beside it; operations: for init; before: for the planner; network:
+    the stage's plan or None; undo: the lines of the undo list; keep_fds: (our descriptor, its number in init); make:
+    makes the lasting directory; hooks: runs those that come between mounts and pivot, or None; deliver: hands the
+    caller what it asked for, or None; state: state.json but for the process; running_fd: to tell a waiting parent, or
+    -1; watched: this process becomes the monitor.
+    Once it is under way: lock_fd: of the undo list; pid, pidfd: of init; began: when it did, in clock ticks since boot;
+    sync: the socket to it; outcome: what it said.
     """
 
     __slots__ = (
@@ -219,9 +221,9 @@ def _clone(launch: Launch, binary_fd: int) -> None:
             posix.close(fd)
     launch.sync = ours
     launch.began = _start_time(launch.pid)
-    process = {"pid": launch.pid, "start_time": launch.began}
+    born = {"pid": launch.pid, "start_time": launch.began}
     state = launch.state or _state(launch)
-    containers.write_state(str(launch.job["run_dir"]), {**state, **process})
+    containers.write_state(str(launch.job["run_dir"]), {**state, **born})
 
 
 def _born(launch: Launch, group_fd: int, binary_fd: int, keep: list[tuple[int, int]]) -> tuple[int, int]:
@@ -251,7 +253,8 @@ def _stillborn(job: dict[str, object], number: int | None) -> Exception:
 
 
 def _start_time(pid: int) -> int:
-    """When our child *pid* began, dead or alive, in clock ticks since boot. Source: man 5 proc_pid_stat, field 22."""
+    """When *pid*, a child of ours, began, in clock ticks since boot; unlike store/state.py's also of one that has ended
+    since. Source: man 5 proc_pid_stat, field 22."""
     return int(paths.read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[19])
 
 

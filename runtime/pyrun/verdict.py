@@ -7,12 +7,11 @@ plan/explain*.py, loaded only when something has failed.
 from __future__ import annotations
 
 import posix
+from errno import EACCES, ECANCELED, EINVAL, ENOENT, ENOEXEC, ENOTDIR, ETIMEDOUT
 
 from . import handshake
 from .errors import CommandError, EndedSilently, PyrunError, StageFailed
 from .plan.operations import Operation
-
-ENOENT, EACCES, ENOEXEC, ENOTDIR, EINVAL, ETIMEDOUT, ECANCELED = 2, 13, 8, 20, 22, 110, 125
 
 # Which stage an operation of init belongs to, for the wording of its failure; those of rootfs and mounts are not named.
 STAGE_OF = {
@@ -25,7 +24,6 @@ STAGE_OF = {
     "MEMORY_POLICY": "process", "PERSONALITY": "process", "PROCFS": "process", "NO_IPV6": "network",
     "ROOT_IDENTITY": "namespaces", "START": "process", "PRESERVE": "process", "ENVIRONMENT": "process",
 }  # fmt: skip
-
 
 _SYSCTL_HINTS = {EINVAL: "the kernel does not take that value", ENOENT: "this kernel has no such parameter"}
 SILENT = "init ended without a word: it was killed, perhaps for want of memory"

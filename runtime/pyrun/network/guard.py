@@ -16,6 +16,7 @@ from __future__ import annotations
 import posix
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, socket
 from _struct import pack
+from errno import EINVAL, ENOENT
 
 from pyrun.errors import NetworkError
 from pyrun.store import paths
@@ -74,7 +75,7 @@ def inside(identifier: str, port: int, asks: bool, namespace_fd: int) -> int:
     """Have names answered at 127.0.0.11 of a container's own network namespace; the port it became. asks: it has
     servers of its own, which are asked from there. Raises NetworkError."""
     answer = _asked("inside", [f"{identifier}\t{port}\t{int(asks)}"], [namespace_fd])
-    became = answer.get(identifier, -22)  # EINVAL
+    became = answer.get(identifier, -EINVAL)
     if became < 0:
         raise NetworkError(f"no socket for its resolver inside: {posix.strerror(-became)}", _outdated(became))
     return became
@@ -82,7 +83,7 @@ def inside(identifier: str, port: int, asks: bool, namespace_fd: int) -> int:
 
 def _outdated(error: int) -> str:
     """What to do about an answer of the guard's: one of an older version does not know the question."""
-    if error == -22:  # EINVAL
+    if error == -EINVAL:
         return f"pyrun-guard is of another version: kill {status().get('pid', 'it')}, it is made again"
     return "`pyrun network reload` makes the gateway's address again"
 
@@ -99,7 +100,7 @@ def hold_all(holds: list[Hold]) -> None:
         some = holds[at : at + MOST]
         lines = [f"{claim}\t{_spaced(target)}" for claim, _, target in some]
         for claim, error in _asked("hold", lines, [fd for _, fd, _ in some]).items():
-            if error < 0 and error != -2:  # ENOENT
+            if error < 0 and error != -ENOENT:
                 raise NetworkError(f"port {claim} cannot be reserved: {posix.strerror(-error)}")
 
 

@@ -155,11 +155,12 @@ def entered(config: dict[str, object]) -> bool:
 
 def leave_for_children(config: dict[str, object]) -> None:
     """Back: hooks and the undo list are the host's business."""
-    for kind, name in (("pid", "pid"), ("time", "time")):
-        if path_of(config, "pid") if kind == "pid" else "time" in made(config):
-            fd = posix.open(f"/proc/self/ns/{name}", posix.O_RDONLY | posix.O_CLOEXEC)
-            linux.setns(fd, FLAGS[kind])
-            posix.close(fd)
+    changed = ["pid"] if path_of(config, "pid") else []
+    changed += ["time"] if "time" in made(config) else []
+    for kind in changed:
+        fd = posix.open(f"/proc/self/ns/{kind}", posix.O_RDONLY | posix.O_CLOEXEC)
+        linux.setns(fd, FLAGS[kind])
+        posix.close(fd)
 
 
 def write_maps(config: dict[str, object], pid: int) -> None:
