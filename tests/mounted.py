@@ -110,7 +110,7 @@ def run(
     own = config.pop("operations", [])
     operations = [
         *([Operation("WAIT_GO"), Operation("ROOT_IDENTITY")] if user else []),
-        *rootfs.plan_root(config, given), *mounts.plan(config, given), *rootfs.plan_devices(config, given),
+        *rootfs.plan_root(config, given), *mounts.plan(config, given), *rootfs.plan_devices(config),
         *(own if isinstance(own, list) else []),
         *rootfs.plan_hidden(config), *rootfs.plan_pivot(config, given),
         Operation("ENVIRONMENT", "PATH=/bin"), Operation("EXECUTE", "/bin/sh", "-c", script),

@@ -59,7 +59,7 @@ def operations(
         *process.plan_limits(wanted),
         *process.plan_scheduling(wanted, job),
         *process.plan_directory(wanted),
-        *process.plan_look_up(wanted, job),
+        *process.plan_look_up(wanted),
         *before_security,
         *security.plan(wanted, job),
         *process.plan_execute(wanted, job),

@@ -173,11 +173,11 @@ def image_layers(store: Path) -> list[str]:
 def dockers_profile(capabilities: list[str]) -> dict[str, object]:
     """Docker's default seccomp profile as config.json holds it, resolved for *capabilities*."""
     try:
-        from pyrun.spec import seccomp_compile
+        from pyrun.spec import seccomp_profile
         from pyrun.spec.capabilities import mask_of
     except ImportError as problem:
         raise NoPeer(f"no seccomp profile: {problem}") from None
-    profile: dict[str, object] = seccomp_compile.default_profile(mask_of(capabilities))
+    profile: dict[str, object] = seccomp_profile.default_profile(mask_of(capabilities))
     return profile
 
 

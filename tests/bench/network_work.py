@@ -50,7 +50,7 @@ def stage(times: str, port: str) -> list[float]:
         for number in range(int(times) + NOT_COUNTED):
             words = ["-d", "-p", f"{int(port) + number}:80", "busybox", "true"]
             given, _ = options.parse(tables.VERBS["run"], words)
-            request = {**prepare.request(given, {}, "busybox", []), "name": f"bench-stage-{number}"}
+            request = {**prepare.request(given, {}, "busybox"), "name": f"bench-stage-{number}"}
             pid = until_the_end.enter_context(namespace())
             began = time.perf_counter_ns()
             network.check(request)

@@ -367,7 +367,7 @@ def test_propagation_of_the_root(word: str | None, first: Operation, last: tuple
 
 def devices(*given: dict[str, object], mounts: tuple[dict[str, object], ...] = ()) -> dict[str, Operation]:
     config = {"linux": {"devices": list(given)}, "mounts": list(mounts)}
-    return {str(each.args[0]): each for each in rootfs.plan_devices(config, job())}
+    return {str(each.args[0]): each for each in rootfs.plan_devices(config)}
 
 
 def test_devices_of_every_kind() -> None:

@@ -18,6 +18,7 @@ from pyrun.plan.explain_process import command_error
 from pyrun.plan.operations import Operation
 from pyrun.spec import capabilities, scheduling
 from pyrun.spec.capabilities import ALL, DEFAULT, mask_of
+from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.stages import process, security
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
@@ -520,13 +521,13 @@ def test_a_label_is_written_to_nothing_but_a_procfs(labelled: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("environment", "path"),
     [
-        (None, process.STANDARD_PATH), ([], process.STANDARD_PATH), (["A=b"], process.STANDARD_PATH),
+        (None, DEFAULT_PATH), ([], DEFAULT_PATH), (["A=b"], DEFAULT_PATH),
         (["PATH=/a", "PATH=/b:/c"], "/b:/c"), (["PATH="], ""),
     ],
 )  # fmt: skip
 def test_where_the_program_is_looked_for(environment: object, path: str) -> None:
     config = made(env=environment, user={"uid": 1, "gid": 2, "additionalGids": [3]})
-    assert process.plan_look_up(config, CREATE) == [Operation("LOOK_UP", "sh", 1, 2, path, 3)]
+    assert process.plan_look_up(config) == [Operation("LOOK_UP", "sh", 1, 2, path, 3)]
 
 
 @pytest.mark.parametrize(

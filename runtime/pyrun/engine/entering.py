@@ -9,6 +9,7 @@ container (CVE-2016-9962, CVE-2024-21626). Source: man 2 setns, man 2 pidfd_open
 from __future__ import annotations
 
 import posix
+from errno import EBUSY
 
 from pyrun import caller, handshake, launch, linux, verdict
 from pyrun.errors import Conflict, EndedSilently, PyrunError, StageFailed
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CHILD_FD_CONTAINER = 6
 _PATIENCE_MS = 200  # a container's namespaces and cgroups go a moment before it counts as ended
-EBUSY = 16
 
 
 class Entered:
@@ -179,7 +179,7 @@ def _born(
     if user_fd >= 0 and "time" in kinds:
         # the planner made it: from inside the user namespace it cannot be joined
         enter.append((container_fd, linux.CLONE_NEWTIME))
-    if user_fd < 0 <= pid_fd:
+    if user_fd < 0 and pid_fd >= 0:
         enter.append((pid_fd, linux.CLONE_NEWPID))
     try:
         try:
@@ -227,7 +227,7 @@ def _operations(config: dict[str, object], job: dict[str, object]) -> list[Opera
         *process.plan_limits(config),
         *process.plan_scheduling(config, job),
         *process.plan_directory(config),
-        *(process.plan_look_up(config, job) if job.get("oci") else []),
+        *(process.plan_look_up(config) if job.get("oci") else []),
         *security.plan(config, job),
         *plan_preserved(job),
         *process.plan_execute(config, job),

@@ -17,14 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 from pyrun.errors import ImageError, NotFound, UsageError
 from pyrun.notice import say
 from pyrun.registry import manifests
+from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.store import archives, image_writer, layers, platforms, references
 from pyrun.store.archives import Archive, Directory, TarFile
 
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_ROOT_CONFIG = {
-    "Cmd": ["/bin/sh"],
-    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-}
+_ROOT_CONFIG = {"Cmd": ["/bin/sh"], "Env": [f"PATH={DEFAULT_PATH}"]}
 
 
 class _Wanted(NamedTuple):

@@ -25,12 +25,7 @@ from . import stdio
 Options = dict[str, object]
 
 
-def _texts(options: Options, name: str) -> list[str]:
-    given = options.get(name)
-    return [str(item) for item in given] if isinstance(given, list | tuple) else []
-
-
-def request(options: Options, image: dict[str, object], name: str, command: list[str]) -> dict[str, object]:
+def request(options: Options, image: dict[str, object], name: str) -> dict[str, object]:
     """What identifies the container, and what its network is to be."""
     identifier = containers.new_id()
     default = "bridge" if boot.rootless_uid() < 0 or options.get("network") else _users_network()
@@ -62,7 +57,7 @@ def request(options: Options, image: dict[str, object], name: str, command: list
         "net_fault": options.get("net_fault"),
         "dry_run": False,
         **_of_image(options, image),
-        "labels": {**_image_labels(image), **values.labels(_texts(options, "label"))},
+        "labels": {**_image_labels(image), **values.labels(values.texts(options.get("label")))},
     }
 
 
@@ -175,7 +170,7 @@ def _seccomp(options: Options, config: dict[str, object], job: dict[str, object]
     Which one it is, is noted in the config's annotations (seccomp.PROFILE) or as linux.seccomp, for `exec` to find.
     """
     chosen = ""
-    for text in _texts(options, "security_opt"):
+    for text in values.texts(options.get("security_opt")):
         if text.startswith(("seccomp=", "seccomp:")):
             chosen = text[8:]
     annotations, section, process = config["annotations"], config["linux"], config["process"]
@@ -211,7 +206,7 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
             "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         )
-    for text in _texts(options, "add_host"):
+    for text in values.texts(options.get("add_host")):
         name, address = values.host_entry(text)
         if address == "host-gateway":
             address = _gateway(wired, str(request["mode"]), text)
@@ -271,7 +266,7 @@ def record(options: Options, request: dict[str, object], prepared: launch.Launch
         "mac": wired.get("mac", ""),
         "labels": request["labels"] or {},
         "stop_timeout": options.get("stop_timeout"),
-        "group_add": _texts(options, "group_add"),
+        "group_add": values.texts(options.get("group_add")),
         "net_rate": options.get("net_rate"),
         "net_fault": options.get("net_fault"),
     }

@@ -46,7 +46,7 @@ def run(
     stdio.check(options)
     reconcile.reconcile_quietly()
     image = _image(options, name, progress)
-    request = prepare.request(options, image, name, command)
+    request = prepare.request(options, image, name)
     # before anything is claimed: what is claimed is this process's, and the caller's may be killed by itself
     running_fd = background.fork() if options.get("detach") else -1
     if options.get("detach") and running_fd < 0:
@@ -85,7 +85,7 @@ def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:
     if image is None:
         notice.say(f"image {name} is not here; a real run would get it first")
         image = {"layers": [f"<a layer of {name}>"], "config": {"Cmd": ["<the command of the image>"]}}
-    request = prepare.request(options, image, name, command) | {"dry_run": True}
+    request = prepare.request(options, image, name) | {"dry_run": True}
     request["name"] = options.get("name") or containers.proposed_name(str(request["id"]), 0)
     return prepare.prepare(options, image, command, request)
 

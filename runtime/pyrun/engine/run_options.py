@@ -26,22 +26,17 @@ _ARCHITECTURES = (
 def check(options: Options) -> None:
     """Raises UsageError. --env-file is read here, before the container holds a name, and goes before --env."""
     for key in ("cap_add", "cap_drop"):
-        for word in _texts(options, key):
+        for word in values.texts(options.get(key)):
             _check_capability(f"--{key.replace('_', '-')} {word!r}", word)
     if options.get("cpus"):
         _check_cpus(options)
     _check_numbers(options)
     if options.get("platform"):
         _check_platform(str(options["platform"]))
-    for text in _texts(options, "ulimit"):
+    for text in values.texts(options.get("ulimit")):
         _check_open_files(text)
-    read = env_file.read(_texts(options, "env_file"))
-    options["env"], options["env_file"] = [*read, *_texts(options, "env")], []
-
-
-def _texts(options: Options, name: str) -> list[str]:
-    given = options.get(name)
-    return [str(item) for item in given] if isinstance(given, list | tuple) else []
+    read = env_file.read(values.texts(options.get("env_file")))
+    options["env"], options["env_file"] = [*read, *values.texts(options.get("env"))], []
 
 
 def _check_capability(told: str, word: str) -> None:
@@ -107,12 +102,12 @@ def worded(error: StageFailed, options: Options) -> PyrunError:
 def _option(error: StageFailed, options: Options) -> tuple[str, str]:
     """(the option and its value, the remedy); ("", "") if it was for none."""
     message, no_directory = error.message, error.number in (errno.ENOTDIR, errno.EISDIR)
-    for text in _texts(options, "volume"):
+    for text in values.texts(options.get("volume")):
         mount = values.volume(text)
         if f"show the host's {mount['source']} at {mount['destination']}" in message:
             hint = "a directory goes on a directory, a file on a file; and onto /proc nothing but a procfs"
             return f"--volume {text}", hint if no_directory else ""
-    for text in _texts(options, "tmpfs"):
+    for text in values.texts(options.get("tmpfs")):
         if f"mount a tmpfs on {values.tmpfs(text)['destination']}" in message:
             hint = (
                 "it goes on a directory"
@@ -123,13 +118,13 @@ def _option(error: StageFailed, options: Options) -> tuple[str, str]:
     directory = str(options.get("workdir") or "")
     if directory and f"directory {values.normal_path(directory)}" in message:
         return f"--workdir {directory}", "name a directory, or one that can be made" if no_directory else ""
-    for text in _texts(options, "sysctl"):
+    for text in values.texts(options.get("sysctl")):
         if f"kernel parameter {text.partition('=')[0].replace('.', '/')} " in message:
             return (
                 f"--sysctl {text}",
                 "the kernel refuses this value, or has no such parameter: see `sysctl -a`",
             )
-    for text in _texts(options, "ulimit"):
+    for text in values.texts(options.get("ulimit")):
         if f"limit {text.partition('=')[0]} to " in message:
             return (
                 f"--ulimit {text}",

@@ -14,7 +14,6 @@ from pyrun.store import paths
 
 Explanation = tuple[str, str, str]
 _INSIDE = "ip netns exec {name}"
-_NETNS = "/proc/{pid}/ns/net"
 
 
 def _words(operation: Operation) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network import requests
+from pyrun.spec import values
 from pyrun.store import paths
 
 HOST_FILE = "/etc/resolv.conf"
@@ -57,8 +58,7 @@ def asked(options: dict[str, object]) -> dict[str, object]:
     """--dns, --dns-search and --dns-option as a request has them. Raises UsageError."""
     found: dict[str, object] = {}
     for key in ("dns", "dns_search", "dns_option"):
-        given = options.get(key)
-        found[key] = [str(value) for value in given] if isinstance(given, list | tuple) else []
+        found[key] = values.texts(options.get(key))
     found["dns"] = [_server(text) for text in found["dns"]]  # type: ignore[attr-defined]
     for key in ("dns_search", "dns_option"):
         for value in found[key]:  # type: ignore[attr-defined]

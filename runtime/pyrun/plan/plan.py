@@ -28,7 +28,7 @@ def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation
         *rootfs.plan_root(config, job),
         *(rootfs.plan_volumes(config, job) if job.get("volumes") else []),
         *mounts.plan(config, job),
-        *rootfs.plan_devices(config, job),
+        *rootfs.plan_devices(config),
         *process.plan_session(config, job),
         *rootfs.plan_hidden(config),
         *process.plan_directory_made(config),
@@ -63,7 +63,7 @@ def without_ipv6(operations: list[Operation], wired: dict[str, object]) -> None:
 
 def _until_start(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     """`pyrun-oci`: what can be known now is found out now; `create` then waits."""
-    look_up = process.plan_look_up(config, job) if job.get("oci") else []
+    look_up = process.plan_look_up(config) if job.get("oci") else []
     number = job.get("start_fd")
     return [*look_up, Operation("START", number)] if isinstance(number, int) else look_up
 

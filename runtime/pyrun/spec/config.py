@@ -19,8 +19,8 @@ Options = dict[str, object]
 def arguments(options: Options, image: dict[str, object], command: list[str]) -> list[str]:
     """What is executed: --entrypoint or the image's, then the command or the image's Cmd."""
     image_config = _image_config(image)
-    entrypoint = _texts(image_config.get("Entrypoint"))
-    default = _texts(image_config.get("Cmd"))
+    entrypoint = values.texts(image_config.get("Entrypoint"))
+    default = values.texts(image_config.get("Cmd"))
     given = options.get("entrypoint")
     if given is not None:
         entrypoint, default = ([str(given)] if given else []), []
@@ -40,8 +40,8 @@ def build(
     image_config = _image_config(image)
     user = users.resolve(
         str(options.get("user") or image_config.get("User") or ""),
-        _list(options, "group_add"),
-        _texts(container["layers"]),
+        values.texts(options.get("group_add")),
+        values.texts(container["layers"]),
     )
     variables = _variables(options, image_config, container)
     annotations = {"org.opencontainers.image.ref.name": str(container.get("image", ""))}
@@ -66,14 +66,6 @@ def _image_config(image: dict[str, object]) -> dict[str, object]:
     return config if isinstance(config, dict) else {}
 
 
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list | tuple) else []
-
-
-def _list(options: Options, name: str) -> list[str]:
-    return _texts(options.get(name))
-
-
 def _variables(
     options: Options, image_config: dict[str, object], container: dict[str, object]
 ) -> dict[str, str]:
@@ -81,12 +73,12 @@ def _variables(
     merged: dict[str, str] = {"PATH": defaults.DEFAULT_PATH, "HOSTNAME": str(container["hostname"])}
     if options.get("tty"):
         merged["TERM"] = "xterm"
-    given = _texts(image_config.get("Env"))
+    given = values.texts(image_config.get("Env"))
     if options.get("env_file"):
         from . import env_file
 
-        given += env_file.read(_list(options, "env_file"))
-    given += values.environment(_list(options, "env"), "--env")
+        given += env_file.read(values.texts(options.get("env_file")))
+    given += values.environment(values.texts(options.get("env")), "--env")
     for item in given:
         name, separator, value = item.partition("=")
         if separator:
@@ -111,7 +103,9 @@ def _process(
     variables: dict[str, str],
 ) -> dict[str, object]:
     mask = capabilities.parse_add_drop(
-        _list(options, "cap_add"), _list(options, "cap_drop"), bool(options.get("privileged"))
+        values.texts(options.get("cap_add")),
+        values.texts(options.get("cap_drop")),
+        bool(options.get("privileged")),
     )
     bounding = capabilities.names_of(mask)
     # a process that is not root holds nothing until it executes a file that gives it something
@@ -120,7 +114,7 @@ def _process(
     if directory[:1] != "/" or "\0" in directory:
         told = "--workdir" if options.get("workdir") else "the image's WorkingDir"
         raise UsageError(f"{told} {directory!r} is not an absolute path", "for example --workdir /srv")
-    limits = [values.rlimit(text) for text in _list(options, "ulimit")]
+    limits = [values.rlimit(text) for text in values.texts(options.get("ulimit"))]
     return {
         "terminal": bool(options.get("tty")),
         "user": {"uid": user["uid"], "gid": user["gid"], "additionalGids": user["groups"]},
@@ -140,7 +134,7 @@ def _process(
 
 
 def _no_new_privileges(options: Options) -> bool:
-    for text in _list(options, "security_opt"):
+    for text in values.texts(options.get("security_opt")):
         name, _, value = (
             text.replace(":", "=", 1).partition("=") if not text.startswith("seccomp") else ("", "", "")
         )
@@ -157,8 +151,8 @@ def _no_new_privileges(options: Options) -> bool:
 
 def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
     privileged = bool(options.get("privileged"))
-    own = [values.tmpfs(text) for text in _list(options, "tmpfs")]
-    own += [values.volume(text) for text in _list(options, "volume")]
+    own = [values.tmpfs(text) for text in values.texts(options.get("tmpfs"))]
+    own += [values.volume(text) for text in values.texts(options.get("volume"))]
     taken = [str(mount["destination"]) for mount in own]
     if len(set(taken)) != len(taken):
         twice = next(each for number, each in enumerate(taken) if each in taken[:number])
@@ -215,7 +209,9 @@ def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
     host_network = container["mode"] == "host"
     kinds = ["mount", "pid", "uts", "ipc", "cgroup"] + ([] if host_network or joined else ["network"])
     sysctls = {} if host_network or joined else dict(defaults.SYSCTLS)
-    sysctls.update(values.sysctl(text, host_network=host_network) for text in _list(options, "sysctl"))
+    sysctls.update(
+        values.sysctl(text, host_network=host_network) for text in values.texts(options.get("sysctl"))
+    )
     return {
         "namespaces": [
             *[{"type": kind} for kind in kinds],

@@ -3,7 +3,7 @@
 These are facts about Docker and runc, kept as plain tuples so that a start only reads them. Sources:
 
     moby/moby, at b985e2313a86 (2026-08-23)
-        daemon/pkg/oci/defaults.go            d5370d34d328 (2026-04-27)  mounts, masks, device rules, namespaces
+        daemon/pkg/oci/defaults.go            d5370d34d328 (2026-04-27)  mounts, masks, device rules
         daemon/oci_linux.go                   efe6156e19ae (2026-06-11)  sysctls, what --privileged changes
     opencontainers/runc, at 76d9cf5da568 (2026-08-19)
         libcontainer/specconv/spec_linux.go   a48a7cef962c (2026-02-26)  devices every container gets
@@ -35,9 +35,6 @@ MOUNTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 SHM_SIZE_BYTES = 64 * 1024 * 1024
 # --privileged takes `ro` from these and nothing else of a mount's options.
 MOUNTS_WRITABLE_WHEN_PRIVILEGED = ("/sys", "/sys/fs/cgroup")
-
-# The namespaces Docker unshares; `cgroup` comes on top on cgroup v2, `time` only where the kernel has it.
-NAMESPACES = ("mount", "network", "time", "uts", "pid", "ipc")
 
 # Hidden behind an empty file or directory; both lists are empty for a privileged container.
 # interrupts and thermal_throttle tell of other containers' key strokes and load (GHSA-6fw5-f8r9-fgfm),

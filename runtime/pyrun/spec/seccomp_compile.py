@@ -20,9 +20,6 @@ from typing import Any
 from pyrun.errors import PyrunError, UsageError
 from pyrun.spec.seccomp import INSTRUCTION_BYTES, INSTRUCTIONS_MAX
 from pyrun.spec.seccomp_check import ACTIONS, OPERATORS, WITH_ERRNO, check
-from pyrun.spec.seccomp_profile import default_profile, load_profile
-
-__all__ = ["compile_profile", "default_profile", "forget_old", "load_profile", "note_library", "version"]
 
 CACHED_PROGRAMS_MAX = 256
 

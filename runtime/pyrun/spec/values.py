@@ -26,15 +26,17 @@ SYSCTL_IPC = (
     "kernel.shm_rmid_forced",
 )  # fmt: skip
 
-VOLUME_PROPAGATION = {
-    "private": (1 << 18, 0), "rprivate": (1 << 18, 1), "shared": (1 << 20, 0), "rshared": (1 << 20, 1),
-    "slave": (1 << 19, 0), "rslave": (1 << 19, 1),
-}  # fmt: skip
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
 def is_number(text: str) -> bool:
     """Whether *text* is an unsigned decimal number: ASCII digits and nothing else."""
     return text.isascii() and text.isdigit()
+
+
+def texts(value: object) -> list[str]:
+    """The items of a list of options or of an image's config as strings; [] for what is no list."""
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
 
 def size_bytes(text: str, option: str) -> int:
@@ -174,15 +176,15 @@ def volume(text: str) -> dict[str, object]:
                 f"--volume {text!r}: {','.join(chosen)} is more than one mode of a kind",
                 f"give one of {', '.join(group)}",
             )
-    kept = [option for option in options if option == "ro" or option in VOLUME_PROPAGATION]
-    if not any(option in VOLUME_PROPAGATION for option in kept):
+    kept = [option for option in options if option == "ro" or option in _PROPAGATIONS]
+    if not any(option in _PROPAGATIONS for option in kept):
         kept.append("rprivate")
     return {"destination": target, "type": "bind", "source": source, "options": ["rbind", *kept]}
 
 
-_VOLUME_CHOICES = (("ro", "rw"), ("z", "Z"), ("consistent", "cached", "delegated"), tuple(VOLUME_PROPAGATION))
+_VOLUME_CHOICES = (("ro", "rw"), ("z", "Z"), ("consistent", "cached", "delegated"), tuple(_PROPAGATIONS))
 _VOLUME_OPTIONS = (
-    "ro", "rw", "z", "Z", "rbind", "bind", "nocopy", "consistent", "cached", "delegated", *VOLUME_PROPAGATION,
+    "ro", "rw", "z", "Z", "rbind", "bind", "nocopy", "consistent", "cached", "delegated", *_PROPAGATIONS,
 )  # fmt: skip
 
 

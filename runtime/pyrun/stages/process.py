@@ -17,10 +17,9 @@ import posix
 from pyrun import boot
 from pyrun.errors import StageFailed
 from pyrun.plan.operations import Operation, descriptor
+from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.spec.values import RLIMITS
 from pyrun.store import paths
-
-STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def _process(config: dict[str, object]) -> dict[str, object]:
@@ -241,12 +240,12 @@ def plan_directory(config: dict[str, object]) -> list[Operation]:
     return [Operation("DIRECTORY_CURRENT", str(_process(config)["cwd"]))]
 
 
-def plan_look_up(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+def plan_look_up(config: dict[str, object]) -> list[Operation]:
     """Whether the program is there and may be executed by its user, before anybody waits for it."""
     process = _process(config)
     environment, arguments, user = process.get("env"), process["args"], process.get("user")
     assert isinstance(arguments, list)
-    path = STANDARD_PATH
+    path = DEFAULT_PATH
     for item in environment if isinstance(environment, list) else ():
         if item[:5] == "PATH=":
             path = item[5:]

@@ -26,7 +26,8 @@ _SPREADING = {
 }  # fmt: skip
 
 
-_USER = 2  # of ROOT_OVERLAY: see csrc/ops.h
+# Bits of ROOT_OVERLAY and of a descriptor's "tree": see csrc/ops.h.
+_USER, _TREE = 2, 1
 
 
 def _section(config: dict[str, object]) -> dict[str, object]:
@@ -59,7 +60,7 @@ def plan_root(config: dict[str, object], job: dict[str, object]) -> list[Operati
         return [*operations, overlay]
     passed = []
     if job.get("user_namespace") and not job.get("rootless"):
-        passed.append(descriptor(job, "tree", directory, 1, "/"))
+        passed.append(descriptor(job, "tree", directory, _TREE, "/"))
     return [*operations, Operation("ROOT_BIND", directory, *passed)]
 
 
@@ -73,7 +74,7 @@ def _bound_dev(config: dict[str, object]) -> bool:
     return False
 
 
-def plan_devices(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+def plan_devices(config: dict[str, object]) -> list[Operation]:
     """The nodes of /dev that every container has, those of the config, and the links beside them.
 
     Where nodes cannot be made (a user namespace), init shows the host's: that of a default device under its own name,

@@ -10,7 +10,7 @@ import posix
 from pyrun import launch
 from pyrun.engine import entering
 from pyrun.errors import Conflict, PyrunError, UsageError
-from pyrun.spec import check_rules, check_table
+from pyrun.spec import check_rules, check_table, values
 from pyrun.stages import cgroup
 from pyrun.stages import hooks as stages
 from pyrun.store import bundles, state
@@ -109,7 +109,7 @@ def _process(options: Options, config: dict[str, object], command: list[str]) ->
     process["user"] = _user(options, own.get("user") or {})
     if options.get("user"):
         _check_mapped(config, process["user"])
-    extra = _texts(options.get("cap"))
+    extra = values.texts(options.get("cap"))
     if extra:
         process["capabilities"] = _with(own.get("capabilities") or {}, extra)
     return process
@@ -134,14 +134,10 @@ def _of_file(path: str, own: dict[str, Any]) -> dict[str, Any]:
 
 def _variables(options: Options) -> list[str]:
     """--env, by the rule that config.json is checked by."""
-    given = _texts(options.get("env"))
+    given = values.texts(options.get("env"))
     for item in given:
         check_table.variable(item, "--env")
     return given
-
-
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
 
 def _user(options: Options, own: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +149,7 @@ def _user(options: Options, own: dict[str, Any]) -> dict[str, Any]:
         user["uid"] = _number(parts[0], f"--user {text}")
         if len(parts) == 2:
             user["gid"] = _number(parts[1], f"--user {text}")
-    groups = _texts(options.get("additional_gids"))
+    groups = values.texts(options.get("additional_gids"))
     if groups:
         added = [_number(text, f"--additional-gids {text}") for text in groups]
         user["additionalGids"] = [*(user.get("additionalGids") or []), *added]
@@ -205,7 +201,7 @@ def _job(options: Options, container: dict[str, object], process: dict[str, Any]
 
 def _sub_cgroups(options: Options, groups: list[Any]) -> list[Any]:
     """--cgroup [CONTROLLERS:]PATH, below the container's own."""
-    for given in _texts(options.get("cgroup")):
+    for given in values.texts(options.get("cgroup")):
         names, colon, path = given.rpartition(":")
         parts = path.strip("/").split("/") if path.strip("/") else []
         if ".." in parts:

@@ -16,9 +16,8 @@ from pyrun.store import bundles, state
 
 Options = dict[str, object]
 SIGKILL_LIMIT_S = 10.0
-ROUNDS = (
-    1000  # without a freezer: against somebody who forks faster than this, nothing but a pids limit helps
-)
+# Without a freezer: against somebody who forks faster than this, nothing but a pids limit helps.
+ROUNDS = 1000
 
 
 def kill(options: Options, identifier: str, signal_text: str) -> int:
@@ -33,12 +32,12 @@ def kill(options: Options, identifier: str, signal_text: str) -> int:
             send_to_all(container, number)
             return 0
         raise Conflict("container not running")
-    shared = "pid" not in _texts(container.get("made", container.get("namespaces")))
+    made = container.get("made", container.get("namespaces"))
+    shared = not (isinstance(made, list) and "pid" in made)
     sent = 0
     if everybody or (shared and number == signals.KILL):
-        sent = send_to_all(
-            container, number
-        )  # without a pid namespace of its own the others would outlive the first
+        # without a pid namespace of its own the others would outlive the first
+        sent = send_to_all(container, number)
     try:
         _signal.pidfd_send_signal(pidfd, number)
         if number == signals.KILL and bundles.status(container) == "paused":  # frozen by v1, it could not die
@@ -59,10 +58,6 @@ def _number(text: str) -> int:
         return 0 if text == "0" else signals.number(text)
     except UsageError:
         raise UsageError(f'unknown signal "{text}"') from None
-
-
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def send_to_all(container: dict[str, object], number: int) -> int:

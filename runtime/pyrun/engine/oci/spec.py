@@ -9,6 +9,7 @@ from typing import Any
 
 from pyrun.errors import PyrunError
 from pyrun.spec.config import OCI_VERSION
+from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.store import paths
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -60,7 +61,7 @@ def _process() -> dict[str, Any]:
         "terminal": True,
         "user": {"uid": 0, "gid": 0},
         "args": ["sh"],
-        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+        "env": [f"PATH={DEFAULT_PATH}", "TERM=xterm"],
         "cwd": "/",
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
         "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],

@@ -17,7 +17,7 @@ from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network.publishing import ports
 from pyrun.network.publishing.ports import HostRange, Port
-from pyrun.spec.values import is_number
+from pyrun.spec.values import is_number, texts
 
 Options = dict[str, object]
 
@@ -27,8 +27,8 @@ _LONG = ("published", "target", "protocol", "host_ip", "mode")
 
 def requested(options: Options, image: dict[str, object]) -> list[Port]:
     """Everything the options ask to publish, in the order given. Raises UsageError."""
-    published = [port for word in _words(options, "publish") for port in parsed(word)]
-    exposed = [each for word in _words(options, "expose") for each in _exposed(word, f"--expose {word}")]
+    published = [port for word in texts(options.get("publish")) for port in parsed(word)]
+    exposed = [each for word in texts(options.get("expose")) for each in _exposed(word, f"--expose {word}")]
     if options.get("publish_all"):
         known = {(inside, protocol) for _, _, inside, protocol in published}
         every = dict.fromkeys([*_of_image(image), *exposed])
@@ -153,8 +153,3 @@ def _of_image(image: dict[str, object]) -> list[tuple[int, str]]:
         except UsageError:
             notice.say(f"-P: the image exposes {str(word)!r:.60}, which is no port: passed over")
     return found
-
-
-def _words(options: Options, name: str) -> list[str]:
-    given = options.get(name)
-    return [str(item) for item in given] if isinstance(given, list | tuple) else []
