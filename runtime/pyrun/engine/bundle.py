@@ -39,15 +39,8 @@ TAKES = frozenset((
 ))  # fmt: skip
 # Of these, what needs an interface to have an effect.
 _WIRED = (
-    "dns",
-    "egress",
-    "expose",
-    "net_fault",
-    "net_rate",
-    "publish",
-    "publish_all",
-    "publish_through_firewall",
-)
+    "dns", "egress", "expose", "net_fault", "net_rate", "publish", "publish_all", "publish_through_firewall",
+)  # fmt: skip
 
 
 def refused(given: list[str]) -> UsageError:
@@ -211,11 +204,11 @@ def _network(options: Options, own_network: bool) -> dict[str, object]:
     mode, target, endpoints = requests.parse(options, "none" if own_network else "host")
     if mode != "host" and not own_network:
         raise UsageError(f"--network={mode}: the bundle's config has no network namespace of its own")
-    if mode in requests.JOINED[:2]:
+    if mode in requests.OF_OTHERS:
         raise UsageError(
             f"--network={mode}:{target}: a bundle says so itself", "config.json: linux.namespaces[].path"
         )
-    if not (own_network and options.get("network")) or mode in requests.ALONE[:2]:
+    if not (own_network and options.get("network")) or mode in requests.UNWIRED:
         for key in _WIRED:
             if options.get(key) or (key == "egress" and options.get(key) is not None):
                 raise _unwired(key, mode)

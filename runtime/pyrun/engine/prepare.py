@@ -32,11 +32,11 @@ def request(options: Options, image: dict[str, object], name: str) -> dict[str, 
     mode, target, endpoints = requests.parse(options, default)
     default_name = posix.uname().nodename if mode == "host" else identifier[:12]
     ports = option.requested(options, image)
-    if ports and mode in ("host", "none"):
+    if ports and mode in requests.UNWIRED:
         notice.say(f"published ports are ignored with --network {mode}")
         ports = []
     layers = image.get("layers")
-    joined = _joined(options, mode, target) if mode in requests.JOINED[:2] else {}
+    joined = _joined(options, mode, target) if mode in requests.OF_OTHERS else {}
     return {
         "id": identifier,
         "image": name,
@@ -225,7 +225,7 @@ def files(options: Options, request: dict[str, object], wired: dict[str, object]
 
 def _gateway(wired: dict[str, object], mode: str, told: str) -> str:
     """Where the container reaches this host. Raises UsageError where it does not."""
-    if mode in ("host", "none"):
+    if mode in requests.UNWIRED:
         return "127.0.0.1"
     if not wired.get("gateway"):
         raise UsageError(

@@ -24,9 +24,11 @@ ENDPOINT: Endpoint = {
 }  # fmt: skip
 
 OF_A_USER = ("pasta", "slirp4netns")
-ALONE = ("host", "none", *OF_A_USER)
+UNWIRED = ("host", "none")
+ALONE = (*UNWIRED, *OF_A_USER)
 # What stands before a colon and is no name of a network: the namespace of somebody else, or a way to be wired.
-JOINED = ("container", "ns", "cni")
+OF_OTHERS = ("container", "ns")
+JOINED = (*OF_OTHERS, "cni")
 ON_A_CARD = ("l2", "macvlan", "ipvlan")
 # And what else stands beside the networks' directories in run/networks.
 _FILES = ("policies", "events", "before.json", "claims.lock", "guard.lock", "guard.sock", "ula")
@@ -167,7 +169,7 @@ def _check_together(endpoints: list[Endpoint]) -> None:
         for value in values:
             if values.count(value) > 1:
                 raise UsageError(f"--network: {value} {told}")
-    names = [str(endpoint["ifname"]) or f"eth{number}" for number, endpoint in enumerate(endpoints)]
+    names = interface_names(endpoints)
     if len(set(names)) < len(names):
         raise UsageError(
             f"--network: two interfaces would be called {max(names, key=names.count)}", "set ifname="

@@ -59,9 +59,9 @@ def plan(request: Request) -> NetworkPlan:
     Raises: NotFound (network), Conflict (port, address, namespace name), NetworkError, UsageError.
     """
     mode = str(request["mode"])
-    if mode in ("host", "none", *requests.JOINED[:2]) and request["ports"]:
+    if mode in (*requests.UNWIRED, *requests.OF_OTHERS) and request["ports"]:
         notice.say(f"published ports are ignored with --network {mode}")
-    if mode in ("host", *requests.JOINED[:2]):
+    if mode in ("host", *requests.OF_OTHERS):
         return _result({"resolv": resolver.chosen(request, resolver.same_as_host())})
     if boot.rootless_uid() >= 0:
         return _of_a_user(request, mode)
