@@ -10,20 +10,14 @@ from collections.abc import Callable
 
 from pyrun.network import explain_drivers, firewall, host
 from pyrun.network.egress import explain as explain_egress
+from pyrun.network.explain_drivers import INSIDE, Explanation, arguments
 from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
-Explanation = tuple[str, str, str]
-_INSIDE = "ip netns exec {name}"
-
-
-def _words(operation: Operation) -> list[str]:
-    return [str(item) for item in operation.args]
-
 
 def _network(operation: Operation) -> Explanation:
-    bridge, gateway, prefix = _words(operation)
+    bridge, gateway, prefix = arguments(operation)
     return (
         f"make the bridge {bridge} with the address {gateway}/{prefix}, forwarding and the table inet {firewall.TABLE}",
         f"ip link add {bridge} type bridge mcast_snooping 0; ip addr add {gateway}/{prefix} dev {bridge}; "
@@ -33,13 +27,13 @@ def _network(operation: Operation) -> Explanation:
 
 
 def _lease(operation: Operation) -> Explanation:
-    address, network = _words(operation)
+    address, network = arguments(operation)
     see = f"cat {paths.run()}/networks/{network}/leases/{address}"
     return (f"lease the address {address} of the network {network}", "", see)
 
 
 def _port(operation: Operation) -> Explanation:
-    host, number, protocol = _words(operation)
+    host, number, protocol = arguments(operation)
     return (
         f"reserve the port {host}:{number}/{protocol} of the host",
         "",
@@ -48,7 +42,7 @@ def _port(operation: Operation) -> Explanation:
 
 
 def _netns_name(operation: Operation) -> Explanation:
-    path = _words(operation)[0]
+    path = arguments(operation)[0]
     return (
         "give the network namespace the container's name",
         f"touch {path}; mount --bind /proc/{{pid}}/ns/net {path}",
@@ -58,16 +52,16 @@ def _netns_name(operation: Operation) -> Explanation:
 
 def _netns_enter(operation: Operation) -> Explanation:
     if operation.args or not host.has_ipv6():
-        return ("enter the network namespace, and return with a socket of it", "", f"{_INSIDE} ip link")
+        return ("enter the network namespace, and return with a socket of it", "", f"{INSIDE} ip link")
     return (
         "enter the network namespace, where links that come are to have no IPv6, and return with a socket of it",
         "ip netns exec {name} sysctl net.ipv6.conf.default.disable_ipv6=1",
-        f"{_INSIDE} sysctl net.ipv6.conf.default.disable_ipv6",
+        f"{INSIDE} sysctl net.ipv6.conf.default.disable_ipv6",
     )
 
 
 def _veth(operation: Operation) -> Explanation:
-    name, bridge, mac, alias, inside, _ = _words(operation)
+    name, bridge, mac, alias, inside, _ = arguments(operation)
     no_ipv6 = " addrgenmode none" if host.has_ipv6() else ""
     return (
         f"make a link pair: {name} in the bridge {bridge}, {inside} ({mac}) inside the container",
@@ -78,17 +72,17 @@ def _veth(operation: Operation) -> Explanation:
 
 
 def _ipv6(operation: Operation) -> Explanation:
-    (inside,) = _words(operation)
+    (inside,) = arguments(operation)
     return (
         f"switch IPv6 on for {inside}, and believe no router that advertises itself there",
-        f"{_INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra=0 net.ipv6.conf.{inside}.accept_dad=0 "
+        f"{INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra=0 net.ipv6.conf.{inside}.accept_dad=0 "
         f"net.ipv6.conf.{inside}.disable_ipv6=0",
-        f"{_INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra",
+        f"{INSIDE} sysctl net.ipv6.conf.{inside}.accept_ra",
     )
 
 
 def _pin(operation: Operation) -> Explanation:
-    name, mac, address, address6 = _words(operation)
+    name, mac, address, address6 = arguments(operation)
     pairs = [(firewall.MACS, mac), (firewall.ADDRESSES, address), (firewall.ADDRESSES6, address6)]
     add = f"nft add element bridge {firewall.TABLE}"
     added = [f"{add} {where} '{{ \"{name}\" . {what} }}'" for where, what in pairs if what]
@@ -100,7 +94,7 @@ def _pin(operation: Operation) -> Explanation:
 
 
 def _announce(operation: Operation) -> Explanation:
-    inside, mac, *addresses = _words(operation)
+    inside, mac, *addresses = arguments(operation)
     told = " and ".join(filter(None, addresses))
     return (
         f"tell the neighbours of {inside} that {told} is at {mac}: they may know a former owner",
@@ -110,7 +104,7 @@ def _announce(operation: Operation) -> Explanation:
 
 
 def _resolver(operation: Operation) -> Explanation:
-    network, gateway = _words(operation)
+    network, gateway = arguments(operation)
     return (
         f"let the resolver of the network {network} listen at {gateway}: it knows the containers and asks the outside",
         "",
@@ -118,33 +112,28 @@ def _resolver(operation: Operation) -> Explanation:
     )
 
 
-def _link_up(operation: Operation) -> Explanation:
-    (name,) = _words(operation)
-    return (f"bring {name} up inside", f"ip -n {{name}} link set {name} up", f"{_INSIDE} ip link show {name}")
-
-
 def _address(operation: Operation) -> Explanation:
-    address, prefix, inside = _words(operation)
+    address, prefix, inside = arguments(operation)
     more = " nodad" if ":" in address else " broadcast +"
     return (
         f"give {inside} the address {address}/{prefix}",
         f"ip -n {{name}} addr add {address}/{prefix}{more} dev {inside}",
-        f"{_INSIDE} ip addr show {inside}",
+        f"{INSIDE} ip addr show {inside}",
     )
 
 
 def _route(operation: Operation) -> Explanation:
-    gateway, inside = _words(operation)
+    gateway, inside = arguments(operation)
     six = " -6" if ":" in gateway else ""
     return (
         f"send everything else to {gateway}, by {inside}",
         f"ip{six} -n {{name}} route add default via {gateway} dev {inside}",
-        f"{_INSIDE} ip{six} route",
+        f"{INSIDE} ip{six} route",
     )
 
 
 def _settle(operation: Operation) -> Explanation:
-    name, bridge = _words(operation)
+    name, bridge = arguments(operation)
     return (
         f"read the link inside, {name} and {bridge} back, so that they forward from the first packet on",
         f"ip -n {{name}} link show; ip link show {name}; ip link show {bridge}",
@@ -153,7 +142,7 @@ def _settle(operation: Operation) -> Explanation:
 
 
 def _localnet(operation: Operation) -> Explanation:
-    (bridge,) = _words(operation)
+    (bridge,) = arguments(operation)
     return (
         f"let 127.0.0.1 of the host be redirected to {bridge} (the chain guard keeps everybody else out)",
         f"sysctl net.ipv4.conf.{bridge}.route_localnet=1",
@@ -162,7 +151,7 @@ def _localnet(operation: Operation) -> Explanation:
 
 
 def _hairpin(operation: Operation) -> Explanation:
-    (name,) = _words(operation)
+    (name,) = arguments(operation)
     return (
         f"let the container reach its own published port: {name} may send back where a packet came from",
         f"bridge link set dev {name} hairpin on",
@@ -171,7 +160,7 @@ def _hairpin(operation: Operation) -> Explanation:
 
 
 def _publish(operation: Operation) -> Explanation:
-    host, number, protocol, address, inside = _words(operation)
+    host, number, protocol, address, inside = arguments(operation)
     name, key = _keyed(firewall.PORTS, host, number, protocol)
     return (
         f"publish {host}:{number}/{protocol}: connections go to {address}:{inside}",
@@ -187,7 +176,7 @@ def _keyed(base: str, host: str, number: str, protocol: str) -> tuple[str, str]:
 
 
 def _close(operation: Operation) -> Explanation:
-    host, number, protocol = _words(operation)
+    host, number, protocol = arguments(operation)
     name, key = _keyed(firewall.CLOSED, host, number, protocol)
     return (
         f"keep {host}:{number}/{protocol} closed to the outside: this host's own firewall would not let it in",
@@ -197,7 +186,7 @@ def _close(operation: Operation) -> Explanation:
 
 
 def _open(operation: Operation) -> Explanation:
-    host, number, protocol = _words(operation)
+    host, number, protocol = arguments(operation)
     name, key = _keyed(firewall.CLOSED, host, number, protocol)
     return (
         f"have {host}:{number}/{protocol} open to the outside, as this host's own firewall has it",
@@ -207,14 +196,14 @@ def _open(operation: Operation) -> Explanation:
 
 
 def _commit(operation: Operation) -> Explanation:
-    (count,) = _words(operation)
+    (count,) = arguments(operation)
     see = f"nft list table inet {firewall.TABLE}; nft list table bridge {firewall.TABLE}"
     what = "the change" if count == "1" else f"all {count} changes"
     return (f"commit {what} of the firewall in one transaction", "", see)
 
 
 def _forget_flows(operation: Operation) -> Explanation:
-    number, protocol = _words(operation)
+    number, protocol = arguments(operation)
     return (
         f"forget tracked {protocol} flows to port {number}, which would keep their former way",
         f"conntrack -D -p {protocol} --orig-port-dst {number}",
@@ -223,7 +212,7 @@ def _forget_flows(operation: Operation) -> Explanation:
 
 
 def _netns_file(operation: Operation) -> Explanation:
-    (path,) = _words(operation)
+    (path,) = arguments(operation)
     return (
         "give the network namespace a name in the user's mount namespace",
         f"touch {path}; mount --bind /proc/{{pid}}/ns/net {path}",
@@ -232,7 +221,7 @@ def _netns_file(operation: Operation) -> Explanation:
 
 
 def _user_network(operation: Operation) -> Explanation:
-    program, pid_file, name, *given = _words(operation)
+    program, pid_file, name, *given = arguments(operation)
     from pyrun.network.user_mode import pasta, slirp
 
     line = pasta.command(pid_file, name, given) if program == "pasta" else slirp.command(name, given)
@@ -244,7 +233,7 @@ def _user_network(operation: Operation) -> Explanation:
 
 
 def _forward(operation: Operation) -> Explanation:
-    host, number, inside, protocol = _words(operation)
+    host, number, inside, protocol = arguments(operation)
     words = f'"proto": "{protocol}", "host_addr": "{host}", "host_port": {number}, "guest_port": {inside}'
     return (
         f"publish {host}:{number}/{protocol}: slirp4netns listens there",
@@ -264,7 +253,7 @@ EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
     "VETH": _veth,
     "IPV6": _ipv6,
     "PIN": _pin,
-    "LINK_UP": _link_up,
+    "LINK_UP": explain_drivers.link_up,
     "ADDRESS": _address,
     "ADDRESS6": _address,
     "ROUTE": _route,

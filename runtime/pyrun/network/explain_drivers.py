@@ -13,24 +13,25 @@ from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
 Explanation = tuple[str, str, str]
-_INSIDE = "ip netns exec {name}"
+INSIDE = "ip netns exec {name}"
 
 
-def _words(operation: Operation) -> list[str]:
+def arguments(operation: Operation) -> list[str]:
+    """The arguments as text, to be taken apart."""
     return [str(item) for item in operation.args]
 
 
 def _macvlan(operation: Operation) -> Explanation:
-    parent, mode, inside, mac, mtu = _words(operation)
+    parent, mode, inside, mac, mtu = arguments(operation)
     return (
         f"make the macvlan {inside} ({mac}) on {parent}, inside the container{_told_mtu(mtu)}",
         f"ip link add {inside} link {parent} netns {{name}} address {mac}{_mtu(mtu)} type macvlan mode {mode}",
-        f"{_INSIDE} ip -d link show {inside}",
+        f"{INSIDE} ip -d link show {inside}",
     )
 
 
 def _shim(operation: Operation) -> Explanation:
-    name, parent, address, own, mtu = _words(operation)
+    name, parent, address, own, mtu = arguments(operation)
     return (
         f"make {name} on {parent}, by which the host ({own}) and the container ({address}) reach each other",
         f"ip link add {name} link {parent}{_mtu(mtu)} type macvlan mode bridge; "
@@ -40,7 +41,7 @@ def _shim(operation: Operation) -> Explanation:
 
 
 def _shim6(operation: Operation) -> Explanation:
-    name, address, own, inside, mac = _words(operation)
+    name, address, own, inside, mac = arguments(operation)
     return (
         f"the same of IPv6: the host ({own}) and the container ({address}) are told each other's MAC",
         f"sysctl net.ipv6.conf.{name}.addr_gen_mode=1 net.ipv6.conf.{name}.accept_ra=0; "
@@ -52,11 +53,11 @@ def _shim6(operation: Operation) -> Explanation:
 
 
 def _ipvlan(operation: Operation) -> Explanation:
-    parent, mode, inside, mtu = _words(operation)
+    parent, mode, inside, mtu = arguments(operation)
     return (
         f"make the ipvlan {inside} on {parent}, inside the container{_told_mtu(mtu)}",
         f"ip link add {inside} link {parent} netns {{name}}{_mtu(mtu)} type ipvlan mode {mode}",
-        f"{_INSIDE} ip -d link show {inside}",
+        f"{INSIDE} ip -d link show {inside}",
     )
 
 
@@ -69,7 +70,7 @@ def _mtu(mtu: str) -> str:
 
 
 def _segment(operation: Operation) -> Explanation:
-    name, bridge, inside, mac, mtu = _words(operation)
+    name, bridge, inside, mac, mtu = arguments(operation)
     return (
         f"make a link pair: {name} in the bridge {bridge}, which holds the card, {inside} ({mac}) inside the container",
         f"ip link add {name} mtu {mtu} type veth peer name {inside} address {mac} mtu {mtu} netns {{name}}; "
@@ -79,42 +80,43 @@ def _segment(operation: Operation) -> Explanation:
 
 
 def _card_ipv6(operation: Operation) -> Explanation:
-    name, wanted = _words(operation)
+    name, wanted = arguments(operation)
     off = "0" if wanted == "1" else "1"
     return (
         f"{name} {'has IPv6, without believing routers that advertise themselves' if wanted == '1' else 'has no IPv6'}",
-        f"{_INSIDE} sysctl net.ipv6.conf.{name}.accept_ra=0 net.ipv6.conf.{name}.accept_dad=0 "
+        f"{INSIDE} sysctl net.ipv6.conf.{name}.accept_ra=0 net.ipv6.conf.{name}.accept_dad=0 "
         f"net.ipv6.conf.{name}.disable_ipv6={off}",
-        f"{_INSIDE} sysctl net.ipv6.conf.{name}.disable_ipv6",
+        f"{INSIDE} sysctl net.ipv6.conf.{name}.disable_ipv6",
     )
 
 
 def _card_address(operation: Operation) -> Explanation:
-    name, address, prefix = _words(operation)
+    name, address, prefix = arguments(operation)
     return (
         f"give {name} the address {address}/{prefix}",
         f"ip -n {{name}} addr add {address}/{prefix} dev {name}",
-        f"{_INSIDE} ip addr show {name}",
+        f"{INSIDE} ip addr show {name}",
     )
 
 
-def _card_up(operation: Operation) -> Explanation:
-    (name,) = _words(operation)
-    return (f"bring {name} up inside", f"ip -n {{name}} link set {name} up", f"{_INSIDE} ip link show {name}")
+def link_up(operation: Operation) -> Explanation:
+    """Of any link inside, a bridge's or a card's."""
+    (name,) = arguments(operation)
+    return (f"bring {name} up inside", f"ip -n {{name}} link set {name} up", f"{INSIDE} ip link show {name}")
 
 
 def _card_route(operation: Operation) -> Explanation:
-    name, gateway = _words(operation)
+    name, gateway = arguments(operation)
     way = f"via {gateway} dev {name}" if gateway else f"dev {name}"
     return (
         f"send everything else {'to ' + gateway if gateway else 'straight out of ' + name}",
         f"ip -n {{name}} route add default {way}",
-        f"{_INSIDE} ip route",
+        f"{INSIDE} ip route",
     )
 
 
 def _card_ready(operation: Operation) -> Explanation:
-    name, outside, address6 = _words(operation)
+    name, outside, address6 = arguments(operation)
     both = f"{name} and {outside}" if outside else name
     waiting = f", once packets for {address6} are taken" if address6 else ""
     return (
@@ -122,25 +124,25 @@ def _card_ready(operation: Operation) -> Explanation:
         f"ip -n {{name}} link show {name}"
         + (f"; ip link show {outside}" if outside else "")
         + (f"; ip -n {{name}} route get {address6}" if address6 else ""),
-        f"{_INSIDE} ip link show {name}",
+        f"{INSIDE} ip link show {name}",
     )
 
 
 def _answers(operation: Operation) -> Explanation:
-    name, address, prefix, gateway = _words(operation)
+    name, address, prefix, gateway = arguments(operation)
     table = "$((7000 + index))"
     return (
         f"answer from {address} by {name}, though the default route is another's",
-        f"index=$({_INSIDE} cat /sys/class/net/{name}/ifindex); "
+        f"index=$({INSIDE} cat /sys/class/net/{name}/ifindex); "
         f"ip -n {{name}} route replace {ip_interface(f'{address}/{prefix}').network} dev {name} table {table}; "
         f"ip -n {{name}} route replace default via {gateway} dev {name} table {table}; "
         f"ip -n {{name}} rule add priority 1000 from {address} lookup {table}",
-        f"{_INSIDE} ip {'-6 ' if ':' in address else ''}rule",
+        f"{INSIDE} ip {'-6 ' if ':' in address else ''}rule",
     )
 
 
 def _names_of(operation: Operation) -> Explanation:
-    (network,) = _words(operation)
+    (network,) = arguments(operation)
     return (
         f"let the containers on {network} be known by name: the resolver reads their leases",
         "# one resolver for all networks, started by the first question",
@@ -149,7 +151,7 @@ def _names_of(operation: Operation) -> Explanation:
 
 
 def _names_inside(operation: Operation) -> Explanation:
-    _, _, port, _ = _words(operation)
+    _, _, port, _ = arguments(operation)
     rules = [
         f"ip daddr 127.0.0.11 {each} dport 53 {each} dport set {port}; "
         f"ip saddr 127.0.0.11 {each} sport {port} {each} sport set 53"
@@ -157,26 +159,26 @@ def _names_inside(operation: Operation) -> Explanation:
     ]
     return (
         f"answer it at 127.0.0.11, inside, on port {port}: no address of this host can be reached from there",
-        f"{_INSIDE} nft 'table ip pyrun-names {{ chain output {{ type filter hook output priority raw; "
+        f"{INSIDE} nft 'table ip pyrun-names {{ chain output {{ type filter hook output priority raw; "
         f"{'; '.join(rules)}; }}; }}'",
-        f"{_INSIDE} nft list table ip pyrun-names; {_INSIDE} ss -lun",
+        f"{INSIDE} nft list table ip pyrun-names; {INSIDE} ss -lun",
     )
 
 
 def _cni(operation: Operation) -> Explanation:
-    name, file, namespace, _, text = _words(operation)
+    name, file, namespace, _, text = arguments(operation)
     job = json.loads(text)
     plugins = [str(plugin["type"]) for plugin in job["network"]["plugins"]]
     return (
         f"run the plugins of the CNI network {name}: {', '.join(plugins)}; what they answer is noted in {file}",
         f"CNI_COMMAND=ADD CNI_CONTAINERID={str(job['id'])[:12]} CNI_NETNS={namespace} CNI_IFNAME={job['ifname']} "
         f"CNI_PATH={job['path']} {plugins[0]} <{job['network']['file']}; ...",
-        f"{_INSIDE} ip addr show {job['ifname']}",
+        f"{INSIDE} ip addr show {job['ifname']}",
     )
 
 
 def _rate(operation: Operation) -> Explanation:
-    name, bits_in, bits_out, below = _words(operation)
+    name, bits_in, bits_out, below = arguments(operation)
     parent = "parent 1:1" if below == "1" else "root"
     ways = [f"in to {bits_in} bit/s"] * (bits_in != "0") + [f"out to {bits_out} bit/s"] * (bits_out != "0")
     done = [f"tc qdisc add dev {name} {parent} tbf rate {bits_in}bit ..."] if bits_in != "0" else []
@@ -196,7 +198,7 @@ def _rate(operation: Operation) -> Explanation:
 
 
 def _fault(operation: Operation) -> Explanation:
-    name, words = _words(operation)
+    name, words = arguments(operation)
     units = {"delay": "us", "jitter": "us"}
     given = {
         key: f"{value}{units.get(key, '%')}"
@@ -221,7 +223,7 @@ EXPLAIN: dict[str, Callable[[Operation], Explanation]] = {
     "SEGMENT": _segment,
     "CARD_IPV6": _card_ipv6,
     "CARD_ADDRESS": _card_address,
-    "CARD_UP": _card_up,
+    "CARD_UP": link_up,
     "CARD_ROUTE": _card_route,
     "CARD_READY": _card_ready,
     "ANSWERS": _answers,

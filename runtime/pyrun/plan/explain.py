@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from pyrun.stages import hooks
 from pyrun.store import paths
 
-from .explain_kinds import KINDS
+from .explain_kinds import KINDS, Explanation
 from .operations import Operation
 
 if TYPE_CHECKING:  # launch is above plan; the words need only its type
     from pyrun.launch import Launch
 
-Explanation = tuple[str, str, str]
 Row = tuple[str, Operation, str, str, str]
 
 
@@ -37,9 +36,8 @@ def _explainer(kind: str) -> Callable[[Operation], Explanation]:
     for kinds in (KINDS, MOUNTS, LIFECYCLE, PROCESS):
         if kind in kinds:
             return kinds[kind]
-    from pyrun.network.explain import (
-        EXPLAIN,  # its library takes a tenth of a second: not for the failure of a mount
-    )
+    # its library takes a tenth of a second: not for the failure of a mount
+    from pyrun.network.explain import EXPLAIN
 
     return EXPLAIN[kind]
 
