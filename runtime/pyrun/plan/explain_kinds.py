@@ -27,25 +27,15 @@ def _clone(operation: Operation) -> Explanation:
 
 # Of unshare(1) and nsenter(1), in the order of the kernel's flags.
 _LETTERS = {
-    "mount": "m",
-    "uts": "u",
-    "ipc": "i",
-    "user": "U",
-    "pid": "p",
-    "network": "n",
-    "cgroup": "C",
-    "time": "T",
-}
+    "mount": "m", "uts": "u", "ipc": "i", "user": "U", "pid": "p", "network": "n", "cgroup": "C", "time": "T",
+}  # fmt: skip
 
 
 def _enter(operation: Operation) -> Explanation:
     """In `exec` all the container's; in a start one that the config names."""
-    from pyrun import linux
+    from pyrun.stages.namespaces import FLAGS
 
-    bits = {"mount": linux.CLONE_NEWNS, "uts": linux.CLONE_NEWUTS, "ipc": linux.CLONE_NEWIPC, "pid": linux.CLONE_NEWPID,
-            "user": linux.CLONE_NEWUSER, "network": linux.CLONE_NEWNET, "cgroup": linux.CLONE_NEWCGROUP,
-            "time": linux.CLONE_NEWTIME}  # fmt: skip
-    kinds = [kind for kind in _LETTERS if int(operation.args[1]) & bits[kind]]
+    kinds = [kind for kind in _LETTERS if int(operation.args[1]) & FLAGS[kind]]
     if len(kinds) == 1:
         return (
             f"join the {kinds[0]} namespace that is to be shared",
@@ -74,9 +64,8 @@ def _devices(operation: Operation) -> Explanation:
 
 
 def _cgroup_write(operation: Operation) -> Explanation:
-    path = (
-        str(operation.args[0]).rstrip("?").partition("|")[0]
-    )  # ?: not on every kernel; |: under another name
+    # ?: not on every kernel; |: under another name
+    path = str(operation.args[0]).rstrip("?").partition("|")[0]
     return (f"set {path} to {operation.args[1]}", f"echo {operation.args[1]} > {path}", f"cat {path}")
 
 

@@ -13,7 +13,7 @@ import posix
 import time
 
 from pyrun import launch, linux, notice
-from pyrun.errors import StageFailed
+from pyrun.errors import PyrunError
 from pyrun.jsonlite import dumps
 from pyrun.stages import hooks
 
@@ -30,7 +30,7 @@ def before_pivot(config: dict[str, object]) -> list[Hook]:
 
 
 def run_before_pivot(prepared: launch.Launch) -> None:
-    """At its place in the start, with the interfaces the container takes over. Raises StageFailed, NetworkError."""
+    """At its place in the start, with the interfaces the container takes over. Raises PyrunError."""
     section = prepared.config.get("linux")
     devices = section.get("netDevices") if isinstance(section, dict) else None
     if devices:
@@ -50,7 +50,7 @@ def run(
     required: bool = True,
     init_fd: int = -1,
 ) -> None:
-    """Every hook of *kind* in order. Raises StageFailed at the first that fails if *required*, else tells of it.
+    """Every hook of *kind* in order. Raises PyrunError at the first that fails if *required*, else tells of it.
 
     init_fd: a pidfd; when that process ends, the hook is ended too.
     """
@@ -63,19 +63,17 @@ def run(
             said = str(error.strerror)
         if said is None:
             continue
-        failed = StageFailed("hooks", f"run hooks.{kind}[{index}] {hook['path']}: {said}", None)
-        failed.message = failed.message.rpartition(": ")[0]  # the hook's own words, not an errno
+        message = f"hooks: cannot run hooks.{kind}[{index}] {hook['path']}: {said}"
         if required:
-            raise failed
-        notice.say(failed.message)
+            raise PyrunError(message)
+        notice.say(message)
 
 
 def _call(hook: Hook, text: bytes, init_fd: int) -> str | None:
     """None when it ended with 0, else what became of it."""
     input_fd = posix.memfd_create("hook-state")
-    output_fd, its_fd = posix.pipe2(
-        posix.O_CLOEXEC
-    )  # its end stays open here: no end of file, no special case
+    # the hook's end stays open here: no end of file, no special case
+    output_fd, its_fd = posix.pipe2(posix.O_CLOEXEC)
     posix.set_blocking(output_fd, False)
     pid = -1
     try:

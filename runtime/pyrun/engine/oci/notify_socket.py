@@ -18,7 +18,6 @@ import _socket
 import _struct
 import posix
 import select
-import time
 
 from pyrun import notice
 from pyrun.errors import PyrunError
@@ -114,8 +113,7 @@ def _barrier(socket: _socket.socket) -> None:
         socket.sendmsg([b"BARRIER=1"], [rights])
     finally:
         posix.close(writing_fd)
-    deadline = time.monotonic() + BARRIER_LIMIT_S
-    ended, _, _ = select.select([reading_fd], [], [], max(deadline - time.monotonic(), 0))
+    ended, _, _ = select.select([reading_fd], [], [], BARRIER_LIMIT_S)
     posix.close(reading_fd)
     if not ended:
         notice.say(f"nobody has read what was sent to NOTIFY_SOCKET within {BARRIER_LIMIT_S:.0f} s")
