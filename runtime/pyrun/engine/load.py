@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -249,9 +248,8 @@ class Checked:
 # ── a plain root file system ───────────────────────────────────────────────────────────────────────
 
 
-def _load_root(
-    file: Any, what: str, wanted: _Wanted
-) -> list[str]:  # a BinaryIO, which is not what file_digest asks for
+def _load_root(file: Any, what: str, wanted: _Wanted) -> list[str]:
+    """file: a BinaryIO, but by its type not what file_digest asks for."""
     if not wanted.name:
         raise UsageError(
             f"{what} is neither a docker-archive nor an OCI layout",
@@ -259,17 +257,10 @@ def _load_root(
         )
     file.seek(0)
     diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    changed = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
-    config = {
-        "architecture": wanted.best().architecture,
-        "config": _ROOT_CONFIG,
-        "created": changed.isoformat().replace("+00:00", "Z"),
-        "os": "linux",
-        "rootfs": {"diff_ids": [diff_id], "type": "layers"},
-    }
-    if wanted.platform and wanted.platform.variant:
-        config["variant"] = wanted.platform.variant
-    file.seek(0)
-    return _install(
-        json.dumps(config, sort_keys=True).encode(), lambda number: file, [wanted.name], wanted, what
+    changed_s = int(os.fstat(file.fileno()).st_mtime)
+    variant = wanted.platform.variant if wanted.platform else ""
+    config_text = image_writer.config_of_one_layer(
+        _ROOT_CONFIG, diff_id, changed_s, wanted.best().architecture, variant
     )
+    file.seek(0)
+    return _install(config_text, lambda number: file, [wanted.name], wanted, what)

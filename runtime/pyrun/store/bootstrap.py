@@ -9,12 +9,10 @@ emptied again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from pyrun.errors import ImageError, NotFound
@@ -46,14 +44,10 @@ def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
         _run(command(recipe, archive), epoch, recipe["name"])
         with open(archive, "rb") as file:
             diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        config = json.dumps({
-            "architecture": platforms.host().architecture,
-            "config": recipe["config"],
-            "created": datetime.fromtimestamp(epoch, UTC).isoformat().replace("+00:00", "Z"),
-            "os": "linux",
-            "rootfs": {"diff_ids": [diff_id], "type": "layers"},
-        }, sort_keys=True)  # fmt: skip
-        return image_writer.install(config.encode(), lambda number: open(archive, "rb"), names, staging)
+        config_text = image_writer.config_of_one_layer(
+            recipe["config"], diff_id, epoch, platforms.host().architecture
+        )
+        return image_writer.install(config_text, lambda number: open(archive, "rb"), names, staging)
 
 
 def command(recipe: dict[str, Any], archive: str) -> list[str]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import subprocess
 import tarfile
-from datetime import UTC, datetime
 from typing import Any
 
 from pyrun.errors import ImageError, NotFound
@@ -70,15 +68,12 @@ def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
             f"{program} is not statically linked", f"apt-get install {package}" if package else ""
         )
     archive = _archive(content, os.path.basename(program), _applets(program), seconds)
-    config = json.dumps({
-        "architecture": platforms.host().architecture,
-        "config": recipe["config"],
-        "created": datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z"),
-        "os": "linux",
-        "rootfs": {"diff_ids": [f"sha256:{hashlib.sha256(archive).hexdigest()}"], "type": "layers"},
-    }, sort_keys=True)  # fmt: skip
+    diff_id = f"sha256:{hashlib.sha256(archive).hexdigest()}"
+    config_text = image_writer.config_of_one_layer(
+        recipe["config"], diff_id, seconds, platforms.host().architecture
+    )
     with layers.Staging() as staging:
-        return image_writer.install(config.encode(), lambda number: io.BytesIO(archive), names, staging)
+        return image_writer.install(config_text, lambda number: io.BytesIO(archive), names, staging)
 
 
 def _applets(program: str) -> list[str]:
@@ -100,13 +95,8 @@ def _archive(content: bytes, program: str, applets: list[str], seconds: int) -> 
 
         def add(name: str, kind: bytes, mode: int, data: bytes = b"", target: str = "") -> None:
             entry = tarfile.TarInfo(name)
-            entry.type, entry.mode, entry.size, entry.mtime, entry.linkname = (
-                kind,
-                mode,
-                len(data),
-                seconds,
-                target,
-            )
+            entry.type, entry.mode, entry.size = kind, mode, len(data)
+            entry.mtime, entry.linkname = seconds, target
             archive.addfile(entry, io.BytesIO(data))
 
         for name, mode in sorted(_DIRECTORIES.items()):

@@ -20,6 +20,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple
 
 from pyrun.errors import ImageError, NotFound
@@ -52,6 +53,22 @@ def parse_config(text: bytes, what: str) -> dict[str, Any]:
         raise ImageError(f"{what}: {len(diff_ids)} layers (1 to {MAX_LAYERS} are possible)")
     _check_shape(config, what)
     return config  # type: ignore[no-any-return]
+
+
+def config_of_one_layer(
+    config: dict[str, Any], diff_id: str, unix_s: int, architecture: str, variant: str = ""
+) -> bytes:
+    """The configuration of an image that is made here: equal content gives equal bytes, and so the same id."""
+    document = {
+        "architecture": architecture,
+        "config": config,
+        "created": datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z"),
+        "os": "linux",
+        "rootfs": {"diff_ids": [diff_id], "type": "layers"},
+    }
+    if variant:
+        document["variant"] = variant
+    return json.dumps(document, sort_keys=True).encode()
 
 
 _TEXTS = ("os", "architecture", "variant", "created")
