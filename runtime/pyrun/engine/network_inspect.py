@@ -34,7 +34,7 @@ def inspect(name: str) -> dict[str, Any]:
         "EnableIPv6": bool(network["subnets6"]),
         "IPAM": {
             "Driver": "default",
-            "Config": [_pool(each) for each in [*network["subnets4"], *network["subnets6"]]],
+            "Config": [_pool(each) for each in records.subnets(network)],
         },
         "Internal": network["internal"],
         "Options": network["options"],
@@ -88,22 +88,23 @@ def _containers(network: dict[str, Any]) -> dict[str, Any]:
         for identifier, lines in leases.members(network["name"]).items()
     }
     for address, lines in sorted(leases.held(network["name"]).items()):
-        words = [line.split(" ", 1) for line in lines[1:] if " " in line]
-        told = {key: value for key, value in words if key != "alias"}
+        told = claims.told(lines)
         container = found.setdefault(lines[0].partition(" ")[0], {"Name": claims.name_in(lines)})
         six = ":" in address
         container["IPv6Address" if six else "IPv4Address"] = f"{address}/{_prefix(network, address)}"
         container.setdefault("MacAddress", told.get("mac") or leases.mac(address))
         container["Interface"], container["HostInterface"] = told.get("ifname", ""), told.get("link", "")
-        container["Aliases"] = [value for key, value in words if key == "alias"]
+        container["Aliases"] = [line[6:] for line in lines if line.startswith("alias ")]
         container["Counters"] = counters.read(told.get("link", ""))
     return found
 
 
 def _prefix(network: dict[str, Any], address: str) -> int:
     """That of the subnet the address is in, which may be a further one of the network."""
+    from pyrun.network import records
+
     wanted = ip_address(address)
-    for each in [*network["subnets4"], *network["subnets6"]]:
+    for each in records.subnets(network):
         if wanted in ip_network(each["subnet"]):
             return int(each["prefix"])
     return int(network["prefix6" if wanted.version == 6 else "prefix"])

@@ -30,8 +30,7 @@ def change(reference: str, text: str) -> str:
     identifier = state.resolve(reference)
     with later.locked(identifier):
         container = state.load(identifier)
-        found = container.get("networks")
-        wires = [dict(wire) for wire in found] if isinstance(found, list) else []
+        wires = connected.wires_of(container)
         if state.status(container) == "exited":
             raise Conflict(
                 f"container {reference} does not run", "a policy is chosen at the start: pyrun run --egress"

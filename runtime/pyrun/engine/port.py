@@ -14,7 +14,7 @@ from __future__ import annotations
 from _socket import socket
 
 from pyrun import notice, undo
-from pyrun.engine import port_words
+from pyrun.engine import connected, port_words
 from pyrun.errors import Conflict, NotFound
 from pyrun.network import attach, claims, endpoint, later, messages
 from pyrun.network.endpoint import Wire
@@ -48,7 +48,7 @@ def reach(reference: str, published: list[ports.Port]) -> list[dict[str, object]
     from pyrun.network.publishing import reach as reaching
 
     container = state.load(state.resolve(reference))
-    pid = int(str(container["pid"])) if state.process_alive(container) else 0
+    pid = connected.pid_of(container) if state.process_alive(container) else 0
     return reaching.rows(published, _bridged(container), pid)
 
 
@@ -124,8 +124,7 @@ def _wires(
 
 def _bridged(container: Container) -> list[Wire]:
     """The interfaces that ports can be published from; those on a card have addresses of their own there."""
-    listed = container.get("networks")
-    return [dict(wire) for wire in listed if not wire.get("driver")] if isinstance(listed, list) else []
+    return [wire for wire in connected.wires_of(container) if not wire.get("driver")]
 
 
 def _publish(
@@ -151,7 +150,9 @@ def _publish(
         )
         _perform(container, templates, netfilter, publication.operations(wires, published, first, shut))
         rows = [list(port) for port in published]
-        later.change_record(identifier, lambda record: record.update(ports=[*_listed(record), *rows]))
+        later.change_record(
+            identifier, lambda record: record.update(ports=[*map(list, ports_of(record)), *rows])
+        )
         if not state.process_alive(container):  # its undo list may have been executed before ours was in it
             raise NotFound(f"container {identifier[:12]} has ended")
     except BaseException:
@@ -162,22 +163,16 @@ def _publish(
     return published
 
 
-def _listed(record: Container) -> list[object]:
-    found = record.get("ports")
-    return found if isinstance(found, list) else []
-
-
 def _perform(
     container: Container,
     templates: dict[str, messages.Template],
     netfilter: socket,
     todo: list[Operation],
 ) -> None:
-    link = attach.Attachment(templates, int(str(container["pid"])), netfilter)
+    link = attach.Attachment(templates, connected.pid_of(container), netfilter)
     link.outer = messages.opened(messages.NETLINK_ROUTE)
     try:
-        for operation in todo:
-            attach.perform(link, operation.kind, operation.args)
+        endpoint.perform(link, todo)
     finally:
         link.close()
 
@@ -209,7 +204,7 @@ def _withdraw(
         if not lines or not lines[0].startswith(f"{container['id']} "):
             continue  # not ours any more: killed between the claim and the record
         claimed.append((path, lines[0]))
-        leads = {":" in line: line[3:] for line in lines if line.startswith("to ")}
+        leads = ports.leads(lines)
         if taken_back := publication.taking_back(template, port, leads):
             changes += taken_back
             forgotten.append(flows.published(template, port, publication.target(port, leads)))

@@ -73,7 +73,7 @@ def adopt(bridge: str, name: str = "") -> Network:
 
 
 def _subnets_told(network: Network) -> str:
-    return " and ".join(str(each["subnet"]) for each in [*network["subnets4"], *network["subnets6"]])
+    return " and ".join(str(each["subnet"]) for each in records.subnets(network))
 
 
 def _noted(route: Any, bridge: str, name: str) -> tuple[Network, list[Attached]]:
@@ -166,7 +166,7 @@ def _subnets(
 
 def _refuse_overlap(option: str, subnet: IPv4Network | IPv6Network) -> None:
     for other in records.known():
-        for each in [*other["subnets4"], *other["subnets6"]]:
+        for each in records.subnets(other):
             theirs = ip_network(each["subnet"])
             if theirs.version == subnet.version and theirs.overlaps(subnet):
                 raise Conflict(f"{option}: its subnet {subnet} overlaps {theirs} of network {other['name']}")
@@ -264,7 +264,7 @@ def _claim(network: Network, there: list[Attached]) -> None:
     """A claim for every address in the network's subnets, in the name of the namespace that has it."""
     name = str(network["name"])
     paths.make(f"{paths.run()}/networks/{name}/leases")
-    subnets = [ip_network(each["subnet"]) for each in [*network["subnets4"], *network["subnets6"]]]
+    subnets = [ip_network(each["subnet"]) for each in records.subnets(network)]
     for each in there:
         told = "" if each.path.startswith("/sys/") or " " in each.name else each.name
         within = [

@@ -45,7 +45,6 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 from pyrun.network import nft, templates  # noqa: E402
 from pyrun.network.records import Network  # noqa: E402
 
-_DOOMED = 0x70797275  # a group of links that nobody else has
 _NO_DAD = 0x02  # IFA_F_NODAD: nobody else can have the gateway's address
 
 
@@ -66,7 +65,7 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
         except (OSError, NetlinkError) as error:
             raise failure(f"network {name!r} cannot be set up", error) from error
         if made:
-            told = [each["subnet"] for each in [*network["subnets4"], *network["subnets6"]]]
+            told = [each["subnet"] for each in records.subnets(network)]
             notice.say(f"network {name}: bridge {network['bridge']} made, {' and '.join(told)}")
         elif done and not quiet:
             notice.say(f"network {name}: {' and '.join(done)} was missing and has been restored")
@@ -235,7 +234,7 @@ def _give_addresses(route: Any, network: Network, index: int) -> list[str]:
         for message in route.get_addr(index=index)
     }
     missing = []
-    for each in [*network["subnets4"], *network["subnets6"]]:
+    for each in records.subnets(network):
         if each["gateway"] in there:
             continue
         six = ":" in each["gateway"]
@@ -262,7 +261,10 @@ def _delete_links(route: Any, network: Network) -> None:
                 if link.get_attr("IFLA_IFNAME").startswith((messages.HOST_LINK_PREFIX, shards.JOINT_PREFIX))
             ]
             doomed += [] if network["adopted"] and name == network["bridge"] else [index]
-    for change in [*[{"index": link, "group": _DOOMED} for link in doomed], {"group": _DOOMED}]:
+    for change in [
+        *[{"index": link, "group": templates.ENDED_GROUP} for link in doomed],
+        {"group": templates.ENDED_GROUP},
+    ]:
         try:
             route.link("set" if "index" in change else "del", **change)
         except NetlinkError as error:

@@ -110,6 +110,11 @@ def whose(path: str) -> str:
     return f"container {name_in(content)}"
 
 
+def told(content: list[str]) -> dict[str, str]:
+    """What the lines of a claim tell beside the owner: name, link, mac ...; of aliases the last."""
+    return dict(line.split(" ", 1) for line in content[1:] if " " in line)
+
+
 def alive(owner_line: str) -> bool:
     """Whether the owner still has a run directory (its undo list frees the claim) or is still planning."""
     words = owner_line.split(" ")
@@ -187,7 +192,7 @@ def sweep_records() -> None:
 
 
 def names(directory: str) -> list[str]:
-    """The names of the claims in a directory."""
+    """The names of the claims in a directory, [] where there is none."""
     try:
         return posix.listdir(directory)
     except OSError:  # none, or a file

@@ -23,8 +23,6 @@ from pyrun.store import containers
 DEFAULT = "bridge"
 DEFAULT_BRIDGE = "pyrun0"
 _DEFAULT_MTU = 1500
-# What lies beside the directories of networks, in run/networks.
-_FILES = ("before.json", "claims.lock", "events", "guard.lock", "guard.sock", "policies")
 DRIVERS = ("bridge", "macvlan", "ipvlan", "none")
 # This host, one's own segment, everybody at once, reserved, IPv4 in disguise. Source: RFC 6890.
 _NEVER = [
@@ -54,7 +52,7 @@ def defined(route: Any, wanted: dict[str, Any]) -> Network:
     labels options parent, and mtu_told: the option the MTU was given by. Raises: UsageError, Conflict (name or subnet),
     NetworkError (no subnet is free)."""
     name = requests.check_name(wanted["name"], "network create")
-    if name in (*requests.RESERVED, DEFAULT, *_FILES):
+    if name in (*requests.RESERVED, DEFAULT):
         raise UsageError(f"network create {name}: the name is pyrun's own", "choose another")
     if records.definition(name) or records.load(name):
         raise Conflict(f"network {name} exists", f"`pyrun network inspect {name}` shows it")
@@ -177,7 +175,7 @@ def _refuse_overlaps(asked: list[Subnet], taken: list[Subnet], networks: list[Ne
 
 
 def _texts(network: Network) -> list[str]:
-    return [str(each["subnet"]) for each in [*network["subnets4"], *network["subnets6"]]]
+    return [str(each["subnet"]) for each in records.subnets(network)]
 
 
 def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:

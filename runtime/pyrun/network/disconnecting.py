@@ -41,7 +41,7 @@ def forget_unnoted(identifier: str, wires: list[endpoint.Wire]) -> None:
             lines = claims.lines(leases.path(network, address))
             if template is None or address in noted or not lines or not lines[0].startswith(f"{identifier} "):
                 continue
-            told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+            told = claims.told(lines)
             wire = {"network": network, "link": told.get("link", ""), "mac": told.get("mac") or leases.mac(address),
                     "mac_asked_for": True,  # where it was not, there is no claim of it to give up
                     "address": "", "address6": "", "address6" if ":" in address else "address": address}  # fmt: skip

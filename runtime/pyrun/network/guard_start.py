@@ -120,7 +120,7 @@ def _tell() -> dict[str, int]:
     each network's resolver."""
     became: dict[str, int] = {}
     gateways, holds = standing(), reserved()
-    inside = _names_in(f"{paths.run()}/resolvers")
+    inside = claims.names(f"{paths.run()}/resolvers")
     if not (gateways or holds or inside):
         return became
     told = guard.connected()
@@ -161,7 +161,7 @@ def standing() -> list[guard.Gateway]:
     directory = f"{paths.run()}/networks"
     found = []
     for name in sorted(posix.listdir(directory)):
-        leased = [each for each in _names_in(f"{directory}/{name}/leases") if "." in each or ":" in each]
+        leased = [each for each in claims.names(f"{directory}/{name}/leases") if "." in each or ":" in each]
         owners = (claims.holder(f"{directory}/{name}/leases/{each}") for each in leased)
         if not any(owner[:1] != "/" and claims.alive(owner) for owner in owners):
             continue
@@ -184,7 +184,7 @@ def resume() -> bool:
 
 def reserved() -> list[tuple[str, socket, str]]:
     """(claim, a socket bound to it, where it leads) of every published port of a living container that is free."""
-    if not _names_in(f"{paths.run()}/ports"):
+    if not claims.names(f"{paths.run()}/ports"):
         return []
     from pyrun.network import records
     from pyrun.network.publishing import ports
@@ -197,10 +197,3 @@ def reserved() -> list[tuple[str, socket, str]]:
             continue
         found.append((ports.path(port).rpartition("/")[2], sock, f"{address} {port[2]}"))
     return found
-
-
-def _names_in(directory: str) -> list[str]:
-    try:
-        return posix.listdir(directory)
-    except OSError:
-        return []

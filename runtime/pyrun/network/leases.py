@@ -87,7 +87,7 @@ def take_beside(address: str, network: str, gateway6: str, prefix6: int, within6
 def peek(network: str, gateway: str, prefix: int, within: str = "") -> str:
     """The address `take` would lease now, "" if there is none; touches nothing."""
     after, before = _spans(network, gateway, prefix, within)
-    used = set(_names_in(_directory(network)))
+    used = set(claims.names(_directory(network)))
     for number in [
         *after[:_PATIENCE],
         *before[:_PATIENCE],
@@ -110,7 +110,7 @@ def members(network: str) -> dict[str, list[str]]:
 
 def _living(network: str) -> dict[str, list[str]]:
     directory = _directory(network)
-    found = {name: claims.lines(f"{directory}/{name}") for name in _names_in(directory)}
+    found = {name: claims.lines(f"{directory}/{name}") for name in claims.names(directory)}
     return {name: lines for name, lines in found.items() if lines and claims.alive(lines[0])}
 
 
@@ -156,7 +156,7 @@ def _unused(directory: str, after: range, before: range, gateway: str) -> list[i
     if after.stop - before.start > _SEARCHED:
         span = after.stop - before.start
         return [before.start + int.from_bytes(posix.urandom(16), "big") % span for _ in range(_PATIENCE)]
-    used, family = set(_names_in(directory)), _family(gateway)
+    used, family = set(claims.names(directory)), _family(gateway)
     return [number for number in [*after, *before] if _text(number, family) not in used]
 
 
@@ -196,10 +196,3 @@ def _number(address: str) -> int:
 
 def _text(number: int, family: int) -> str:
     return inet_ntop(family, number.to_bytes(4 if family == AF_INET else 16, "big"))
-
-
-def _names_in(directory: str) -> list[str]:
-    try:
-        return posix.listdir(directory)
-    except OSError:
-        return []

@@ -153,7 +153,7 @@ def _links(network: Network) -> list[tuple[str, str, str, str]]:
     """The links of living containers: name, MAC, address of either family or ""."""
     links: dict[str, dict[str, str]] = {}
     for address, lines in leases.held(network["name"]).items():
-        told = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+        told = claims.told(lines)
         if "link" in told:
             link = links.setdefault(told["link"], {"address": "", "address6": "", "mac": told.get("mac", "")})
             link["address6" if ":" in address else "address"] = address

@@ -64,6 +64,11 @@ def named(reference: str) -> str:
     return found[0] if found else reference
 
 
+def subnets(network: Network) -> list[dict[str, Any]]:
+    """Every subnet of a network, those of IPv4 first: dicts of subnet, gateway, prefix, broadcast, range."""
+    return [*network["subnets4"], *network["subnets6"]]
+
+
 def all_networks() -> list[Network]:
     """network.json of every network, by name."""
     directory = Path(paths.run(), "networks")
@@ -124,7 +129,7 @@ def published_ports() -> list[tuple[ports.Port, str]]:
     # The claims of one start are links to the same record, which tells of all of them.
     for path in {inode: path for path, inode in sorted(inodes.items())}.values():
         lines = claims.lines(path)
-        targets = {":" in line: line[3:] for line in lines if line.startswith("to ")}
+        targets = ports.leads(lines)
         if not (targets and claims.alive(lines[0])):
             continue
         for port in ports.parse(lines):

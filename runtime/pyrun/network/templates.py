@@ -122,8 +122,9 @@ def _encoded(
     return bytes(message.data)
 
 
-# Of links whose container has ended: the guard deletes what is in it still (csrc/guard_watch.c).
-_ENDED_GROUP = 0x70797275
+# Of links that are to be deleted, which nobody else has: those of a removed network, and those whose container has
+# ended, where the guard deletes what is in it still (csrc/guard_watch.c).
+ENDED_GROUP = 0x70797275
 
 # A bridge port that may send a packet back to where it came from.
 _HAIRPIN = {
@@ -155,7 +156,7 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
     master = ("IFLA_MASTER", network.get("master_index") or network["index"])
     join = [name, alias, *quiet, master]
     up = {"flags": IFF_UP, "change": IFF_UP}
-    ended = ("IFLA_GROUP", _ENDED_GROUP)
+    ended = ("IFLA_GROUP", ENDED_GROUP)
     return {
         "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, ("IFLA_LINKINFO", kind)]),
         "join": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, up, join),
@@ -219,10 +220,8 @@ def _firewall(values: Values) -> dict[str, bytes]:
         (done[f"{name}-mac"],) = firewall.pinned_elements(kind, link, mac, [], [])
         (done[f"{name}-address"],) = firewall.pinned_elements(kind, link, "", [address], [])
         (done[f"{name}-address6"],) = firewall.pinned_elements(kind, link, "", [], [address6])
-        done[f"{name}-guest"], done[f"{name}-guest6"] = (
-            firewall.guest(kind, address),
-            firewall.guest(kind, address6),
-        )
+        done[f"{name}-guest"] = firewall.guest(kind, address)
+        done[f"{name}-guest6"] = firewall.guest(kind, address6)
         (done[f"{name}-alone"],) = firewall.pinned_elements(kind, link, "", [], [], alone=True)
     return {"begin": nft.marker(begin=True), **done, **_forgetting(values), "end": nft.marker(begin=False)}
 

@@ -115,6 +115,11 @@ def parse(record: list[str]) -> list[Port]:
     return found
 
 
+def leads(record: list[str]) -> dict[bool, str]:
+    """Where the ports a claim's record tells of lead to: IPv6? -> the container's address."""
+    return {":" in line: line[3:] for line in record if line.startswith("to ")}
+
+
 def path(port: Port) -> str:
     """The claim file of a published port."""
     host, number, _, protocol = port
