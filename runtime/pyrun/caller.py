@@ -107,11 +107,8 @@ def clone_exec(
     born_in = (group_fd, user_fd, pid_fd if user_fd >= 0 else -1)
     numbers = [flags, *[int(fd >= 0) for fd in born_in]]
     numbers += [len(enter), *[kind for _, kind in enter], len(keep), *[number for _, number in keep]]
-    _send(
-        CLONE,
-        numbers,
-        [exe_fd, *[fd for fd in born_in if fd >= 0], *[fd for fd, _ in enter], *[fd for fd, _ in keep]],
-    )
+    fds = [exe_fd, *[fd for fd in born_in if fd >= 0], *[fd for fd, _ in enter], *[fd for fd, _ in keep]]
+    _send(CLONE, numbers, fds)
     found, pidfd = _answer(CLONE)
     if found < 0:
         raise OSError(-found, posix.strerror(-found))
