@@ -33,9 +33,7 @@ def facts() -> dict[str, Any]:
         "system_calls": system_calls(),
         "capabilities": capabilities(),
         "seccomp": seccomp(),
-        "security": _read("/sys/kernel/security/lsm").strip().split(",")
-        if _read("/sys/kernel/security/lsm")
-        else [],
+        "security": [module for module in _read("/sys/kernel/security/lsm").strip().split(",") if module],
         "overlay": has_filesystem("overlay"),
         "nftables": has_nftables(),
         "ip_forward": _read("/proc/sys/net/ipv4/ip_forward").strip() == "1",
@@ -96,9 +94,8 @@ def capabilities() -> dict[str, list[str]]:
         import prctl
     except ImportError:
         return {"held": ["unknown"], "missing": []}
-    names = sorted(
-        name for name in prctl.ALL_CAP_NAMES if name.lower() != "last_cap"
-    )  # an alias of the last one
+    # last_cap is an alias of the last one
+    names = sorted(name for name in prctl.ALL_CAP_NAMES if name.lower() != "last_cap")
     held = [name for name in names if getattr(prctl.cap_effective, name)]
     return {
         "held": [name.upper() for name in held],

@@ -10,6 +10,10 @@ from __future__ import annotations
 from pyrun.cli import text
 from pyrun.errors import NotFound, PyrunError
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Options = dict[str, object]
 
 
@@ -37,10 +41,10 @@ _AHEAD = 64
 
 def each(
     arguments: list[str],
-    action: object,
+    action: Callable[[str], object],
     *,
     forgive: bool = False,
-    begin: object = None,
+    begin: Callable[[str], object] | None = None,
     remedies: bool = False,
 ) -> int:
     """Call *action* for every argument and print it; a failure is told and the rest goes on.
@@ -55,7 +59,7 @@ def each(
         if begin and len(arguments) > 1:
             _begin(begin, arguments[number + _AHEAD - 1 : number + _AHEAD] if number else arguments[:_AHEAD])
         try:
-            action(argument)  # type: ignore[operator]
+            action(argument)
         except PyrunError as error:
             text.complain(error.message)
             if forgive and isinstance(error, NotFound):
@@ -69,10 +73,10 @@ def each(
     return status
 
 
-def _begin(begin: object, arguments: list[str]) -> None:
+def _begin(begin: Callable[[str], object], arguments: list[str]) -> None:
     for argument in arguments:
         try:
-            begin(argument)  # type: ignore[operator]
+            begin(argument)
         except PyrunError:
             pass
 
@@ -88,10 +92,10 @@ def cmd_ps(options: Options, arguments: list[str]) -> int:
     if options["quiet"]:
         text.write("".join([f"{_short(row, whole)}\n" for row in rows]))
     elif wanted:
-        text.write(text.json_lines([_docker_keys(row, ps.span, whole) for row in rows]))
+        text.write(text.json_lines([_docker_keys(row, whole) for row in rows]))
     else:
         headers = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
-        text.show(headers, [_cells(row, ps.span, whole) for row in rows])
+        text.show(headers, [_cells(row, whole) for row in rows])
     return 0
 
 
@@ -105,18 +109,20 @@ def _command(row: Options, whole: bool) -> str:
     return f'"{joined if whole else text.shortened(joined, 20)}"'
 
 
-def _age(row: Options, span: object) -> str:
+def _age(row: Options) -> str:
     """How long ago a container was made; empty when its record is gone."""
     import time
 
+    from pyrun.engine import ps
+
     created = row["created"]
-    return f"{span(time.time() - created)} ago" if isinstance(created, float) and created else ""  # type: ignore[operator]
+    return f"{ps.span(time.time() - created)} ago" if isinstance(created, float) and created else ""
 
 
-def _cells(row: Options, span: object, whole: bool) -> list[str]:
+def _cells(row: Options, whole: bool) -> list[str]:
     ports = row["ports"]
     listed = ", ".join(ports) if isinstance(ports, list) else ""
-    return [_short(row, whole), str(row["image"]), _command(row, whole), _age(row, span), str(row["status"]),
+    return [_short(row, whole), str(row["image"]), _command(row, whole), _age(row), str(row["status"]),
             listed, str(row["name"])]  # fmt: skip
 
 
@@ -129,11 +135,11 @@ def _counters(networks: object) -> dict[str, dict[str, int]]:
     return {network: counted for network, counted in found.items() if counted}
 
 
-def _docker_keys(row: Options, span: object, whole: bool) -> Options:
+def _docker_keys(row: Options, whole: bool) -> Options:
     """The row under the names that scripts written for Docker look for; what pyrun has not is empty."""
     import time
 
-    cells = _cells(row, span, whole)
+    cells = _cells(row, whole)
     created = row["created"] if isinstance(row["created"], float) else 0.0
     labels = row["labels"] if isinstance(row["labels"], dict) else {}
     return {

@@ -24,17 +24,20 @@ def info() -> dict[str, Any]:
         "root": paths.root(),
         "run": paths.run(),
         "binary": boot.binary(),
-        **_of_a_user(),
+        "seal": _seal(),
+        **({"rootless": _of_a_user()} if boot.rootless_uid() >= 0 else {}),
         **host.facts(),
     }
 
 
-def _of_a_user() -> dict[str, Any]:
-    """What an ordinary user has and lacks; and how the binary is sealed, which is everybody's."""
+def _seal() -> str:
+    """How the binary is sealed, found out by doing it."""
     os.close(sealing.descriptor(boot.binary()))
-    seal = {"seal": sealing.used}
-    if boot.rootless_uid() < 0:
-        return seal
+    return sealing.used
+
+
+def _of_a_user() -> dict[str, Any]:
+    """What an ordinary user has instead of root's rights."""
     from pyrun.network import user_mode
     from pyrun.store import overlay_kind
 
@@ -43,13 +46,11 @@ def _of_a_user() -> dict[str, Any]:
     except NetworkError:
         network = ""
     maps = {kind: paths.read(f"/proc/self/{kind}_map").decode().splitlines() for kind in ("uid", "gid")}
-    return seal | {
-        "rootless": {
-            "uid": boot.rootless_uid(),
-            **{f"{kind}_map": [" ".join(line.split()) for line in lines] for kind, lines in maps.items()},
-            "network": network,
-            "overlay": overlay_kind.noted() or "not used yet",
-        }
+    return {
+        "uid": boot.rootless_uid(),
+        **{f"{kind}_map": [" ".join(line.split()) for line in lines] for kind, lines in maps.items()},
+        "network": network,
+        "overlay": overlay_kind.noted() or "not used yet",
     }
 
 

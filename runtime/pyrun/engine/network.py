@@ -22,9 +22,8 @@ _OF_A_USER = ("host", "none", "pasta", "slirp4netns")
 
 
 def ls() -> list[Row]:
-    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal containers.
-
-    containers: name -> address.
+    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal containers (name ->
+    address).
 
     The three built-in ones are always there; "bridge" has no subnet before its first container.
     """

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Options = dict[str, object]
 
+# The usual ones of store/platforms.py, which is loaded only when an image is for another.
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 

@@ -69,7 +69,7 @@ def has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6/conf").is_dir()
 
 
-def enable_forwarding(*, ipv6: bool = False) -> bool:
+def enable_forwarding(*, ipv6: bool) -> bool:
     """Let the host forward packets, and say so; whether it did not."""
     was_off = read_sysctl(FORWARD) != "1" or (ipv6 and read_sysctl(FORWARD6) not in ("", "1"))
     if read_sysctl(FORWARD) != "1":
@@ -96,9 +96,8 @@ def _enable_ipv6() -> None:
     values.update({_accept_ra(name): "1" for name in told})
     _remember("bridges", _bridges())
     _remember("sysctls6", values)
-    for (
-        name
-    ) in told:  # before forwarding: the moment it is on, the routes of those that do not say 2 are dropped
+    # before forwarding: the moment it is on, the routes of those that do not say 2 are dropped
+    for name in told:
         write_sysctl(_accept_ra(name), "2")
         notice.say(f"net.ipv6.conf.{name}.accept_ra is now 2, so that its routes stay")
     write_sysctl(FORWARD6, "1")

@@ -25,7 +25,6 @@ from pyrun.store import recipes
 
 TABLE = "/etc/pyrun/registries.yaml"
 _UPSTREAM = {"docker.io": "https://registry-1.docker.io"}  # where Docker Hub answers
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Endpoint(NamedTuple):
@@ -62,7 +61,7 @@ def settled(registry: Endpoint) -> Endpoint:
 def upstream(domain: str) -> Endpoint:
     """The registry itself: https, but plain http for one on this machine unless `settled` knows better."""
     host = urlsplit(f"//{domain}").hostname or ""
-    if host in _LOOPBACK:
+    if host in transport.LOOPBACK:
         return Endpoint(f"http://{domain}", True)
     return Endpoint(_UPSTREAM.get(domain, f"https://{domain}"), False)
 
@@ -105,8 +104,8 @@ def _endpoint(row: Any, where: str) -> Endpoint:
     if not usable or parts.username:
         raise UsageError(f"{where}.url: {row['url']!r} is not a plain http or https address")
     insecure = bool(row.get("insecure"))
-    if parts.scheme == "http" and not insecure and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and not insecure and parts.hostname not in transport.LOOPBACK:
         raise UsageError(
             f"{where}.url: plain http needs `insecure: true`", "anybody on the way could change its answers"
         )
-    return Endpoint(row["url"].rstrip("/"), insecure or parts.hostname in _LOOPBACK)
+    return Endpoint(row["url"].rstrip("/"), insecure or parts.hostname in transport.LOOPBACK)

@@ -20,7 +20,7 @@ from pyrun.registry import proxies
 CONNECT_S = 10.0
 READ_S = 30.0  # between two pieces of an answer
 MAX_REDIRECTS = 5
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # this machine, however it is called
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -148,7 +148,7 @@ def show(url: str) -> str:
 
 def may_use_http(url: str, insecure: bool) -> bool:
     """Whether this URL's plain http is allowed."""
-    return insecure or origin(url).host in _LOOPBACK
+    return insecure or origin(url).host in LOOPBACK
 
 
 def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | None = None) -> Response:
@@ -161,7 +161,7 @@ def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | No
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if any(character <= " " or character > "~" for character in path + here.host):
         raise RegistryError(f"{show(url)!r}: not a valid address")
-    proxy = None if here.host in _LOOPBACK else proxies.choose(*here)
+    proxy = None if here.host in LOOPBACK else proxies.choose(*here)
     sent = {"User-Agent": f"pyrun/{__version__}", **headers}
     if proxy and here.scheme == "http":
         path, sent = f"http://{_netloc(here)}{path}", sent | proxy.headers
@@ -188,9 +188,7 @@ def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | No
 def speaks_tls(url: str) -> bool:
     """Whether the server of a URL answers a TLS handshake, with whatever certificate."""
     here = origin(url)
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = _tls(insecure=True)
     try:
         with (
             socket.create_connection((here.host, here.port), CONNECT_S) as plain,
@@ -201,15 +199,20 @@ def speaks_tls(url: str) -> bool:
         return False
 
 
+def _tls(*, insecure: bool) -> ssl.SSLContext:
+    """insecure: any certificate will do."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _connect(here: Origin, insecure: bool, proxy: proxies.Proxy | None) -> http.client.HTTPConnection:
     host, port = (proxy.host, proxy.port) if proxy else (here.host, here.port)
     if here.scheme == "https":
-        context = ssl.create_default_context()
-        if insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=CONNECT_S, context=context
+            host, port, timeout=CONNECT_S, context=_tls(insecure=insecure)
         )
         if proxy:
             connection.set_tunnel(here.host, here.port, proxy.headers)
