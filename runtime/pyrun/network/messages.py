@@ -219,9 +219,8 @@ def _drain(sock: socket) -> None:
         try:
             sock.recv(65536, MSG_DONTWAIT)
         except OSError as error:
-            if (
-                error.errno != errno.ENOBUFS
-            ):  # which tells, once, that some were too many; else there is nothing left
+            # ENOBUFS tells, once, that some were too many; anything else that there is nothing left
+            if error.errno != errno.ENOBUFS:
                 return
 
 

@@ -86,9 +86,8 @@ def network_elements(kind: int, network: dict[str, object]) -> list[bytes]:
     router = _router(network)
     if padded[1:] and router:
         items.append((names.FURTHER, [{"key": bridge + router} for bridge in padded[1:]]))
-    if network.get(
-        "adopted"
-    ):  # wired by hand: the rules made with it say who may come in, and as whom one leaves
+    if network.get("adopted"):
+        # wired by hand: the rules made with it say who may come in, and as whom one leaves
         items.append((names.ADOPTED, [{"key": bridge} for bridge in padded]))
     else:
         items.append((names.TOWARDS, [{"key": bridge, "data": drop} for bridge in padded]))
