@@ -53,9 +53,8 @@ _QUICK = (
     b"12\0" + b"5512\0" + b"sdp\0" + b"/sys/fs/cgroup/f\0" + b'{"pid": \0' + b', "status": "\0' + b'"}\n\0'
 )
 _STAT = b"12 (a b) S " + b" ".join([b"1"] * 18) + b" 5512 7 8\n"
-_NO_ERRNO = bytes.fromhex(
-    "240000000200000001000000000000000000008000000000000000000000000000000000"
-)  # the least number there is
+# an error of the least number there is
+_NO_ERRNO = bytes.fromhex("240000000200000001000000000000000000008000000000000000000000000000000000")
 _ODD = bytes([17]) + bytes(16)  # a message whose length is no multiple of 4
 _WORDS = ("pid=12\npidfd=7\nid=abc\nrun=/run/pyrun/abc\nundo_fd=8\nstdin=9\nstdout=10\nstderr=11\nstatus=1",
           "pid=12\ntty=5\ninteractive=1\nsigproxy=1\ndetach=0\nkeep=/k\nlog=/k/log\ntiming=2",

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -182,3 +183,19 @@ def stored(pyrun: Pyrun) -> set[str]:
     parts = [pyrun.root / "names", pyrun.root / "containers", pyrun.runroot / "containers", pyrun.runroot / "staging",
              pyrun.runroot / "netns", pyrun.runroot / "ports", *pyrun.runroot.glob("networks/*/leases")]  # fmt: skip
     return {str(path) for part in parts for path in part.glob("*")}
+
+
+def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
+    """What a command prints to a terminal."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, environment)
+    shown = b""
+    try:
+        while chunk := os.read(fd, 4096):
+            shown += chunk
+    except OSError:  # EIO: the other side is closed
+        pass
+    os.close(fd)
+    os.waitpid(pid, 0)
+    return shown.decode("utf-8", "replace")

@@ -29,9 +29,8 @@ def install(directory: Path, *changes: Change) -> Path:
         if entry.name != "pyrun":
             (library / entry.name).symlink_to(entry)
     python = [change for change in changes if change[0].endswith(".py")]
-    left_out = (
-        ("__pycache__", "hot.*") if python else ("__pycache__",)
-    )  # the bundle has the modules as they were
+    # the bundle has the modules as they were
+    left_out = ("__pycache__", "hot.*") if python else ("__pycache__",)
     shutil.copytree(PACKAGE, library / "pyrun", ignore=shutil.ignore_patterns(*left_out))
     for change in python:
         replace(library / "pyrun", *change)

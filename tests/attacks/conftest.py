@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -94,18 +93,7 @@ class Arena:
         box.process["terminal"] = True
         box.write(*args)
         command = box.runtime.command(box.root, ("run", "--bundle", str(box.bundle), box.id))
-        pid, fd = pty.fork()
-        if pid == 0:
-            os.execvp(command[0], command)
-        shown = b""
-        try:
-            while chunk := os.read(fd, 4096):
-                shown += chunk
-        except OSError:  # EIO: the other side is closed
-            pass
-        os.close(fd)
-        os.waitpid(pid, 0)
-        return shown.decode("utf-8", "replace")
+        return hostile.on_a_terminal(command, dict(os.environ))
 
     def harm(self) -> list[str]:
         """What is not as it was: of the canary, and mounts of the host on or from it."""

@@ -7,7 +7,6 @@ CVE-2019-19921, CVE-2019-18837, CVE-2021-30465, CVE-2024-45310, CVE-2025-31133, 
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import time
 from collections.abc import Callable
@@ -125,7 +124,7 @@ def test_a_planted_terminal(pyrun: Pyrun, canary: hostile.Canary, tmp_path: Path
             pyrun, tmp_path / f"bundle{with_dev}", hostile.link(name, canary.directory), terminal=True, mounts=mounts,
             args=["sh", "-c", "stat -c 'console %F %t' /dev/console; readlink /proc/self/fd/0"],
         )  # fmt: skip
-        shown = on_a_terminal([str(pyrun.binary), "run", "--bundle", str(bundle)], pyrun.env)
+        shown = hostile.on_a_terminal([str(pyrun.binary), "run", "--bundle", str(bundle)], pyrun.env)
         assert canary.unchanged()
         # a link inside the image leads to a place inside the image, whatever its name on the host
         terminal = any(
@@ -133,22 +132,6 @@ def test_a_planted_terminal(pyrun: Pyrun, canary: hostile.Canary, tmp_path: Path
         )
         assert ("console character special file 88" in shown and terminal) or "pyrun: " in shown, shown
         assert not with_dev or name == "/dev" or "console" in shown, shown
-
-
-def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
-    """What a command prints to a terminal."""
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execve(command[0], command, environment)
-    shown = b""
-    try:
-        while chunk := os.read(fd, 4096):
-            shown += chunk
-    except OSError:  # EIO: the other side is closed
-        pass
-    os.close(fd)
-    os.waitpid(pid, 0)
-    return shown.decode("utf-8", "replace")
 
 
 # ── races ──────────────────────────────────────────────────────────────────────────────────────────

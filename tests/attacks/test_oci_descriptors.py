@@ -110,9 +110,8 @@ def test_init_waiting_for_start_holds_nothing_of_the_host(arena: Any, leaked: li
     for path in Path(f"/proc/{box.pid}/fd").iterdir():  # "/" may be its own procfs, never the host's root
         seen = os.stat(path)
         assert (seen.st_dev, seen.st_ino) != (host.st_dev, host.st_ino), os.readlink(path)
-        assert os.readlink(path)[:5] not in ("/proc", "/sys/") or not os.listdir(
-            path
-        )  # what masks a directory
+        # of procfs and sysfs only what masks a directory, which is empty
+        assert os.readlink(path)[:5] not in ("/proc", "/sys/") or not os.listdir(path)
     for place in ("cwd", "root"):
         seen = os.stat(f"/proc/{box.pid}/{place}")
         assert (seen.st_dev, seen.st_ino) != (host.st_dev, host.st_ino), place
@@ -155,9 +154,8 @@ def hooks_see(arena: Any, fds: list[int]) -> dict[str, list[str]]:
         names = {line.split("=")[0] for line in environment.splitlines()}
         assert "MINE" in names and len(targets.splitlines()) >= 3, (kind, targets, environment)
         wrong[kind] = [each for each in targets.splitlines() if not FOR_HOOKS.fullmatch(each)]
-        wrong[kind] += sorted(
-            names - {"MINE", "PWD", "SHLVL", "_", "OLDPWD", "PATH"}
-        )  # the shell's own beside
+        # the shell's own beside
+        wrong[kind] += sorted(names - {"MINE", "PWD", "SHLVL", "_", "OLDPWD", "PATH"})
         wrong[kind] += [line for line in environment.splitlines() if "container" in line]
     return {kind: found for kind, found in wrong.items() if found}
 

@@ -267,9 +267,8 @@ def test_mounts_inside_are_not_crossed(undo: Undo, tree: Path, sandbox_fork: Cal
 
 
 def with_overlay(undo: Undo, tree: Path) -> tuple[tuple[int, str], int]:
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "tmpfs", tree], check=True
-    )  # overlay on overlay has no upper layer
+    # overlay on overlay has no upper layer
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree], check=True)
     for name in ("lower/gone", "upper", "work", "merged"):
         (tree / f"c/{name}").mkdir(parents=True)
     (tree / "c/lower/file").write_text("")

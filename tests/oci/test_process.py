@@ -303,9 +303,8 @@ RLIMITS = {
 @pytest.mark.parametrize("name", rows("config: process.rlimits[].type=RLIMIT_", *RLIMITS))
 def test_rlimits(box: Box, name: str) -> None:
     """A little below what the caller has, so that no privilege is needed."""
-    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}", 10))[
-        1
-    ]  # LOCKS (10): not in Python's module
+    # LOCKS (10) is not in Python's module
+    _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}", 10))
     hard = (1 << 30) if hard == resource.RLIM_INFINITY else min(hard, 4096)
     soft = hard // 2
     box.process["rlimits"] = [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard}]

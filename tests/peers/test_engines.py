@@ -18,9 +18,8 @@ from peers import engines
 from peers.engines import IMAGE, RUNTIMES, Engine, answers, limit, until, web
 
 pytestmark = [pytest.mark.needs("runc"), pytest.mark.timeout(120)]
-beside_runc = pytest.mark.parametrize(
-    "runtime", RUNTIMES, indirect=True
-)  # where words and figures are expected
+# where words and figures are expected
+beside_runc = pytest.mark.parametrize("runtime", RUNTIMES, indirect=True)
 
 
 # ── run ────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,9 +159,8 @@ def test_exec(engine: Engine) -> None:
     engine.ok("exec", "-d", "box", "touch", "/made")
     made = Path(f"/proc/{engine.pid()}/root/made")
     until(made.exists, "the detached command")
-    missing = (
-        127 if engine.name == "podman" else 126
-    )  # Docker looks for its words in another place after exec
+    # Docker looks for its words in another place after exec
+    missing = 127 if engine.name == "podman" else 126
     assert "executable file not found in $PATH" in engine.fails(missing, "exec", "box", "no-such")
     assert "permission denied" in engine.fails(126, "exec", "box", "/etc/passwd")
 

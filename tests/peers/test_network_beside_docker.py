@@ -171,9 +171,8 @@ def test_the_daemon_is_started_again(pyrun: Pyrun, archive: object, internet: Si
 
     for round_ in ("comes", "comes again"):
         with docker_side(archive, settings) as docker:
-            output(
-                "iptables", "-P", "FORWARD", "DROP"
-            )  # as its administrator may; found on, it leaves forwarding alone
+            # as its administrator may; found on, it leaves forwarding alone
+            output("iptables", "-P", "FORWARD", "DROP")
             well(f"the daemon {round_}")
             assert docker.wrong(internet) == []
             assert "-P FORWARD DROP" in output("iptables", "-S", "FORWARD")

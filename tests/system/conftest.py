@@ -38,9 +38,8 @@ def solo(static_binary: Path, prepared_store: Path) -> Iterator[UserPyrun]:
 
 @pytest.fixture
 def site(static_binary: Path, tmp_path: Path) -> Iterator[Site]:
-    subprocess.run(
-        "ip netns add first && ip netns delete first", shell=True, check=True
-    )  # makes /run/netns a mount
+    # makes /run/netns a mount
+    subprocess.run("ip netns add first && ip netns delete first", shell=True, check=True)
     before = leftovers.picture()
     made = Site(tmp_path / "run", static_binary)
     yield made

@@ -111,9 +111,8 @@ def test_bad_ports(pyrun: Pyrun, port: str) -> None:
         return
     before = hostile.stored(pyrun)
     done = pyrun("run", "--rm", "-p", port, "busybox", "true")
-    if (
-        port == "1.2.3.4:8080:80"
-    ):  # not an address of this host: nothing ever arrives there, but it can be asked for
+    # not an address of this host: nothing ever arrives there, but it can be asked for
+    if port == "1.2.3.4:8080:80":
         assert done.returncode in (0, 125)
         return
     check_line(done, 125)

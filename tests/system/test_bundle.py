@@ -99,9 +99,8 @@ def settled(name: str, lines: list[str]) -> list[str]:
         return sorted(set(result))
     if name == "cgroup":  # without linux.cgroupsPath everybody has a place of his own
         return [line.replace(":/pyrun-", ":/") for line in lines]
-    if (
-        name == "status"
-    ):  # runc hands down which signals its caller ignores, pyrun does not (tests/system/test_signals.py)
+    # runc hands down which signals its caller ignores, pyrun does not (tests/system/test_signals.py)
+    if name == "status":
         return ["SigIgn:" if line.startswith("SigIgn:") else line for line in lines]
     if name == "refused":  # the tmpfs around the v1 hierarchies, see above
         return [

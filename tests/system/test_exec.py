@@ -135,9 +135,8 @@ def test_namespaces_and_cgroups_are_the_containers(pyrun: Pyrun, box: str) -> No
     assert seen == [str(Path(f"/proc/{first(pyrun)}/ns/{kind}").readlink()) for kind in kinds]
     process = pyrun.start("exec", "-i", "box", "sh", "-c", "echo ready; cat")
     assert process.stdout and process.stdout.readline() == "ready\n"
-    ours = (
-        Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
-    )  # the monitor's only child
+    # the monitor's only child
+    ours = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
     mine, firsts = (Path(f"/proc/{pid}/cgroup").read_text() for pid in (ours, first(pyrun)))
     assert mine == firsts and "/pyrun/" in mine
     process.communicate("", timeout=10)
@@ -306,6 +305,5 @@ def test_only_three_descriptors_arrive(pyrun: Pyrun, box: str) -> None:
     with open("/etc/passwd") as one:
         done = subprocess.run([str(pyrun.binary), "exec", "box", "sh", "-c", "ls -l /proc/$$/fd"], env=pyrun.env,
                               pass_fds=(one.fileno(),), capture_output=True, text=True, check=True)  # fmt: skip
-    assert (
-        "passwd" not in done.stdout and len(done.stdout.splitlines()) <= 5
-    )  # with "total", and the directory
+    # with "total", and the directory
+    assert "passwd" not in done.stdout and len(done.stdout.splitlines()) <= 5

@@ -173,9 +173,8 @@ def test_reload_judges_anew(pyrun: Pyrun, internet: SimpleNamespace, dropping_nf
     assert rows[8080] == "lets it in now: `pyrun network reload` opens it"
     assert rows[8443] == f"{dropping_nft} does not let it in any more: `pyrun network reload` closes it"
     pyrun.ok("network", "reload")
-    told = Path(
-        pyrun.runroot, "networks/events"
-    ).read_text()  # or the guard was first, since a rule of ours went too
+    # or the guard was first, since a rule of ours went too
+    told = Path(pyrun.runroot, "networks/events").read_text()
     assert "port 0.0.0.0:8080/tcp is open to the outside" in told
     assert "port 0.0.0.0:8443/tcp is closed to the outside" in told
     assert pyrun.ok("network", "reload") == "nothing was missing"

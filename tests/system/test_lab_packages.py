@@ -60,10 +60,8 @@ def test_a_signal_leaves_no_policy(stand_ins: Path, number: int, status: int) ->
     ("before", "left"),
     [
         (f"echo '# the administrator' >{POLICY}", "# the administrator"),
-        (
-            f"echo '# by install-packages of pyrun, while it runs' >{POLICY}",
-            "no policy",
-        ),  # of one that was killed
+        # of one that was killed
+        (f"echo '# by install-packages of pyrun, while it runs' >{POLICY}", "no policy"),
     ],
 )
 def test_whose_policy_stays(stand_ins: Path, before: str, left: str) -> None:

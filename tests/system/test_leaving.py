@@ -22,9 +22,8 @@ def unit(request: pytest.FixtureRequest) -> Iterator[str]:
     for path in made:
         path.mkdir()
     yield request.param
-    until(
-        lambda: not any((path / "cgroup.procs").read_text() for path in made)
-    )  # its monitor ends a moment later
+    # its monitor ends a moment later
+    until(lambda: not any((path / "cgroup.procs").read_text() for path in made))
     for path in made:
         path.rmdir()
 

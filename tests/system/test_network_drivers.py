@@ -77,9 +77,8 @@ def test_two_containers_never_have_one_address(card: None, pyrun: Pyrun) -> None
         f"pyrun: the address {ADDRESS} of network macvlan:{CARD} is held by container web"
     )
     pyrun.ok("rm", "-f", "web")
-    pyrun.ok(
-        "run", "--rm", wanted, "busybox", "true"
-    )  # at once: the kernel may still be collecting the former
+    # at once: the kernel may still be collecting the former
+    pyrun.ok("run", "--rm", wanted, "busybox", "true")
 
 
 def test_a_macvlan_network_leases_its_range_beside_the_host(card: None, pyrun: Pyrun) -> None:

@@ -42,10 +42,8 @@ class Oci:
     ) -> subprocess.CompletedProcess[str]:
         line = [program or str(self.program), *(["--root", str(self.root)] if rooted else []), *words]
         merged = {"env": self.env, "stdin": subprocess.DEVNULL, **options}
-        with (
-            tempfile.TemporaryFile("w+") as out,
-            tempfile.TemporaryFile("w+") as err,
-        ):  # a container may keep them
+        # files, not pipes: a container may keep them
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(line, stdout=out, stderr=err, check=False, timeout=TIMEOUT_S, **merged)
             out.seek(0)
             err.seek(0)
@@ -417,9 +415,8 @@ def test_spec_writes_what_runc_writes(oci: Oci, tmp_path: Path, words: list[str]
     assert (ours.pop("ociVersion"), ours.pop("hostname")) == ("1.3.0", "pyrun-oci")
     assert theirs.pop("hostname") == "runc"
     del theirs["ociVersion"]
-    theirs["process"]["capabilities"].pop(
-        "ambient", None
-    )  # gone in 1.5: without inheritable ones it cannot be had
+    # gone in 1.5: without inheritable ones it cannot be had
+    theirs["process"]["capabilities"].pop("ambient", None)
     assert ours == theirs
 
 

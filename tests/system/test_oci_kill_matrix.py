@@ -100,9 +100,8 @@ def test_killed_at_every_point(
     name: str, pyrun: Pyrun, runtime: Runtime, sandbox_fork: Callable[..., killing.Traced]
 ) -> None:
     scenario = SCENARIOS[name]
-    runtime.ok(
-        "run", "--detach", "--bundle", str(runtime.bundle), "warm"
-    )  # the directories that stay are there
+    # the directories that stay are there
+    runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "warm")
     runtime.ok("delete", "--force", "warm")
     before = everything(pyrun)
 

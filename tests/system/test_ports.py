@@ -166,9 +166,8 @@ def test_ipv6(pyrun: Pyrun, internet: SimpleNamespace) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(pyrun: Pyrun, options: list[str], message: str) -> None:
-    pyrun.ok(
-        "run", "--rm", "busybox", "true"
-    )  # what is told of a network that is made is not what is meant here
+    # what is told of a network that is made is not what is meant here
+    pyrun.ok("run", "--rm", "busybox", "true")
     assert pyrun.fails(125, "run", "--rm", *options, "busybox", "true").startswith(message)
     assert not list(pyrun.runroot.glob("containers/*"))
     assert not list(pyrun.runroot.glob("networks/*/leases/*"))

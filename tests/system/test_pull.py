@@ -750,9 +750,8 @@ def test_plain_http_goes_through_a_proxy_by_its_whole_address(behind: Registry) 
         assert (headers["Host"], headers["Proxy-Authorization"]) == ("mirror.test:8080", PROXY_PASSWORD)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # http.client of Python 3.11 drops it
+# http.client of Python 3.11 drops the socket
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_https_goes_through_a_tunnel(behind: Registry) -> None:
     """What is for the server is not for the proxy."""
     told = rf"far.test:443 cannot be reached by the proxy {behind.host}: Tunnel connection failed: 407"

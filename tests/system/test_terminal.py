@@ -120,9 +120,8 @@ def test_ctrl_c_ends_the_job_in_front_only(shell: Terminal) -> None:
     shell.type("\x03")
     shell.see("$ ")
     shell.type("echo status $?\n")
-    shell.see(
-        "status 130\r\n$ "
-    )  # the prompt as well: a ^D before it is the cooked terminal's, and lost with it
+    # the prompt as well: a ^D before it is the cooked terminal's, and lost with it
+    shell.see("status 130\r\n$ ")
     shell.type("\x04")
     assert shell.end() == 0
 

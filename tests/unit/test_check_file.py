@@ -69,13 +69,8 @@ def test_texts_that_are_json(raw: bytes) -> None:
 def test_the_limit_of_nesting_leaves_room() -> None:
     """What is accepted can be walked by those who come after, for example by repr."""
     before = sys.getrecursionlimit()
-    for depth in (
-        *range(700, before + 10, 7),
-        5000,
-        9000,
-        20_000,
-        100_000,
-    ):  # since 3.12 C code has its own limit
+    # beyond Python's own limit as well: since 3.12 C code has its own
+    for depth in (*range(700, before + 10, 7), 5000, 9000, 20_000, 100_000):
         try:
             value = config_file.parse(b"[" * depth + b"]" * depth)
         except UsageError as error:

@@ -211,9 +211,8 @@ def test_clients_that_ask_once_get_different_addresses(place: Place) -> None:
             "front", f"127.53.0.{20 + number}", f"{number:064x}", f"name db{number}", "alias db"
         )
     first = set()
-    clients = [
-        f"127.53.0.{100 + number}" for number in range(40)
-    ]  # one address for all of them: once in 2 ** 39
+    # one address for all of them: once in 2 ** 39
+    clients = [f"127.53.0.{100 + number}" for number in range(40)]
     for client in clients:
         place.networks.lease("front", client, f"{client[-3:]:f>64}", f"name c{client[-3:]}")
     for client in clients:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyrun import notice
-from pyrun.errors import Conflict, NetworkError, UsageError
+from pyrun.errors import NetworkError, UsageError
 from pyrun.network import (
     attach,
     endpoint,
@@ -33,7 +33,7 @@ from pyrun.network import (
     wiring,
 )
 from pyrun.network.egress import explain as explain_egress
-from pyrun.network.publishing import choosing, ports
+from pyrun.network.publishing import ports
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
 
@@ -396,48 +396,6 @@ def test_every_link_has_a_name_of_its_own() -> None:
     assert {len(name) for name in names} == {15}
     # a bundle's container may be called anything
     assert len({messages.host_link(name) for name in ("a", "b", "../x", "ä" * 99)}) == 4
-
-
-# ── ports ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_ports_come_back_from_a_record() -> None:
-    published = [("0.0.0.0", 8080, 80, "tcp"), ("192.0.2.1", 53, 5353, "udp")]
-    assert ports.parse(["id 1 2", "name web", *ports.lines(published)]) == published
-
-
-def test_a_port_of_another_program_is_a_conflict() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        number = server.getsockname()[1]
-        with pytest.raises(Conflict, match=f"port 127.0.0.1:{number}/tcp is in use by another program"):
-            choosing.settle([("127.0.0.1", number, 80, "tcp")])
-        with pytest.raises(Conflict, match=f"port 0.0.0.0:{number}/tcp is in use"):
-            choosing.settle([("", number, 80, "tcp")])
-
-
-def test_an_address_this_host_has_not() -> None:
-    with pytest.raises(NetworkError, match=r"this host has no address 192\.0\.2\.77"):
-        choosing.settle([("192.0.2.77", 8080, 80, "tcp")])
-
-
-def test_port_0_is_a_free_one() -> None:
-    assert choosing.settle([("127.0.0.1", 0, 80, "tcp")])[0][1] > 0
-
-
-def test_a_wildcard_excludes_every_address(run_directory: Path) -> None:
-    from pyrun.network import claims
-
-    one = claims.write_record(claims.owner("a" * 64), ["name one"])
-    ports.claim(("127.0.0.1", 8080, 80, "tcp"), one)
-    claims.forget(one)
-    two = claims.write_record(claims.owner("b" * 64), ["name two"])
-    for place in ("0.0.0.0", "127.0.0.1"):
-        with pytest.raises(Conflict, match=f"port {place}:8080/tcp is already published by container one"):
-            ports.claim((place, 8080, 80, "tcp"), two)
-    ports.claim(("127.0.0.2", 8080, 80, "tcp"), two)
-    ports.claim(("0.0.0.0", 8080, 80, "udp"), two)
-    names = sorted(path.name for path in (run_directory / "ports").iterdir())
-    assert names == ["tcp-127.0.0.1-8080", "tcp-127.0.0.2-8080", "udp-0.0.0.0-8080"]
 
 
 # ── subnets and name servers ───────────────────────────────────────────────────────────────────────

@@ -176,12 +176,8 @@ def test_a_failure_is_told_of_the_stage_that_planned_it() -> None:
         if files and told not in stems and kind not in own_words:
             wrong.append(f"{kind}: {told}, not {stems}")
     assert not wrong
-    planned = {
-        "WAIT_GO": "process",
-        "START": "process",
-        "PRESERVE": "process",
-        "NO_IPV6": "network",
-    }  # plan.py itself
+    # plan.py itself
+    planned = {"WAIT_GO": "process", "START": "process", "PRESERVE": "process", "NO_IPV6": "network"}
     assert planned == {kind: verdict.STAGE_OF.get(kind) for kind in planned}
 
 

@@ -89,6 +89,20 @@ def test_every_pair_of_addresses(first: str, second: str) -> None:
     ports.claim((second, 8081, 80, "tcp"), two)
 
 
+def test_a_wildcard_excludes_every_address(run_directory: Path) -> None:
+    one = claims.write_record(claims.owner("a" * 64), ["name one"])
+    ports.claim(("127.0.0.1", 8080, 80, "tcp"), one)
+    claims.forget(one)
+    two = claims.write_record(claims.owner("b" * 64), ["name two"])
+    for place in ("0.0.0.0", "127.0.0.1"):
+        with pytest.raises(Conflict, match=f"port {place}:8080/tcp is already published by container one"):
+            ports.claim((place, 8080, 80, "tcp"), two)
+    ports.claim(("127.0.0.2", 8080, 80, "tcp"), two)
+    ports.claim(("0.0.0.0", 8080, 80, "udp"), two)
+    names = sorted(path.name for path in (run_directory / "ports").iterdir())
+    assert names == ["tcp-127.0.0.1-8080", "tcp-127.0.0.2-8080", "udp-0.0.0.0-8080"]
+
+
 def test_a_claim_of_the_dead_excludes_nobody(run_directory: Path) -> None:
     dead = claims.write_record(f"{'d' * 64} 999999 1", ["name dead"])
     ports.claim(("127.0.0.1", 8080, 80, "tcp"), dead)

@@ -79,9 +79,8 @@ def box(pyrun: Pyrun, tmp_path: Path) -> Iterator[Box]:
     yield made
     for each in ("c1", "c2"):
         made("delete", "--force", each)
-    subprocess.run(
-        ["systemctl", "stop", "system-test.slice"], check=False
-    )  # slices stay until somebody says so
+    # slices stay until somebody says so
+    subprocess.run(["systemctl", "stop", "system-test.slice"], check=False)
 
 
 def test_a_scope_with_its_limits(box: Box) -> None:
