@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 
 from command import Pyrun
 from pyrun.store import state
+from waiting import until
 
 POLITE = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
 DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
-
-
-def until(condition: Callable[[], object], timeout_s: float = 5.0) -> object:
-    """Wait for *condition* to be true; returns its value."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return value
 
 
 def begin(pyrun: Pyrun, name: str, script: str = POLITE, *options: str) -> str:

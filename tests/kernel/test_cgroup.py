@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import capabilities
 from pyrun import device_rules
 from pyrun.cgroups import devices, failures, files, freezer, layout, oom, processes, rootless, update
 from pyrun.errors import Conflict, PyrunError, UsageError
+from waiting import until
 
 pytestmark = pytest.mark.lab
 NAME = f"kernel-test-{os.getpid()}"
@@ -106,13 +107,6 @@ def removed(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -362,7 +356,7 @@ def test_a_kill_for_memory_is_heard_of(place: Place) -> None:
     place.run("sleep 100")
     assert watch.wait(0) == 0
     place.run("/usr/bin/python3 -c 'a = bytearray(64 << 20)'")
-    until(lambda: watch.wait(1), 60)  # it may wake up for less: the limit was only reached
+    until(lambda: watch.wait(1), timeout_s=60)  # it may wake up for less: the limit was only reached
     assert not watch.over()
     watch.close()
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fcntl import ioctl
@@ -23,6 +23,7 @@ from termios import TIOCSWINSZ
 
 import leftovers
 from oci.terminal import read_terminal
+from waiting import until
 
 RUN = Path("/run/peers")
 RUNTIMES = ("pyrun-oci", "runc")  # crun is not here: old ones refuse hosts with hybrid cgroups
@@ -68,14 +69,6 @@ def finished(words: Sequence[str], timeout_s: float = TIMEOUT_S, input: str = ""
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(list(words), done.returncode, out.read(), err.read())
-
-
-def until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
-    """Wait for *condition*; the test fails after *timeout_s*."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(TICK_S)
 
 
 def page(address: str, place: str = "", tries: int = 40) -> str:

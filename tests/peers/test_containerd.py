@@ -10,7 +10,8 @@ import pytest
 
 import leftovers
 from peers import engines
-from peers.engines import RUN, RUNTIMES, Engine, limit, output, until
+from peers.engines import RUN, RUNTIMES, Engine, limit, output
+from waiting import until
 
 pytestmark = [pytest.mark.needs("containerd"), pytest.mark.needs("runc"), pytest.mark.timeout(120)]
 beside_runc = pytest.mark.parametrize("runtime", RUNTIMES, indirect=True)

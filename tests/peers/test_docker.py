@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from peers.engines import IMAGE, Engine, until
+from peers.engines import IMAGE, Engine
 from peers.test_podman import CONTAINERFILE
+from waiting import until
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.timeout(120)]
 

@@ -15,7 +15,8 @@ import pytest
 
 from oci.terminal import read_terminal
 from peers import engines
-from peers.engines import IMAGE, RUNTIMES, Engine, answers, limit, until, web
+from peers.engines import IMAGE, RUNTIMES, Engine, answers, limit, web
+from waiting import until
 
 pytestmark = [pytest.mark.needs("runc"), pytest.mark.timeout(120)]
 # where words and figures are expected

@@ -18,7 +18,8 @@ import pytest
 
 import leftovers
 from command import Pyrun
-from peers.engines import RUN, docker_daemon, finished, output, page, take_away, until, web
+from peers.engines import RUN, docker_daemon, finished, output, page, take_away, web
+from waiting import until
 
 MARK = "pyrun: containers"
 # A daemon's start and end change many rules; the guard looks once a second at most.
@@ -221,7 +222,7 @@ def test_networks_of_podman_come_and_go(podman: Side, pyrun: Pyrun, internet: Si
             pyrun.ok("network", "rm", name)
             assert podman.wrong(internet) == ours.wrong(internet) == []
         subprocess.run(["nft", "delete", "table", "inet", "pyrun"], check=True)
-        until(lambda: not ours.wrong(internet), "the guard", HEALED_S)
+        until(lambda: not ours.wrong(internet), "the guard", timeout_s=HEALED_S)
         assert podman.wrong(internet) == []
     finally:
         ours.remove()

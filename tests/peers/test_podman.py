@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peers.engines import IMAGE, Engine, until
+from peers.engines import IMAGE, Engine
+from waiting import until
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.timeout(120)]
 

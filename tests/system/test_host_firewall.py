@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from command import Pyrun
 from places import HOST6, uplink6
 from published import SERVE, fetch, refuses
 from segments import FAR, HOST, segment, shell
+from waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -402,13 +402,6 @@ def firewalld(tmp_path: Path) -> Iterator[None]:
     bus.wait(20)
     log.close()
     _forget_iptables()
-
-
-def until(true: object, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.needs("firewalld")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
-from detached import until
+from waiting import until
 
 TOP = Path("/sys/fs/cgroup")
 

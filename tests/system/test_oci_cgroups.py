@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command import Pyrun
+from waiting import until
 
 TOP = Path("/sys/fs/cgroup")
 V2 = (TOP / "cgroup.controllers").exists()
@@ -81,13 +82,6 @@ def bundle(pyrun: Pyrun, tmp_path: Path) -> Iterator[Bundle]:
 
 def cgroups() -> set[Path]:
     return {path for path in TOP.rglob("*") if path.is_dir() and "pyrun-lab" not in str(path)}
-
-
-def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def group(state: dict[str, Any], controller: str) -> Path:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import bundle
 from pyrun.engine.oci import notify_socket
 from system.test_hot_path import CHEAP, names
 from unit import oci_schema
+from waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30
@@ -217,7 +217,7 @@ def test_words_of_a_container_that_has_stopped(oci: Oci, tmp_path: Path) -> None
         "cannot delete container x that is not stopped: running",
     )
     assert oci("kill", "x", "KILL").returncode == 0
-    wait_for(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
+    until(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
     assert last_error(oci, tmp_path, "kill", "x", "TERM") == (1, "container not running")
     assert last_error(oci, tmp_path, "start", "x") == (1, "cannot start a container that has stopped")
     status, message = last_error(oci, tmp_path, "exec", "x", "true")
@@ -297,13 +297,6 @@ def set_args(directory: Path, *args: str) -> bool:
     return bool((directory / "config.json").write_text(json.dumps(config)))
 
 
-def wait_for(condition: Any, limit_s: float = 10) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("text", "number"), [("TERM", 15), ("SIGUSR1", 10), ("usr2", 12), ("9", 9), ("RTMIN+3", 37)]
 )
@@ -314,12 +307,12 @@ def test_signals_by_name_and_number(oci: Oci, tmp_path: Path, text: str, number:
     config["root"]["readonly"] = False
     (directory / "config.json").write_text(json.dumps(config))
     assert oci("run", "-d", "-b", str(directory), "x").returncode == 0
-    wait_for(lambda: (directory / "rootfs/ready").exists())
+    until(lambda: (directory / "rootfs/ready").exists())
     assert oci("kill", "x", text).returncode == 0
     if number == signal.SIGKILL:
-        wait_for(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
+        until(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
     else:
-        wait_for(lambda: (directory / "rootfs/got").exists())
+        until(lambda: (directory / "rootfs/got").exists())
 
 
 def test_a_signal_that_does_not_exist(oci: Oci, tmp_path: Path) -> None:
@@ -341,7 +334,7 @@ def test_list_shows_what_runs_and_what_has_stopped(oci: Oci, tmp_path: Path) -> 
     for identifier in ("one", "two"):
         assert oci("run", "-d", "-b", str(directory), identifier).returncode == 0
     assert oci("kill", "two", "KILL").returncode == 0
-    wait_for(lambda: json.loads(oci("state", "two").stdout)["status"] == "stopped")
+    until(lambda: json.loads(oci("state", "two").stdout)["status"] == "stopped")
     (oci.root / "stray").write_text("no container")
     assert oci("list", "-q").stdout == "one\ntwo\n"
     listed = json.loads(oci("list", "-f", "json").stdout)
@@ -480,7 +473,7 @@ def test_hot_commands_import_only_hot_modules(oci: Oci, tmp_path: Path) -> None:
         ["kill", "x", "KILL"],
     ):
         assert loaded(oci, *words) - hot - CHEAP == set(), words
-    wait_for(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
+    until(lambda: json.loads(oci("state", "x").stdout)["status"] == "stopped")
     assert loaded(oci, "delete", "x") - hot - CHEAP == set()
 
 

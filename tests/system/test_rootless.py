@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
-from detached import until
 from pyrun.store import state
 from unprivileged import COUNT, UserPyrun
+from waiting import until
 
 pytestmark = pytest.mark.needs("user_namespaces")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
-from detached import until
 from kill_points import make_bundle
+from waiting import until
 
 RUN = ["run", "--rm", "--network=none"]
 SAYS_SO = "for s in INT TERM HUP USR1 USR2 QUIT WINCH; do trap \"echo got $s\" $s; done; trap 'exit 9' ALRM; echo ready"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
-from detached import DEAF, POLITE, begin, listed, until
+from detached import DEAF, POLITE, begin, listed
 from pyrun.store import containers, state
+from waiting import until
 
 
 def test_stop_insists_after_its_timeout(pyrun: Pyrun) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from command import Pyrun
-from detached import POLITE, begin, kill_monitor, listed, until
+from detached import POLITE, begin, kill_monitor, listed
 from pyrun.spec.config import OCI_VERSION
 from pyrun.store import state
+from waiting import until
 
 
 def test_the_life_of_a_container(pyrun: Pyrun) -> None:

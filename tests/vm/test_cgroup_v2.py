@@ -6,12 +6,11 @@ import ctypes
 import os
 import signal
 import struct
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from command import Pyrun
+from waiting import until
 
 TOP = Path("/sys/fs/cgroup")
 NONE = "--net=none"
@@ -46,14 +45,6 @@ def device_programs(cgroup: Path) -> int:
         return count
     finally:
         os.close(fd)
-
-
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for *condition* to be true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def fetched(url: str) -> bytes:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command import Pyrun
+from waiting import until
 
 pytestmark = pytest.mark.needs("systemd")
 TOP = Path("/sys/fs/cgroup")
-
-
-def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def show(unit: str, *names: str) -> dict[str, str]:
@@ -183,7 +176,7 @@ def test_killed_for_memory_and_collected(box: Box) -> None:
     box.linux["resources"]["memory"] = {"limit": 24 << 20, "swap": 24 << 20}
     box.config["process"]["args"] = ["sh", "-c", "x=$(head -c 60000000 /dev/zero | tr '\\0' a); sleep 1000"]
     box.ok("run", "-d", "c1")
-    until(lambda: json.loads(box.ok("state", "c1"))["status"] == "stopped", 60)
+    until(lambda: json.loads(box.ok("state", "c1"))["status"] == "stopped", timeout_s=60)
     until(lambda: not loaded("pyrun-oci-c1.scope"))
     box.ok("delete", "c1")
     box.config["process"]["args"] = ["sleep", "1000"]
@@ -243,13 +236,13 @@ def test_a_users_container_is_a_scope_of_the_users_systemd(box: Box, rootless: P
     assert "linux.resources.memory: the container has no cgroup to set it in" in done.stdout + done.stderr
     running = subprocess.Popen([*command, "--systemd-cgroup", "run", "u1"], stdin=subprocess.DEVNULL)
     own = TOP / "user.slice/user-1000.slice/user@1000.service/user.slice/pyrun-oci-u1.scope"
-    until(lambda: own.exists() and (own / "pids.max").read_text().strip() == "44", 60)
+    until(lambda: own.exists() and (own / "pids.max").read_text().strip() == "44", timeout_s=60)
     assert (own / "memory.max").read_text().strip() == str(32 << 20)
     until(
         lambda: (
             '"running"' in subprocess.run([*command, "state", "u1"], capture_output=True, text=True).stdout
         ),
-        60,
+        timeout_s=60,
     )
     subprocess.run(
         [*command, "--systemd-cgroup", "update", "--pids-limit", "50", "u1"], check=True, timeout=120
