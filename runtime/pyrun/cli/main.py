@@ -98,7 +98,9 @@ def _line(text: str) -> str:
     """What a user or an image named goes to the terminal as one line, and without a meaning to the terminal."""
     if text.isprintable():
         return text
-    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+    from .text import visible
+
+    return visible(text)
 
 
 def _traceback() -> None:

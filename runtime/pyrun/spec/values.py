@@ -1,4 +1,5 @@
-"""The values of `run`'s options: each parser takes what the user wrote and returns data, or one clear line.
+"""The values of `run`'s options: each parser takes what the user wrote and returns data, or one clear line. And what
+many read of a config: its section `linux`, lists of texts, paths.
 
 Docker's notations: sizes with b, k, m, g; volumes `src:dst[:options]`. Ports: network/publishing/option.py.
 Source: docs.docker.com/reference/cli/docker/container/run.
@@ -9,6 +10,11 @@ from __future__ import annotations
 import posix
 
 from pyrun.errors import UsageError
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's own floor
@@ -37,6 +43,12 @@ def is_number(text: str) -> bool:
 def texts(value: object) -> list[str]:
     """The items of a list of options or of an image's config as strings; [] for what is no list."""
     return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def linux_section(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`linux` of a config; {} if it has none."""
+    section = config.get("linux")
+    return section if isinstance(section, dict) else {}
 
 
 def size_bytes(text: str, option: str) -> int:

@@ -41,7 +41,7 @@ def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
 
     Raises UsageError for what the driver cannot do. Notes in the job what the others here need.
     """
-    section = config.get("linux") or {}
+    section = values.linux_section(config)
     if section.get("intelRdt"):
         from pyrun.cgroups import rdt
 
@@ -124,8 +124,7 @@ def _makes(job: dict[str, Any]) -> list[Operation]:
 
 def limits(config: dict[str, Any], job: dict[str, Any]) -> list[Operation]:
     """linux.resources as writes; the device rules; who owns the cgroup."""
-    section = config.get("linux")
-    resources = (section.get("resources") if isinstance(section, dict) else None) or {}
+    resources = values.linux_section(config).get("resources") or {}
     v2, lenient = is_v2(job["hierarchies"]), job.get("layers") is not None
     place = {name: directory for names, directory in job["cgroups"] for name in names.split(",")}
     if not place:

@@ -13,7 +13,7 @@ from pyrun import linux
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation, descriptor
 from pyrun.spec import mount_options as options
-from pyrun.spec.values import normal_path
+from pyrun.spec.values import linux_section, normal_path
 from pyrun.store import paths
 
 Job = dict[str, object]
@@ -60,8 +60,7 @@ def place(destination: str, job: Job) -> str:
 
 def label_of(config: dict[str, object], enforce: str = "/sys/fs/selinux/enforce") -> str:
     """linux.mountLabel, if there is SELinux to understand it. Raises UsageError."""
-    section = config.get("linux")
-    label = section.get("mountLabel") if isinstance(section, dict) else None
+    label = linux_section(config).get("mountLabel")
     if not label:
         return ""
     if not paths.exists(enforce):
@@ -160,8 +159,7 @@ def _owners(config: dict[str, object], mount: dict[str, object], asked: options.
         return options.map_text(mount.get("uidMappings")), options.map_text(mount.get("gidMappings"))
     if not asked.owners:
         return ()
-    section = config.get("linux")
-    section = section if isinstance(section, dict) else {}
+    section = linux_section(config)
     for item in section.get("namespaces") or []:
         if item["type"] == "user" and item.get("path"):
             return (item["path"],)

@@ -16,6 +16,7 @@ from pyrun import linux
 from pyrun.errors import StageFailed
 from pyrun.plan.operations import Operation, descriptor
 from pyrun.spec import mount_options, sysctls
+from pyrun.spec.values import linux_section
 from pyrun.store import paths
 
 FLAGS = {
@@ -30,13 +31,8 @@ FLAGS = {
 }
 
 
-def _section(config: dict[str, object]) -> dict[str, object]:
-    section = config.get("linux")
-    return section if isinstance(section, dict) else {}
-
-
 def _items(config: dict[str, object]) -> list[dict[str, str]]:
-    items = _section(config).get("namespaces")
+    items = linux_section(config).get("namespaces")
     return items if isinstance(items, list) else []
 
 
@@ -98,7 +94,7 @@ _OF_LINKS = ("net/ipv4/conf/", "net/ipv6/conf/", "net/ipv4/neigh/", "net/ipv6/ne
 def plan_sysctls(config: dict[str, object], *, of_links: bool) -> list[Operation]:
     """Kernel parameters of the ipc and network namespaces, written through init's private /proc. of_links: those of
     interfaces, which have to be there, and of which the caller's word is to be the last."""
-    parameters = _section(config).get("sysctl")
+    parameters = linux_section(config).get("sysctl")
     found = [
         Operation("SYSCTL", sysctls.path(name), value)
         for name, value in (parameters.items() if isinstance(parameters, dict) else ())
@@ -139,7 +135,7 @@ def enter_for_children(config: dict[str, object]) -> None:
             posix.close(fd)
     if "time" in made(config):
         linux.unshare(linux.CLONE_NEWTIME)
-        offsets = _section(config).get("timeOffsets")
+        offsets = linux_section(config).get("timeOffsets")
         for clock, offset in offsets.items() if isinstance(offsets, dict) else ():
             line = f"{clock} {offset.get('secs') or 0} {offset.get('nanosecs') or 0}"
             try:
@@ -170,10 +166,10 @@ def write_maps(config: dict[str, object], pid: int) -> None:
     if posix.geteuid() != 0:
         from pyrun import idmaps
 
-        idmaps.write(_section(config), pid)
+        idmaps.write(linux_section(config), pid)
         return
     for name, key in (("uid_map", "uidMappings"), ("gid_map", "gidMappings")):
-        text = mount_options.map_text(_section(config).get(key))
+        text = mount_options.map_text(linux_section(config).get(key))
         try:
             paths.write(f"/proc/{pid}/{name}", text.encode())
         except OSError as error:

@@ -18,7 +18,7 @@ from pyrun import boot
 from pyrun.errors import StageFailed
 from pyrun.plan.operations import Operation, descriptor
 from pyrun.spec.defaults import DEFAULT_PATH
-from pyrun.spec.values import RLIMITS
+from pyrun.spec.values import RLIMITS, linux_section
 from pyrun.store import paths
 
 
@@ -30,9 +30,7 @@ def _process(config: dict[str, object]) -> dict[str, object]:
 
 def _namespaces(config: dict[str, object]) -> dict[str, str]:
     """type -> path, empty for those to be made."""
-    section = config.get("linux")
-    items = section.get("namespaces") if isinstance(section, dict) else None
-    return {item["type"]: item.get("path") or "" for item in items or []}
+    return {item["type"]: item.get("path") or "" for item in linux_section(config).get("namespaces") or []}
 
 
 def plan_guard(config: dict[str, object], job: dict[str, object], moment: str) -> list[Operation]:
@@ -163,14 +161,13 @@ def outside(config: dict[str, object], pid: int) -> None:
 
 def plan_scheduling(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
     """Processors, scheduler, I/O priority, memory nodes, personality: rare, and then their numbers are looked up."""
-    process, section = _process(config), config.get("linux")
-    rare = section if isinstance(section, dict) else {}
+    process, section = _process(config), linux_section(config)
     operations = _plan_affinity(process, job)
     for key, holder in (
         ("scheduler", process),
         ("ioPriority", process),
-        ("memoryPolicy", rare),
-        ("personality", rare),
+        ("memoryPolicy", section),
+        ("personality", section),
     ):
         if holder.get(key) is not None:
             from pyrun.spec import scheduling

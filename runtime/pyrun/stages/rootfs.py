@@ -14,7 +14,7 @@ import posix
 from pyrun import linux
 from pyrun.plan.operations import Operation, descriptor
 from pyrun.spec import defaults
-from pyrun.spec.values import normal_path
+from pyrun.spec.values import linux_section, normal_path
 from pyrun.store import paths
 
 # linux.rootfsPropagation: (what becomes of the host's mounts in the new namespace, what the root is in the end).
@@ -30,14 +30,9 @@ _SPREADING = {
 _USER, _TREE = 2, 1
 
 
-def _section(config: dict[str, object]) -> dict[str, object]:
-    section = config.get("linux")
-    return section if isinstance(section, dict) else {}
-
-
 def _spreading(config: dict[str, object]) -> tuple[int, int, int]:
     """(of the host's mounts, of the root in the end, whether that goes for all below it: runc takes `rshared`, too)"""
-    word = str(_section(config).get("rootfsPropagation") or "")
+    word = str(linux_section(config).get("rootfsPropagation") or "")
     recursive = word[:1] == "r"
     return (*_SPREADING[word[1:] if recursive else word], int(recursive))
 
@@ -81,7 +76,7 @@ def plan_devices(config: dict[str, object]) -> list[Operation]:
     any other under the path the config gives it.
     """
     bound = _bound_dev(config)
-    given = _section(config).get("devices")
+    given = linux_section(config).get("devices")
     given = [
         device
         for device in (given if isinstance(given, list) else [])
@@ -153,7 +148,7 @@ def host_devices(directory: str = "/dev") -> list[dict[str, object]]:
 
 def plan_hidden(config: dict[str, object]) -> list[Operation]:
     """Masked and read-only paths: over the mounts that hold them."""
-    section = _section(config)
+    section = linux_section(config)
     masked, readonly, label = (
         section.get(name) or [] for name in ("maskedPaths", "readonlyPaths", "mountLabel")
     )

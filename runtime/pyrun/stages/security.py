@@ -16,6 +16,7 @@ from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.spec import capabilities
+from pyrun.spec.values import linux_section
 from pyrun.store import paths
 
 
@@ -77,9 +78,8 @@ def _capabilities(
 def _grantable(config: dict[str, object], asked: int) -> int:
     """What can be given: all there is in a user namespace, else what pyrun has. The usual fourteen are taken to be had:
     reading what we have costs more than all the rest here."""
-    section = config.get("linux")
-    items = section.get("namespaces") if isinstance(section, dict) else None
-    if not asked & ~capabilities.DEFAULT or any(item["type"] == "user" for item in items or []):
+    kinds = [item["type"] for item in linux_section(config).get("namespaces") or []]
+    if not asked & ~capabilities.DEFAULT or "user" in kinds:
         return capabilities.ALL
     return capabilities.available()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pyrun import handshake, launch, verdict
 from pyrun.errors import EndedSilently, PyrunError
+from pyrun.spec.values import linux_section
 from pyrun.stages import hooks as stages
 
 from . import delivery, hooks, prepare, quick
@@ -48,8 +49,7 @@ def hand_over(options: Options, prepared: launch.Launch) -> None:
 
 def host_hooks(prepared: launch.Launch) -> None:
     """prestart, createRuntime and the interfaces that move, if the config has any."""
-    section = prepared.config.get("linux")
-    if hooks.before_pivot(prepared.config) or (isinstance(section, dict) and section.get("netDevices")):
+    if hooks.before_pivot(prepared.config) or linux_section(prepared.config).get("netDevices"):
         prepared.hooks = hooks.run_before_pivot
 
 

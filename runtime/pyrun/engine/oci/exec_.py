@@ -158,7 +158,7 @@ def _user(options: Options, own: dict[str, Any]) -> dict[str, Any]:
 
 def _check_mapped(config: dict[str, Any], user: dict[str, Any]) -> None:
     """--user in a user namespace that config.json maps. Raises UsageError."""
-    section = config.get("linux") or {}
+    section = values.linux_section(config)
     mappings = {key: section.get(key) or [] for key in ("uidMappings", "gidMappings")}
     if all(mappings.values()):
         from pyrun.spec import check_ids

@@ -15,6 +15,7 @@ import time
 from pyrun import launch, linux, notice
 from pyrun.errors import PyrunError
 from pyrun.jsonlite import dumps
+from pyrun.spec.values import linux_section
 from pyrun.stages import hooks
 
 _SAID_BYTES = 400
@@ -31,8 +32,7 @@ def before_pivot(config: dict[str, object]) -> list[Hook]:
 
 def run_before_pivot(prepared: launch.Launch) -> None:
     """At its place in the start, with the interfaces the container takes over. Raises PyrunError."""
-    section = prepared.config.get("linux")
-    devices = section.get("netDevices") if isinstance(section, dict) else None
+    devices = linux_section(prepared.config).get("netDevices")
     if devices:
         from pyrun.network import net_devices
 

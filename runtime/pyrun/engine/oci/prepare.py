@@ -15,6 +15,7 @@ from pyrun.errors import Conflict, UsageError
 from pyrun.jsonlite import dumps
 from pyrun.plan import plan as plans
 from pyrun.spec import check, config_file, seccomp, users
+from pyrun.spec.values import linux_section
 from pyrun.stages import cgroup, namespaces
 from pyrun.store import bundles, paths
 
@@ -65,10 +66,10 @@ def _exists(identifier: str) -> Conflict:
 
 def _check_user(config: dict[str, object], process: dict[str, Any]) -> None:
     """Raise UsageError for a user that a new user namespace has no id for."""
-    section = config.get("linux")
-    if isinstance(section, dict) and "user" in namespaces.made(config):
+    if "user" in namespaces.made(config):
         from pyrun.spec import check_ids
 
+        section = linux_section(config)
         mappings = {key: section.get(key) or [] for key in ("uidMappings", "gidMappings")}
         check_ids.mapped(process.get("user") or {}, mappings, "config.json: process.user")
 

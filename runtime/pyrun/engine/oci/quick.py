@@ -7,6 +7,7 @@ unusual to do. Whatever is not plain is left to the recipes beside this file.
 from __future__ import annotations
 
 from pyrun.jsonlite import indented
+from pyrun.spec.values import linux_section
 from pyrun.stages import hooks
 from pyrun.store import paths
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 def note(done: launch.Launch) -> None:
     """Write it for a container whose process is there. The fields: csrc/quick.c."""
     config, job = done.config, done.job
-    section = config.get("linux")
-    listening = isinstance(section, dict) and _notifies(section.get("seccomp"))
+    listening = _notifies(linux_section(config).get("seccomp"))
     letters = "" if hooks.of(config, "poststart") or listening else "s"
     letters += "" if hooks.of(config, "poststop") or job["driver"] == "systemd" else "d"
     made = job["made"]

@@ -31,6 +31,7 @@ from collections.abc import Mapping
 
 from pyrun import handshake, linux
 from pyrun.errors import PyrunError
+from pyrun.spec.values import linux_section
 
 FD_NAME = "seccompFd"
 _FETCH_TIMEOUT_S, _PAUSE_S = 10.0, 0.00005
@@ -50,8 +51,7 @@ def forward(
     container's, as the runtime-spec has it. Raises PyrunError: then the process must not live.
     """
     pid, pidfd = process
-    section = config.get("linux")
-    profile = section.get("seccomp") or {} if isinstance(section, dict) else {}
+    profile = linux_section(config).get("seccomp") or {}
     listener_fd = _fetch(sync_fd, number, pidfd)
     if listener_fd < 0:
         return  # init has failed, and says so itself
