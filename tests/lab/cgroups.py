@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Hierarchy:
@@ -54,36 +58,99 @@ def join(path: Path) -> None:
     (path / "cgroup.procs").write_text("0")
 
 
-def remove(path: Path) -> None:
-    """Remove *path* and what is below it; a process killed just now may hold it for a moment."""
-    deadline = time.monotonic() + 5
-    for each in [*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path]:
-        while each.exists():
-            try:
-                each.rmdir()
-            except OSError as problem:
-                if time.monotonic() > deadline:
-                    print(f"lab: cannot remove {each}: {problem.strerror}", file=sys.stderr)
-                    break
-                time.sleep(0.02)
+def below(top: Path) -> Iterator[tuple[int, str]]:
+    """Every directory below *top*, then *top* itself, the deepest first: (descriptor of its parent, its name).
+
+    By a stack of names and one descriptor: a lab may leave more levels than Python recurses, a path or a process holds.
+    """
+    fd = os.open(top, _DIRECTORY)
+    stack = [(top.name, _directories(fd))]
+    try:
+        while stack:
+            name, children = stack[-1]
+            if children:
+                inner = children.pop()
+                child = _opened(inner, fd)
+                if child >= 0:
+                    os.close(fd)
+                    fd = child
+                    stack.append((inner, _directories(fd)))
+                continue
+            stack.pop()
+            parent = os.open("..", _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = parent
+            yield fd, name
+    finally:
+        os.close(fd)
+
+
+def _opened(name: str, parent: int) -> int:
+    """-1 if it is gone meanwhile."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError:
+        return -1
+
+
+def _directories(fd: int) -> list[str]:
+    try:
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # of a cgroup that is gone
+        return []
+
+
+def remove(path: Path, patience_s: float = 5) -> None:
+    """Remove *path* and what is below it; a process killed just now may hold it for a moment. What cannot be removed
+    stays, and one line says so."""
+    deadline = time.monotonic() + patience_s
+    problems = []
+    try:
+        for parent, name in below(path):
+            if problem := _removed(parent, name, deadline):
+                problems.append(problem)
+    except OSError as problem:
+        problems.append(problem)
+    if problems and path.exists():
+        print(f"lab: cannot remove {path}: {problems[0].strerror}", file=sys.stderr)
+
+
+def _removed(parent: int, name: str, deadline: float) -> OSError | None:
+    """The problem there was at the deadline."""
+    while True:
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            if time.monotonic() > deadline:
+                return problem
+            time.sleep(0.02)
+        else:
+            return None
 
 
 def remove_stale(mounted: list[Hierarchy]) -> None:
-    """Remove the cgroups of labs whose outer process was killed."""
+    """Remove the cgroups of labs whose outer process was killed, but for those that somebody is still in."""
     for hierarchy in mounted:
         for own in {"/", hierarchy.own}:
             for path in Path(hierarchy.mountpoint, own.lstrip("/")).glob("pyrun-lab-*"):
                 if not Path("/proc", path.name.rpartition("-")[2]).exists():
-                    remove(path)
+                    remove(path, patience_s=0)
 
 
 def thaw(top: Path = Path("/sys/fs/cgroup/freezer")) -> None:
     """v1: let every frozen process go on: even SIGKILL waits for that, and the end of a pid namespace with it."""
-    for path in sorted(top.rglob("freezer.state")):
+    if not top.is_dir():
+        return
+    for parent, name in below(top):
         try:
-            path.write_text("THAWED")
+            fd = os.open(f"{name}/freezer.state", os.O_WRONLY | os.O_CLOEXEC, dir_fd=parent)
         except OSError:  # the top has none to write, others may be gone
             continue
+        with suppress(OSError), open(fd, "w") as file:
+            file.write("THAWED")
 
 
 def leave_the_top(hierarchy: Hierarchy, path: Path) -> None:
