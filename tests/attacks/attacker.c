@@ -4,6 +4,7 @@
  *   overwrite SECONDS      look for programs of the host in /proc/PID/exe, and open them for writing (CVE-2019-5736)
  *   look SECONDS           tell what can be reached through the processes that come by (CVE-2016-9962)
  *   calls                  what Docker's seccomp profile refuses, one "name errno" a line
+ *   abstract NAME          what an abstract unix socket answers, or why it does not
  *
  * It does nothing but `exchange` unless it is pid 1: the first process of a container, never one of the host. And no
  * call of `calls` has arguments with which it could change anything, whoever lets it through. */
@@ -13,12 +14,14 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -153,6 +156,16 @@ static void calls(void) {
     result("af_vsock", socket(40, -1, 0));
 }
 
+static void ask(const char *name) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int length = snprintf(to.sun_path + 1, sizeof to.sun_path - 1, "%s", name);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    char answer[64] = "";
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, size) < 0) printf("%s\n", strerror(errno));
+    else if (read(fd, answer, sizeof answer - 1) > 0) printf("%s", answer);
+}
+
 int main(int argc, char **argv) {
     double seconds = argc > 2 ? atof(argv[argc - 1]) : 0;
     if (argc == 5 && strcmp(argv[1], "exchange") == 0) return exchange(argv[2], argv[3], seconds);
@@ -160,6 +173,7 @@ int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "overwrite") == 0) every_process(seconds, try_to_write);
     else if (argc == 3 && strcmp(argv[1], "look") == 0) every_process(seconds, look);
     else if (argc == 2 && strcmp(argv[1], "calls") == 0) calls();
+    else if (argc == 3 && strcmp(argv[1], "abstract") == 0) ask(argv[2]);
     else return 64;
     return 0;
 }

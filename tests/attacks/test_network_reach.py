@@ -7,17 +7,22 @@ Rules: network/firewall/routed.py.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import frames
+import hostile
 from command import Pyrun
 from places import setting
 from yard import LAN6, SERVE, Yard, connects, run, soon
@@ -28,6 +33,10 @@ UNPUBLISHED = "unpublished ports are reached neither by routing nor from other n
 INTERNAL = "an --internal network reaches nothing but itself"
 ALONE = "--icc=false: a container exchanges frames with this host alone"
 ADDRESSED = "only what is addressed to this host is redirected"
+OPENED = (
+    "with --network host the container reaches what listens on this host's loopback, and its abstract sockets"
+)
+REFUSED = os.strerror(errno.ECONNREFUSED)
 MARK = b"-of-an-attacker-"
 NUMBER = 0x6B696E67  # of a SYN, to be found by
 SYN = NUMBER.to_bytes(4, "big")
@@ -116,6 +125,43 @@ def test_a_port_published_on_loopback_is_not_reached_from_the_lan(
     assert not reached()
     yard.take_out(LOCALNET)
     assert reached()
+
+
+@contextmanager
+def greeting(sock: socket.socket) -> Iterator[None]:
+    """A service of the host's own that says the same to whoever connects."""
+    sock.listen()
+
+    def greet() -> None:
+        with suppress(OSError):  # shut down below
+            while True:
+                connection, _ = sock.accept()
+                connection.sendall(MARK + b"\n")
+                connection.close()
+
+    thread = threading.Thread(target=greet)
+    thread.start()
+    try:
+        yield
+    finally:
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_what_the_hosts_network_opens_is_said(pyrun: Pyrun, attacker: Path) -> None:
+    """Abstract sockets are of the network namespace and have no mode: with --net=host nothing of ours is between them
+    and the container, nor before the loopback. So it is said, and no other network is like that."""
+    hostile.put_image(pyrun, "evil", lambda root: shutil.copy(attacker, root / "attacker"))
+    mark, name = MARK.decode(), f"canary-{os.getpid()}"
+    with socket.socket() as service, socket.socket(socket.AF_UNIX) as abstract:
+        service.bind(("127.0.0.1", 0))
+        abstract.bind(f"\0{name}")
+        script = f"nc 127.0.0.1 {service.getsockname()[1]} </dev/null; exec /attacker abstract {name}"
+        with greeting(service), greeting(abstract):
+            for network, answers in (("host", [mark, mark]), ("bridge", [REFUSED]), ("none", [REFUSED])):
+                done = pyrun("run", "--rm", f"--net={network}", "evil", "sh", "-c", script)
+                assert done.stdout.split("\n")[:-1] == answers, (network, done)
+                assert (OPENED in done.stderr.splitlines()) is (network == "host"), done.stderr
 
 
 # ── the subnet ─────────────────────────────────────────────────────────────────────────────────────

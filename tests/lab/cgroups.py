@@ -55,28 +55,28 @@ def join(path: Path) -> None:
     (path / "cgroup.procs").write_text("0")
 
 
-def remove(path: Path) -> None:
-    """Remove *path* and what is below it; a process killed just now may hold it for a moment.
+def remove(path: Path, patience_s: float = 5) -> None:
+    """Remove *path* and what is below it; a process killed just now may hold it for a moment. What stays is told.
 
     By find(1), which goes down step by step: a tree may be deeper than Python recurses and a path may be long.
     """
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience_s
     command = ["find", str(path), "-depth", "-type", "d", "-delete"]
     while path.exists():
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if path.exists() and time.monotonic() > deadline:
-            print(f"lab: cannot remove {path}: {done.stderr.strip()[-200:]}", file=sys.stderr)
+            print(f"lab: cannot remove {path}: {done.stderr.strip().rpartition(': ')[2]}", file=sys.stderr)
             break
         time.sleep(0.02 if done.returncode else 0)
 
 
 def remove_stale(mounted: list[Hierarchy]) -> None:
-    """Remove the cgroups of labs whose outer process was killed."""
+    """Remove the cgroups of labs whose outer process was killed, but for those that somebody is still in."""
     for hierarchy in mounted:
         for own in {"/", hierarchy.own}:
             for path in Path(hierarchy.mountpoint, own.lstrip("/")).glob("pyrun-lab-*"):
                 if not Path("/proc", path.name.rpartition("-")[2]).exists():
-                    remove(path)
+                    remove(path, patience_s=0)
 
 
 def thaw(top: Path = Path("/sys/fs/cgroup/freezer")) -> None:

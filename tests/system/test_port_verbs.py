@@ -200,13 +200,20 @@ def test_one_transaction_or_nothing(pyrun: Pyrun) -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (["--net=none"], "is on no network that ports could be published from"),
-        (["--net=host"], "is on no network that ports could be published from"),
+        (["--net=none"], "`pyrun network connect` puts it on one"),
+        (["--net=host"], "on the host's network, what it listens to is a port of the host already"),
+        (["--net=container:other"], "a port is published where its network namespace is made"),
     ],
 )
 def test_containers_that_cannot_publish(pyrun: Pyrun, run: list[str], said: str) -> None:
+    """Told with a remedy that works: only a namespace of its own can be connected to a network."""
+    pyrun.ok("run", "-d", "--name", "other", "--net=none", "busybox", "sleep", "60")
     pyrun.ok("run", "-d", "--name", "web", *run, "busybox", "sleep", "60")
-    assert said in pyrun.fails(1, "port", "add", "web", "8080:80")
+    error = pyrun.fails(1, "port", "add", "web", "8080:80")
+    assert error.splitlines() == [
+        "pyrun: container web is on no network that ports could be published from",
+        f"hint: {said}",
+    ]
 
 
 def test_a_container_that_has_ended(pyrun: Pyrun) -> None:

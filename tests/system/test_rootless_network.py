@@ -134,6 +134,55 @@ def test_a_port_in_use(solo: UserPyrun) -> None:
     assert f"port 0.0.0.0:{port}/tcp is in use by another program of this host" in error
 
 
+@both
+def test_a_port_of_the_users_own_container(solo: UserPyrun, mode: str) -> None:
+    """It has a name, as among root's."""
+    solo.ok("run", "-d", "--name", "web", f"--net={mode}", "-p", "8080:80", "busybox", "sleep", "100")
+    for word, place in (("8080:80", "0.0.0.0:8080"), ("127.0.0.1:8080:80", "127.0.0.1:8080")):
+        error = solo.fails(125, "run", "--rm", f"--net={mode}", "-p", word, "busybox", "true")
+        assert error.startswith(f"pyrun: port {place}/tcp is already published by container web\n")
+
+
+@with_pasta
+def test_an_ipv6_port_where_pasta_has_no_ipv6(solo: UserPyrun) -> None:
+    error = solo.fails(125, "run", "--rm", "-p", "[::1]:8105:80", "busybox", "true")
+    assert error.startswith("pyrun: -p [::1]:8105:80: pasta cannot listen there\n")
+    assert "this host has no IPv6 default route, and without one pasta has no IPv6" in error
+    ip = ("ip", "-6")
+    subprocess.run([*ip, "addr", "add", "2001:db8:77::2/64", "dev", "eth0", "nodad"], check=True)
+    try:
+        subprocess.run([*ip, "route", "add", "default", "via", "2001:db8:77::1"], check=True)
+        solo.ok("run", "-d", "--name", "web", "-p", "[::1]:8105:80", "busybox", "sleep", "100")
+        error = solo.fails(125, "run", "--rm", "-p", "[::1]:8105:80", "busybox", "true")
+    finally:
+        subprocess.run([*ip, "addr", "del", "2001:db8:77::2/64", "dev", "eth0"], check=True)
+    assert error.startswith("pyrun: port [::1]:8105/tcp is already published by container web\n")
+
+
+@with_slirp
+def test_an_ipv6_port_of_slirp4netns(solo: UserPyrun) -> None:
+    words = ("run", "--rm", "--net=slirp4netns", "-p", "[::1]:8105:80", "busybox", "true")
+    assert solo.fails(125, *words).startswith(
+        "pyrun: -p [::1]:8105:80: slirp4netns publishes on IPv4 addresses alone"
+    )
+
+
+@with_pasta
+def test_ports_are_those_of_the_start(solo: UserPyrun) -> None:
+    """What is proposed instead is possible: a network of the host is not, for a user."""
+    solo.ok("run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sleep", "100")
+    solo.ok("run", "-d", "--name", "lone", "--net=none", "busybox", "sleep", "100")
+    for verb, port in (("add", "8081:80"), ("rm", "8080:80")):
+        assert solo.fails(1, "port", verb, "web", port).splitlines() == [
+            "pyrun: container web: pasta takes no more ports while it runs, and gives none up",
+            "hint: start it anew: pyrun rm -f web; pyrun run -p ...",
+        ]
+    assert "pyrun run --network=pasta -p" in solo.fails(1, "port", "add", "lone", "8081:80")
+    for verb, name in (("connect", "web"), ("connect", "lone"), ("disconnect", "web")):
+        error = solo.fails(125, "network", verb, "bridge", name)
+        assert error.startswith("pyrun: only root can connect a container to a network of the host")
+
+
 def test_a_port_below_1024(solo: UserPyrun) -> None:
     error = solo.fails(125, "run", "--rm", "-p", "80:80", "busybox", "true")
     assert error.startswith("pyrun: -p 0.0.0.0:80:80/tcp: ports below 1024 are root's")
@@ -242,5 +291,10 @@ def test_neither_is_there(solo: UserPyrun) -> None:
 def test_network_listing(solo: UserPyrun) -> None:
     names = [line.split()[1] for line in solo.ok("network", "ls").splitlines()[1:]]
     assert names == ["host", "none", "pasta", "slirp4netns"]
-    assert "built in" in solo.fails(1, "network", "rm", "pasta")
+    for name in names:
+        assert json.loads(solo.ok("network", "inspect", name))[0]["Name"] == name
+        assert "built in" in solo.fails(1, "network", "rm", name)
+    for name in ("bridge", "nosuch"):
+        error = solo.fails(1, "network", "inspect", name)
+        assert error == f"pyrun: no such network: {name}\nhint: there are {', '.join(names)}"
     solo.ok("network", "prune", "-f")

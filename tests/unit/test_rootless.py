@@ -12,7 +12,7 @@ from pyrun import boot
 from pyrun.engine import rootless
 from pyrun.errors import NetworkError, UsageError
 from pyrun.network import user_mode
-from pyrun.network.user_mode import pasta, slirp
+from pyrun.network.user_mode import complaints, pasta, slirp
 from pyrun.spec.values import RLIM_INFINITY
 from pyrun.store import paths
 
@@ -54,6 +54,23 @@ def test_pasta_publishes_what_is_asked_for_and_nothing_else() -> None:
     assert "-t 8080:80 -u 127.0.0.1/53:5353 -T none -U none" in words
     assert "--no-map-gw" in words and "--config-net" in words
     assert "-t none -u none -T none -U none" in " ".join(pasta.words([]))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Failed to bind any port for '-t ::1/8105:80', exiting", "-p [::1]:8105:80: pasta cannot listen"),
+        (
+            "Failed to bind port 53 (Address already in use) for option '-u 10.0.0.1/53:5353'",
+            "-p 10.0.0.1:53:5353/udp: pasta cannot listen",
+        ),
+        ("Failed to bind any port for '-t 8105:80', exiting", "-p 8105:80: pasta cannot listen there"),
+        ("Failed to open() /dev/net/tun", ""),
+    ],
+)
+def test_what_pasta_could_not_listen_to_has_its_name(said: str, told: str) -> None:
+    found = complaints.of_pasta(f"No external interface for IPv6\n{said}")
+    assert found.message.startswith(told) and told if found else not told
 
 
 def test_slirp4netns_is_kept_from_the_hosts_loopback() -> None:

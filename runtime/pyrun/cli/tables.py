@@ -71,7 +71,7 @@ _RUN: tuple[Row, ...] = (
     (("-P", "--publish-all"), "flag", "publish_all", False, "", "Publish what the image and --expose tell of, each on a free port"),
     _THROUGH,
     (("--pull",), "value", "pull", "missing", "POLICY", "Pull the image: always, missing or never"),
-    (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled"),
+    (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled, nor of what --network=host opens"),
     (("--read-only",), "flag", "read_only", False, "", "Make the root file system read-only"),
     (("--rm",), "flag", "rm", False, "", "Remove the container when it has ended"),
     (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges; label=... and apparmor=unconfined are taken and change nothing"),

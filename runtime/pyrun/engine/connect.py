@@ -165,6 +165,7 @@ def _wanted(network: str, options: Options) -> endpoint.Wanted:
 
 
 def _running(identifier: str, reference: str) -> dict[str, object]:
+    connected.refuse_a_user()
     container = state.load(identifier)
     if state.status(container) == "exited":
         raise Conflict(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from _socket import socket
 
+from pyrun import boot
 from pyrun.engine import name_files
-from pyrun.errors import Conflict
+from pyrun.errors import Conflict, UsageError
 from pyrun.network import attach, endpoint, later, messages
 from pyrun.store import state
 
@@ -24,6 +25,15 @@ def wires_of(container: Container) -> list[endpoint.Wire]:
 def pid_of(container: Container) -> int:
     """Its first process."""
     return int(str(container["pid"]))
+
+
+def refuse_a_user() -> None:
+    """Raises UsageError for an ordinary user."""
+    if boot.rootless_uid() >= 0:
+        raise UsageError(
+            "only root can connect a container to a network of the host, or disconnect it",
+            "a user's network is chosen when the container starts: pyrun run --network",
+        )
 
 
 def mode_of(container: Container, reference: str) -> str:

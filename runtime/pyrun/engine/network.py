@@ -17,8 +17,6 @@ from pyrun.store import paths
 
 Row = dict[str, object]
 Options = dict[str, object]
-_BUILT_IN = ("bridge", "host", "none")
-_OF_A_USER = ("host", "none", "pasta", "slirp4netns")
 
 
 def ls() -> list[Row]:
@@ -27,8 +25,9 @@ def ls() -> list[Row]:
 
     The three built-in ones are always there; "bridge" has no subnet before its first container.
     """
-    built_in = _BUILT_IN if boot.rootless_uid() < 0 else _OF_A_USER
-    rows: dict[str, Row] = {name: _row(name, {"driver": name}) for name in built_in}
+    from pyrun.network import design
+
+    rows: dict[str, Row] = {name: _row(name, {"driver": name}) for name in design.built_in()}
     rows["none"]["driver"] = "null"
     for network in _networks():
         rows[str(network["name"])] = _row(str(network["name"]), network)
@@ -126,9 +125,10 @@ def rm(name: str, *, force: bool = False) -> str:
     Raises: NotFound, Conflict (in use, or not removable), UsageError (several ids begin so).
     """
     name = resolve(name)
-    if name in (_BUILT_IN[1:] if boot.rootless_uid() < 0 else _OF_A_USER):
+    from pyrun.network import bridge, design
+
+    if name in design.built_in() and name != design.DEFAULT:
         raise Conflict(f"network {name} is built in and cannot be removed")
-    from pyrun.network import bridge
 
     if force and name not in [network["name"] for network in _networks()]:
         return name

@@ -15,13 +15,11 @@ from pyrun.network import claims, counters, events, leases
 
 def inspect(name: str) -> dict[str, Any]:
     """One network. Raises: NotFound."""
-    if name in ("host", "none"):
-        return _built_in(name)
     from pyrun.network import design, records
 
     network = _found(name)
     if network is None:
-        if name == design.DEFAULT:
+        if name in design.built_in():
             return _built_in(name)
         raise design.unknown(name)
     network = {**records.DEFAULTS, **network}

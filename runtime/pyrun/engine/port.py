@@ -114,10 +114,7 @@ def _wires(
     wires = _bridged(container)
     leading = [wire for key in ("gateway", "gateway6") if (wire := endpoint.first_for(wires, key))]
     if not leading:
-        raise Conflict(
-            f"container {reference} is on no network that ports could be published from",
-            "`pyrun network connect` puts it on one",
-        )
+        raise port_words.unchangeable(container, reference)
     names = dict.fromkeys(str(wire["network"]) for wire in leading)
     return wires, {name: stage.standing(name, netfilter, dry_run=False)[0] for name in names}
 

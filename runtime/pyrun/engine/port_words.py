@@ -4,14 +4,33 @@
 8080, 8000-8010, 8080/udp   ports of the host, on every address they are published on
 127.0.0.1:8080, [::1]:8080  on that address alone
 8080:80, [::1]:8080:80      as it was said to -p
+
+And what is said of a container whose ports do not change.
 """
 
 from __future__ import annotations
 
-from pyrun.errors import NotFound, UsageError
-from pyrun.network import claims
+from pyrun import boot
+from pyrun.errors import Conflict, NotFound, UsageError
+from pyrun.network import claims, requests
 from pyrun.network.publishing import ports
 from pyrun.spec.values import is_number
+
+
+def unchangeable(container: dict[str, object], reference: str) -> Conflict:
+    """The error about a container whose ports do not change while it runs, with what can be done instead."""
+    mode, rootless = str(container.get("mode")), boot.rootless_uid() >= 0
+    message = f"container {reference} is on no network that ports could be published from"
+    if mode in requests.OF_A_USER:
+        message = f"container {reference}: {mode} takes no more ports while it runs, and gives none up"
+    hint = f"start it anew: pyrun rm -f {reference}; pyrun run{' --network=pasta' if mode == 'none' else ''} -p ..."
+    if mode == "host":
+        hint = "on the host's network, what it listens to is a port of the host already"
+    elif mode in requests.JOINED[:2]:
+        hint = "a port is published where its network namespace is made"
+    elif not rootless and mode in ("bridge", "none"):
+        hint = "`pyrun network connect` puts it on one"
+    return Conflict(message, hint)
 
 
 def private(word: str) -> tuple[int, str]:

@@ -29,6 +29,10 @@ Options = dict[str, object]
 
 # The usual ones of store/platforms.py, which is loaded only when an image is for another.
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+# What no namespace keeps apart then; files have owners and modes, these have none.
+_ON_THE_HOST = (
+    "with --network host the container reaches what listens on this host's loopback, and its abstract sockets"
+)
 
 
 def run(
@@ -60,6 +64,8 @@ def run(
     try:
         prepared = prepare.prepare(options, image, command, request)
         prepared.running_fd = running_fd
+        if request["mode"] == "host" and not options.get("quiet"):
+            notice.say(_ON_THE_HOST)
         explaining.announce(options, prepared)
         _start(options, request, prepared)
     except BaseException as error:

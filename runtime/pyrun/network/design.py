@@ -14,6 +14,7 @@ import time
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 
+from pyrun import boot
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
 from pyrun.network import host, records, requests, subnets
 from pyrun.network.records import Network
@@ -261,9 +262,14 @@ def subnets_of(name: str, six: str) -> list[dict[str, Any]]:
     return list(network[f"subnets{six or 4}"])
 
 
+def built_in() -> tuple[str, ...]:
+    """The networks that are there without being made, of whoever asks; root's first one is made when it is wanted."""
+    return (DEFAULT, "host", "none") if boot.rootless_uid() < 0 else requests.ALONE
+
+
 def unknown(name: str) -> NotFound:
     """The error about a network nobody made, with those there are."""
-    names = sorted({"bridge", "host", "none", *[str(network["name"]) for network in records.known()]})
+    names = sorted({*built_in(), *[str(network["name"]) for network in records.known()]})
     return NotFound(f"no such network: {name}", f"there are {', '.join(names)}")
 
 

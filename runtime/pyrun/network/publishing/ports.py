@@ -59,7 +59,7 @@ def check(ports: list[Port]) -> None:
             continue
         others = seen.setdefault((protocol, number), [])
         for other in others:
-            if _overlap(host, other[0]):
+            if overlap(host, other[0]):
                 raise UsageError(
                     f"-p {spelled(other)} and -p {spelled(port)} both want port {number}/{protocol} of the host",
                     "a port of the host leads to one place: publish another, or each on its own address",
@@ -67,8 +67,9 @@ def check(ports: list[Port]) -> None:
         others.append(port)
 
 
-def _overlap(host: str, other: str) -> bool:
-    if not (host and other):  # no address: every one, of both families
+def overlap(host: str, other: str) -> bool:
+    """Whether a port of the one address is one of the other; "" means all of both families."""
+    if not (host and other):
         return True
     return (":" in host) == (":" in other) and (host == other or bool({host, other} & {ANY, ANY6}))
 
@@ -142,8 +143,8 @@ def claim(port: Port, record: str) -> None:
 def refuse_taken(ports: list[Port]) -> None:
     """What `claim` would refuse, without claiming. Raises: Conflict."""
     for port in ports:
-        if taken := _holder(port):
-            raise _taken(port, taken)
+        if claimed := _holder(port):
+            raise _taken(port, claimed)
 
 
 def _holder(port: Port) -> str:
@@ -178,8 +179,13 @@ def overlapping(port: Port) -> list[str]:
 
 
 def _taken(port: Port, claim_path: str) -> Conflict:
+    return taken(port, claims.name_of(claim_path))
+
+
+def taken(port: Port, name: str) -> Conflict:
+    """The error about a port that the container *name* publishes."""
     return Conflict(
-        f"port {place(port)}/{port[3]} is already published by container {claims.name_of(claim_path)}",
+        f"port {place((port[0] or ANY, *port[1:]))}/{port[3]} is already published by container {name}",
         "stop that container, or publish another port",
     )
 

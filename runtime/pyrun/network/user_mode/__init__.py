@@ -23,7 +23,7 @@ from _socket import AF_INET, SOCK_DGRAM, socket
 from typing import Any
 
 from pyrun import linux
-from pyrun.errors import NetworkError, StageFailed, UsageError
+from pyrun.errors import Conflict, NetworkError, StageFailed, UsageError
 from pyrun.network import requests, resolver
 from pyrun.network.publishing import choosing, ports
 from pyrun.network.user_mode import pasta, slirp
@@ -44,8 +44,8 @@ def plan(request: dict[str, Any]) -> dict[str, Any]:
     program = choose(str(request["mode"]))
     wanted = [tuple(port) for port in request["ports"]]
     refuse_low(wanted)
-    _refuse_sctp(program, wanted)
-    published = choosing.settle(wanted, keep=False)
+    _refuse_unknown(program, wanted)
+    published = _settled(wanted)
     name, pid_file = f"{request['run_dir']}/netns", f"{request['run_dir']}/{program}.pid"
     module = _PROGRAMS[program]
     resolv = [f"nameserver {module.NAME_SERVER}", *resolver.reachable(fall_back=False)]
@@ -88,9 +88,25 @@ def refuse_low(wanted: list[ports.Port], setting: str = _PRIVILEGED_PORTS) -> No
             )
 
 
-def _refuse_sctp(program: str, wanted: list[ports.Port]) -> None:
-    """Neither program passes it on. Raises UsageError."""
-    for host, number, inside, protocol in wanted:
+def _settled(wanted: list[ports.Port]) -> list[ports.Port]:
+    """Every default filled in, and all of them free. Raises Conflict, NetworkError."""
+    try:
+        return choosing.settle(wanted, keep=False)
+    except Conflict as error:
+        from pyrun.network.user_mode import complaints
+
+        raise complaints.of_own_container(wanted) or error from None
+
+
+def _refuse_unknown(program: str, wanted: list[ports.Port]) -> None:
+    """What the programs do not pass on. Raises UsageError."""
+    for port in wanted:
+        host, number, inside, protocol = port
+        if ":" in host and program == "slirp4netns":
+            raise UsageError(
+                f"-p {ports.spelled(port)}: slirp4netns publishes on IPv4 addresses alone",
+                "--network=pasta, or an IPv4 address",
+            )
         if protocol == "sctp":
             raise UsageError(
                 f"-p {host or ports.ANY}:{number}:{inside}/sctp: {program} publishes TCP and UDP alone",
@@ -143,6 +159,10 @@ def _run(program: str, pid_file: str, name: str, words: list[str]) -> None:
         said = os.pread(output_fd, 4096, 0).decode("utf-8", "replace").strip().splitlines()
         os.close(output_fd)
     if pid <= 0:
+        from pyrun.network.user_mode import complaints
+
+        if unbound := complaints.of_pasta("\n".join(said)):
+            raise unbound
         reason = next((line for line in reversed(said) if line and not line[0].isspace()), "it said nothing")
         raise NetworkError(f"{program} could not connect the container: {reason:.200}", _hint(reason))
     paths.replace(pid_file, f"{pid} {state.start_time(pid)}\n".encode())
