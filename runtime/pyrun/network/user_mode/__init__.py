@@ -10,7 +10,8 @@ is) puts a tap device into the container's network namespace and speaks to the w
     connect   the namespace gets a name in the run directory, the program is started on it and answers when it is ready
 
 The program ends with the container: its process is noted for the undo list, and pasta also watches that name. Cold:
-the program itself takes longer than all of this. Not here: what each program wants to be told (pasta.py, slirp.py).
+the program itself takes longer than all of this. Not here: what each program wants to be told (pasta.py, slirp.py), and
+why a port cannot be had (complaints.py).
 Source: man 1 pasta, man 1 slirp4netns; podman's containers/common libnetwork/{pasta,slirp4netns}.
 """
 
