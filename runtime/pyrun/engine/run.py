@@ -56,10 +56,7 @@ def run(
     running_fd = background.fork() if options.get("detach") else -1
     if options.get("detach") and running_fd < 0:
         return str(request["id"])
-    try:
-        request["name"] = containers.reserve_name(str(options.get("name") or ""), str(request["id"]))
-    except Conflict:
-        request["name"] = _taken_over(str(options.get("name") or ""), str(request["id"]))
+    request["name"] = _name(str(options.get("name") or ""), str(request["id"]))
     prepared = None
     try:
         prepared = prepare.prepare(options, image, command, request)
@@ -78,12 +75,16 @@ def run(
     raise AssertionError("the monitor has taken over")
 
 
-def _taken_over(name: str, identifier: str) -> str:
-    """The name, if who has it is a --rm container that the machine's end kept from being removed. Raises Conflict."""
-    from . import rm
+def _name(wanted: str, identifier: str) -> str:
+    """The container's; one that is free, or a --rm container's that the machine's end kept from being removed. Raises
+    Conflict."""
+    try:
+        return containers.reserve_name(wanted, identifier)
+    except Conflict:
+        from . import rm
 
-    rm.remove_rebooted(name)
-    return containers.reserve_name(name, identifier)
+        rm.remove_rebooted(wanted)
+        return containers.reserve_name(wanted, identifier)
 
 
 def _give_back(request: dict[str, object], prepared: launch.Launch | None) -> None:
