@@ -93,9 +93,8 @@ def _noted(route: Any, bridge: str, name: str) -> tuple[Network, list[Attached]]
     ports = list(route.get_links(master=found[0]))
     network: Network = {
         **records.DEFAULTS, "name": name, "id": containers.new_id(), "bridge": bridge, "index": int(found[0]),
-        "adopted": True, "mtu": int(link.get_attr("IFLA_MTU")), "created": time.time(), "subnets4": four,
-        "subnets6": six, "ipv6": bool(six), **(four[0] if four else {}),
-        **({f"{key}6": six[0][key] for key in ("subnet", "gateway", "prefix", "range")} if six else {}),
+        "adopted": True, "mtu": int(link.get_attr("IFLA_MTU")), "created": time.time(),
+        "ipv6": bool(six), **design.keys_of(four, six),
     }  # fmt: skip
     there = _in_namespaces(route, ports)
     there += _neighbours(route, bridge, found[0], {address for each in there for address in each.addresses})
@@ -146,16 +145,7 @@ def _subnets(
         if subnet.prefixlen > subnet.max_prefixlen - 2:
             continue
         _refuse_overlap(option, subnet)
-        last = str(subnet.broadcast_address) if subnet.version == 4 else ""
-        found[subnet.version == 6].append(
-            {
-                "subnet": str(subnet),
-                "gateway": str(own.ip),
-                "prefix": subnet.prefixlen,
-                "broadcast": last,
-                "range": "",
-            }
-        )
+        found[subnet.version == 6].append(design.described(subnet, str(own.ip)))
     if not (found[0] or found[1]):
         raise UsageError(
             f"{option}: {bridge} has no address, so its subnet is unknown",

@@ -181,19 +181,24 @@ def _texts(network: Network) -> list[str]:
 
 def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:
     """The subnet keys of network.json; each gateway and range goes to the subnet it is in. Raises UsageError."""
-    described = [_described(ip_network(text)) for text in chosen]
+    places = [described(subnet, str(subnet[1])) | {"told": {}} for subnet in map(ip_network, chosen)]
     for kind, given, option in (("gateway", gateways, "--gateway"), ("range", ranges, "--ip-range")):
         for text in given:
-            place = _home(described, text, option)
+            place = _home(places, text, option)
             if place["told"].get(kind):
                 raise UsageError(f"{option} {text}: the subnet {place['subnet']} has one already")
             place[kind] = place["told"][kind] = text
             if kind == "range" and not _hosts(place):
                 raise UsageError(f"{option} {text}: has no address for a container")
-    for each in described:
+    for each in places:
         del each["told"]
-    four = [each for each in described if ":" not in each["subnet"]]
-    six = [each for each in described if ":" in each["subnet"]]
+    four = [each for each in places if ":" not in each["subnet"]]
+    six = [each for each in places if ":" in each["subnet"]]
+    return keys_of(four, six)
+
+
+def keys_of(four: list[dict[str, Any]], six: list[dict[str, Any]]) -> Network:
+    """What network.json says of subnets: all of each family, and the keys of the first by themselves."""
     found: Network = {"subnets4": four, "subnets6": six}
     if four:
         found.update(four[0])
@@ -202,26 +207,22 @@ def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:
     return found
 
 
-def _described(subnet: Subnet) -> dict[str, Any]:
+def described(subnet: Subnet, gateway: str) -> dict[str, Any]:
+    """A subnet as network.json has it, without a range for containers."""
     last = str(subnet.broadcast_address) if subnet.version == 4 else ""
     return {
-        "subnet": str(subnet),
-        "gateway": str(subnet[1]),
-        "prefix": subnet.prefixlen,
-        "broadcast": last,
-        "range": "",
-        "told": {},
-    }
+        "subnet": str(subnet), "gateway": gateway, "prefix": subnet.prefixlen, "broadcast": last, "range": "",
+    }  # fmt: skip
 
 
-def _hosts(described: dict[str, Any]) -> int:
+def _hosts(place: dict[str, Any]) -> int:
     """How many addresses of its range containers can have."""
-    subnet, within = ip_network(described["subnet"]), ip_network(described["range"])
-    nobody = {subnet[0], subnet[-1], ip_address(described["gateway"])}
+    subnet, within = ip_network(place["subnet"]), ip_network(place["range"])
+    nobody = {subnet[0], subnet[-1], ip_address(place["gateway"])}
     return within.num_addresses - sum(each in within for each in nobody)
 
 
-def _home(described: list[dict[str, Any]], text: str, option: str) -> dict[str, Any]:
+def _home(places: list[dict[str, Any]], text: str, option: str) -> dict[str, Any]:
     """The subnet a gateway or range is in. Raises UsageError."""
     try:
         inner = ip_network(text) if option == "--ip-range" else ip_network(str(ip_address(text)))
@@ -229,13 +230,13 @@ def _home(described: list[dict[str, Any]], text: str, option: str) -> dict[str, 
         raise UsageError(
             f"{option} {text!r:.60}: no {'range' if option == '--ip-range' else 'address'}"
         ) from None
-    for each in described:
+    for each in places:
         outer = ip_network(each["subnet"])
         if inner.version == outer.version and inner.subnet_of(outer):  # type: ignore[arg-type]
             if option == "--gateway" and inner[0] in (outer[0], outer[-1] if outer.version == 4 else None):
                 raise UsageError(f"--gateway {text}: is an end of the subnet {outer}")
             return each
-    subnets_told = " ".join(each["subnet"] for each in described) or "none"
+    subnets_told = " ".join(each["subnet"] for each in places) or "none"
     raise UsageError(f"{option} {text}: in no subnet of the network ({subnets_told})")
 
 
