@@ -92,13 +92,13 @@ class Verdicts:
         """Note what came of *item*; a *known* difference is of the behaviour that the body names, if it names one."""
         name = _runtime_of(item)
         where = item.nodeid.partition("[")[0].rpartition("/")[2]
-        names = shown(item.iter_markers()).names
+        marks = shown(item.iter_markers())
+        names = marks.names
         if known:
             names = tuple(row for row in names if row not in catalogue.rows()) or names
         for row in names:
-            self.rows.append(
-                {"row": row, "runtime": name, "verdict": verdict, "reason": reason, "test": where}
-            )
+            seen = marks.verdict(row, verdict)
+            self.rows.append({"row": row, "runtime": name, "verdict": seen, "reason": reason, "test": where})
 
 
 _verdicts = Verdicts()

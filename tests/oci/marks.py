@@ -5,6 +5,8 @@ Keywords, for bodies that not every reference can run:
     since={"runc": "1.2", "crun": None}    older versions do not know it: not run, "not known" in the table;
                                            None: no version knows it
     differs={"crun": "no such check"}      run, but its failure is a fact about the reference, not about the body
+    absent=True                            run where the machine lacks what the row needs: shows that this is told, and
+                                           nothing of the effect. "refused" in the table, unless another body passes
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from typing import NamedTuple
 
 import pytest
 
+from oci import catalogue
+
 shows = pytest.mark.shows
 
 REFERENCES = ("runc", "crun")
+REFUSED = "refused"
 NEITHER: dict[str, str | None] = {"runc": None, "crun": None}
 
 
@@ -26,6 +31,11 @@ class Shown(NamedTuple):
     names: tuple[str, ...]
     since: dict[str, str | None]
     differs: dict[str, str]
+    absent: bool
+
+    def verdict(self, row: str, verdict: str) -> str:
+        """What *verdict* of the body says of one of its rows."""
+        return REFUSED if self.absent and verdict == "pass" and row in catalogue.rows() else verdict
 
 
 def shown(marks: Iterable[pytest.Mark]) -> Shown:
@@ -33,12 +43,14 @@ def shown(marks: Iterable[pytest.Mark]) -> Shown:
     names: list[str] = []
     since: dict[str, str | None] = {}
     differs: dict[str, str] = {}
+    absent = False
     for mark in marks:
         if mark.name == "shows":
             names += [name for name in mark.args if name not in names]
             since |= mark.kwargs.get("since", {})
             differs |= mark.kwargs.get("differs", {})
-    return Shown(tuple(names), since, differs)
+            absent |= mark.kwargs.get("absent", False)
+    return Shown(tuple(names), since, differs, absent)
 
 
 def rows(prefix: str, *names: str, **keywords: object) -> list[object]:

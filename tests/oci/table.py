@@ -1,7 +1,8 @@
 """Print the conformance table: `table.py VERDICTS.json...`, the files that `pytest --verdicts` wrote.
 
-Several files (this machine, the machine with cgroup v2) are one table: a body that was skipped in one run and
-ran in another has run. The worst verdict of a row's bodies counts, but a skip only where nothing else is.
+Several files (this machine, the machines of the VM floor) are one table: a body that was skipped in one run and
+ran in another has run. The worst verdict of a row's bodies counts, but a skip only where nothing else is. "refused":
+what the row needs is nowhere here; that it is refused then was seen, and what it does was not (marks.py, absent).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oci import catalogue
+from oci.marks import REFUSED
 
-SEVERITY = {"": 0, "not known": 1, "not installed": 1, "skip": 2, "pass": 3, "fail": 4}
+SEVERITY = {"": 0, "not known": 1, "not installed": 1, "skip": 2, REFUSED: 3, "pass": 4, "fail": 5}
 RUNTIMES = ("pyrun-oci", "runc", "crun")
 Cell = tuple[str, str]  # verdict, reason
 
@@ -25,7 +27,8 @@ class Table:
     def __init__(self) -> None:
         self.labels: dict[str, str] = {}
         self.cells: dict[tuple[str, str], Cell] = {}
-        self.tests: dict[str, list[str]] = defaultdict(list)
+        self.skipped: dict[tuple[str, str], str] = {}  # what the machines lack
+        self.tests: dict[str, dict[str, int]] = defaultdict(dict)  # of a row: test -> its severest verdict
 
     def add(self, path: Path) -> None:
         document = json.loads(path.read_text())
@@ -36,8 +39,14 @@ class Table:
             key = (entry["row"], entry["runtime"])
             if SEVERITY[entry["verdict"]] > SEVERITY[self.cells.get(key, ("", ""))[0]]:
                 self.cells[key] = (entry["verdict"], entry["reason"])
-            if entry["test"] not in self.tests[entry["row"]]:
-                self.tests[entry["row"]].append(entry["test"])
+            if entry["verdict"] == "skip":
+                self.skipped[key] = entry["reason"]
+            tests, severity = self.tests[entry["row"]], SEVERITY[entry["verdict"]]
+            # which test shows a row is told of the runtime under test
+            if entry["runtime"] == RUNTIMES[0]:
+                tests[entry["test"]] = max(severity, tests.get(entry["test"], 0))
+            else:
+                tests.setdefault(entry["test"], 0)
 
     def lines(self) -> list[str]:
         """The whole table."""
@@ -62,20 +71,24 @@ class Table:
         if row not in self.tests and (reason := catalogue.gap(row)):
             return [row.removeprefix("config: "), "·", "·", "·", f"no body: {reason}"]
         verdicts = [self.cells.get((row, name), ("·", ""))[0] for name in RUNTIMES]
-        first, *more = self.tests.get(row, ["·"])
-        return [row.removeprefix("config: "), *verdicts, first + (f" and {len(more)} more" if more else "")]
+        return [row.removeprefix("config: "), *verdicts, self._shown_by(row)]
+
+    def _shown_by(self, row: str) -> str:
+        """The test that decides the row, and how many ran beside it; where none ran, those that would have."""
+        tests = self.tests.get(row) or {"·": 0}
+        ran = {test: severity for test, severity in tests.items() if severity > SEVERITY["skip"]} or tests
+        first = max(ran, key=lambda test: ran[test])
+        return first + (f" and {len(ran) - 1} more" if len(ran) > 1 else "")
 
     def _notes(self) -> list[str]:
-        """Why something failed or was skipped, for the runtime under test; then the references' failures."""
+        """What failed, was skipped or only refused, and why, for the runtime under test; the references' failures."""
         out = []
         for name in RUNTIMES:
             for (row, runtime), (verdict, reason) in sorted(self.cells.items()):
-                if (
-                    runtime == name
-                    and verdict in ("fail", "skip")
-                    and (name == RUNTIMES[0] or verdict == "fail")
-                ):
-                    out.append(f"{name}: {verdict}: {row}: {reason}")
+                told = ("fail", "skip", REFUSED) if name == RUNTIMES[0] else ("fail",)
+                if runtime == name and verdict in told:
+                    why = reason or self.skipped.get((row, name), "no body shows what it does")
+                    out.append(f"{name}: {verdict}: {row}: {why}")
         return [*out, ""]
 
     def _sum(self) -> str:

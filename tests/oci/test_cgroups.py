@@ -104,7 +104,7 @@ def test_rdma(box: Box) -> None:
 
 
 @shows(f"{FIELD}rdma{{}}.hcaHandles", f"{FIELD}rdma{{}}.hcaObjects", "errors: no rdma controller",
-       differs={"runc": "ignores it", "crun": "ignores it"})  # fmt: skip
+       absent=True, differs={"runc": "ignores it", "crun": "ignores it"})  # fmt: skip
 @pytest.mark.needs("no_rdma")
 def test_no_rdma(box: Box) -> None:
     box.resources["rdma"] = {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 100}}

@@ -172,6 +172,7 @@ def test_huge_pages_v1(box: Box) -> None:
     f"{FIELD}hugepageLimits[].pageSize",
     f"{FIELD}hugepageLimits[].limit",
     "errors: a controller that is not there",
+    absent=True,
 )
 @pytest.mark.needs("no_hugetlb1")
 def test_no_huge_pages_v1(box: Box) -> None:
@@ -181,15 +182,20 @@ def test_no_huge_pages_v1(box: Box) -> None:
 
 
 @V1
-@shows(f"{FIELD}network.classID", "errors: a controller that is not there")
 @pytest.mark.needs("no_net_cls")
-def test_no_network_v1(box: Box) -> None:
-    box.resources["network"] = {"classID": 5}
+@pytest.mark.parametrize("network", [
+    pytest.param({"classID": 5}, marks=shows(f"{FIELD}network.classID"), id="classID"),
+    pytest.param({"priorities": [{"name": "lo", "priority": 5}]}, id="priorities",
+                 marks=shows(f"{FIELD}network.priorities[].name", f"{FIELD}network.priorities[].priority")),
+])  # fmt: skip
+@shows("errors: a controller that is not there", absent=True)
+def test_no_network_v1(box: Box, network: dict[str, object]) -> None:
+    box.resources["network"] = network
     box.refuses("true")
 
 
 @V1
-@shows(f"{FIELD}unified{{}}", "errors: unified with cgroup v1", differs={"crun": "ignores it"})
+@shows(f"{FIELD}unified{{}}", "errors: unified with cgroup v1", differs={"crun": "ignores it"}, absent=True)
 def test_unified_v1(box: Box) -> None:
     box.resources["unified"] = {"memory.high": "1000000"}
     box.refuses("true")

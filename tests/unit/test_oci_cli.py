@@ -92,6 +92,18 @@ def test_every_option_can_be_given_and_has_a_word_in_the_help() -> None:
             assert (shown in page) == (name not in oci_tables.HIDDEN), name
 
 
+def test_an_option_that_means_something_else_to_the_program_has_words_of_its_own() -> None:
+    """spec --rootless writes another config.json; the global option of this name has no effect."""
+    words = re.compile(r"^ +--(\S+?)(?:,.*?)?(?: value.*?)?  +(.*)$", re.MULTILINE)
+    of_the_program = dict(words.findall(oci_help.page("")))
+    assert "without effect" in of_the_program["rootless"] and "help" in of_the_program
+    for command in COMMANDS:
+        shown = dict(words.findall(oci_help.page(command)))
+        same = {name for name in shown if shown[name] == of_the_program.get(name)}
+        assert same == {"help"}, command
+    assert "user namespace" in dict(words.findall(oci_help.page("spec")))["rootless"]
+
+
 @pytest.mark.parametrize(
     ("command", "words", "expected", "arguments"),
     [

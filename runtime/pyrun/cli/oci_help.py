@@ -130,6 +130,14 @@ _OPTIONS = {
     "work-path": "directory of criu's own files and log",
 }
 
+# of a command whose option is another than the one of this name above
+_OWN = {
+    (
+        "spec",
+        "rootless",
+    ): "for a caller without root: a user namespace of its own, the host's network, no limits"
+}
+
 
 def version() -> str:
     """What `--version` prints."""
@@ -162,7 +170,7 @@ def page(command: str) -> str:
     parts = [f"NAME:\n   pyrun-oci {command} - {summary}\n", f"USAGE:\n   {usage}\n"]
     if more:
         parts.append("DESCRIPTION:\n" + "".join([f"   {line}\n" for line in more.split("\n")]))
-    parts.append("OPTIONS:\n" + _columns(_rows(f"{table} help,h:b")))
+    parts.append("OPTIONS:\n" + _columns(_rows(f"{table} help,h:b", command)))
     return "\n".join(parts)
 
 
@@ -179,7 +187,7 @@ def _program() -> str:
     ])  # fmt: skip
 
 
-def _rows(table: str) -> list[tuple[str, str]]:
+def _rows(table: str, command: str = "") -> list[tuple[str, str]]:
     rows = []
     for entry in table.split():
         spellings, _, rest = entry.partition(":")
@@ -189,7 +197,8 @@ def _rows(table: str) -> list[tuple[str, str]]:
             continue
         value = "" if kind[0] == "b" else " value"
         left = f"--{name}{value}" + (f", -{letter}{value}" if letter else "")
-        rows.append((left, _OPTIONS[name] + (f" (default: {default})" if default else "")))
+        meaning = _OWN.get((command, name)) or _OPTIONS[name]
+        rows.append((left, meaning + (f" (default: {default})" if default else "")))
     return rows
 
 
