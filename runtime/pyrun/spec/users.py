@@ -101,9 +101,8 @@ def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, obje
 
     add: further groups (--group-add). Raises NotFound for a name the image does not have.
     """
-    wanted, _, wanted_group = user.partition(
-        ":"
-    )  # "1000:" is what `-u $UID:$GID` comes to, for bash has no $GID
+    # "1000:" is what `-u $UID:$GID` comes to, for bash has no $GID
+    wanted, _, wanted_group = user.partition(":")
     passwd = _rows(read_below(directories, "etc/passwd"), 4)
     groups = _rows(read_below(directories, "etc/group"), 3)
     uid, gid, home, name = _find(wanted, passwd)
