@@ -69,9 +69,8 @@ class Split:
             self._hot[name] = set()
         rest = [each for each in movable(self._tree) if hot is not None and self._ways(each.name) != set()]
         self._names = [each.name for each in rest]
-        body = copy.deepcopy(
-            ast.Module([*rest], self._tree.type_ignores)
-        )  # compiling changes what it is given
+        # a copy: compiling changes what it is given
+        body = copy.deepcopy(ast.Module([*rest], self._tree.type_ignores))
         self.cold = marshal.dumps(compiled(body, shown)) if rest else b""
 
     def _ways(self, function: str) -> set[str] | None:

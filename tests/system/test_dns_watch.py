@@ -52,9 +52,8 @@ class Host:
         self.networks = Networks(self.run, links=True)
         self.gateway = self.networks.network("dnsw", "10.96.0.1", "fd96::1")
         self.networks.lease("dnsw", "10.96.0.2", "a" * 64, "name web")
-        subprocess.run(
-            "ip address add 10.96.1.1/24 dev pyrdnsw".split(), check=True
-        )  # the gateway of a further subnet
+        # the gateway of a further subnet
+        subprocess.run("ip address add 10.96.1.1/24 dev pyrdnsw".split(), check=True)
         self.forward("1")
         nft("add table inet pyrun", "add chain inet pyrun forward { type filter hook forward priority 0; }",
             "add rule inet pyrun forward accept")  # fmt: skip
