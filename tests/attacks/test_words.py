@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,8 @@ def test_cgroup_paths_stay_below(pyrun: Pyrun, tmp_path: Path, path: str) -> Non
 
 
 LINE = "x\n6.6.6.6 evil"
+# What is taken out of the weakened build.
+LINES_IN_HOSTS = ("spec/values.py", r" or any\(c\.isspace\(\) for c in text\)", "")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,12 @@ def test_no_line_is_smuggled_in(pyrun: Pyrun, options: tuple[str, ...]) -> None:
     message = pyrun.fails(125, "run", "--rm", "--net=none", *options, "busybox", "true")
     assert len(message.splitlines()) <= 2, message
     assert hostile.stored(pyrun) == before
+
+
+def test_a_line_would_be(pyrun: Pyrun, weak_installation: Callable[..., Path]) -> None:
+    pyrun.binary = weak_installation(LINES_IN_HOSTS).with_name("pyrun")
+    options = ("--net=none", "--add-host", f"{LINE}:1.2.3.4")
+    assert "6.6.6.6 evil" in pyrun.ok("run", "--rm", *options, "busybox", "cat", "/etc/hosts").splitlines()
 
 
 def test_what_may_hold_newlines_keeps_them_to_itself(pyrun: Pyrun) -> None:
