@@ -90,7 +90,7 @@ run: setup  ## the main job: a shell in a bridged debian container; without a te
 test: setup  ## every test, on a lab host of its own (ARGS="-k word" to choose)
 	@$(ROOT) tests/lab/enter $(BIN)/python -m pytest $(ARGS)
 
-# verdicts of other machines lie beside it: conformance-vm.json, by `make test-vm`
+# verdicts of other machines lie beside it: conformance-vm.json and -vm-systemd.json, by `make test-vm`
 conformance: setup packages-oci  ## pyrun-oci, runc and crun before the same tests: a table, flag by flag and field by field
 	@$(ROOT) tests/lab/enter $(BIN)/python -m pytest -q tests/oci --verdicts $(BUILD)/conformance.json $(ARGS) \
 	    >$(BUILD)/conformance.log 2>&1 || grep -E '^(FAILED|ERROR)' $(BUILD)/conformance.log

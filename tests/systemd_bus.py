@@ -7,6 +7,7 @@ their signature. Calls are noted.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Any
@@ -35,6 +36,7 @@ class FakeSystemd:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.greeting = b""
         self._replies, self._welcome, self._serial, self._jobs = replies, welcome, 0, 0
+        self._connected: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
         self._listener.listen()
@@ -46,6 +48,12 @@ class FakeSystemd:
         return [values for name, values in self.calls if name == member]
 
     def close(self) -> None:
+        """Ends the thread first: one that is about to accept would take the caller of the next listener, which gets the
+        number of this one's descriptor."""
+        for each in (self._listener, *self._connected):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
         self._listener.close()
 
     def _serve(self) -> None:
@@ -55,6 +63,7 @@ class FakeSystemd:
             except OSError:
                 return
             with connected:
+                self._connected = [connected]
                 try:
                     self._talk(connected)
                 except ConnectionError:
@@ -63,7 +72,9 @@ class FakeSystemd:
     def _talk(self, connected: socket.socket) -> None:
         buffer = b""
         while b"BEGIN\r\n" not in buffer:
-            buffer += connected.recv(4096)
+            if not (received := connected.recv(4096)):
+                raise ConnectionResetError
+            buffer += received
         self.greeting, _, buffer = buffer.partition(b"BEGIN\r\n")
         if not self._welcome:
             return

@@ -16,6 +16,7 @@ import pytest
 
 import hostile
 from command import Pyrun
+from weakened import RESOLVES_ANYWHERE
 
 PLACES = (
     "/dev",
@@ -74,6 +75,18 @@ def test_links_of_an_image_do_not_lead_outside(pyrun: Pyrun, canary: hostile.Can
                 assert done.returncode == 0 or not inside, done
             assert "alive" not in done.stdout, done.stdout
     assert not any((pyrun.root / "containers").iterdir())
+
+
+def test_links_of_an_image_would_lead_outside(
+    pyrun: Pyrun, canary: hostile.Canary, weak_installation: Callable[..., Path]
+) -> None:
+    """CVE-2025-24965: the files that are shown in /etc are made where its link leads."""
+    pyrun.binary = weak_installation(RESOLVES_ANYWHERE).with_name("pyrun")
+    hostile.put_image(
+        pyrun, "evil", planted("/etc", f"{canary.directory}/below", inside=False, outside=canary.directory)
+    )
+    pyrun("run", "--rm", "--net=none", "evil", "true")
+    assert {path.name for path in (canary.directory / "below").iterdir()} >= {"hosts", "resolv.conf"}
 
 
 @pytest.mark.parametrize("name", ["/dev", "/dev/pts", "/dev/null", "/dev/console", "/proc", "/sys", "/mnt"])

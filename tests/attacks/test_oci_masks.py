@@ -5,6 +5,7 @@ Each attack returns what shows that it worked, nothing if it did not; see test_o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 import hostile
+from pyrun import linux
 
 VERBS = ("run", "create", "exec")
 CGROUPS = Path("/sys/fs/cgroup")
+OP_DOMAINNAME = linux.lib.OP_DOMAINNAME
 
 # What is taken out of the weakened builds.
 NOTHING_IS_MASKED = (
@@ -23,6 +26,19 @@ NOTHING_IS_MASKED = (
     r"    return status;\n\}\n\n/\* A directory or file mounted",
     "if (mount_fd >= 0) close(mount_fd);\n    close(target_fd);\n    return 0;\n}\n\n/* A directory or file mounted",
 )
+
+READ_ONLY_NOT = (
+    "stages/mounts.py",
+    r"attributes = asked\.set\n    own =",
+    "attributes = asked.set & ~options.RDONLY\n    own =",
+)
+NOBODYS_OWN = ("stages/mounts.py", r'if not own and \(job\.get\("rootless"\)[^\n]*', "if False:")
+NUL_IN_TEXTS = (
+    "spec/check_rules.py",
+    r'if type\(value\) is not str or "\\0" in value:\n        raise wrong\(path, "must be a string without NUL"',
+    'if type(value) is not str:\n        raise wrong(path, "must be a string without NUL"',
+)
+NUL_IN_PLANS = ("plan/plan.py", r'if text\.count\("\\0"\) != [^\n]*', "if False:")
 
 
 def unmasked(arena: Any, verb: str) -> list[str]:
@@ -78,6 +94,59 @@ def test_the_hosts_cgroups_cannot_be_written(arena: Any, script: str, rootless: 
     done = arena.go(box, "create", "sh", "-c", f"(echo began); {script}; echo status $?")
     assert "began" in done.out and "status 0" not in done.out, done
     assert not (CGROUPS / "x").exists() and not list(CGROUPS.glob("*/x"))
+
+
+def cgroups_written(arena: Any, *, rootless: bool) -> list[str]:
+    """Where a cgroup can be made below the container's own, whose files are its root's. rootless: in a user namespace,
+    without a cgroup namespace, and by a config that does not say "ro"."""
+    box = arena.box()
+    box.mount(
+        "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", *([] if rootless else ["ro"])
+    )
+    if rootless:
+        box.map_ids()
+        box.config["mounts"] = [each for each in box.config["mounts"] if each["destination"] != "/dev/mqueue"]
+    box.create(
+        "sh",
+        "-c",
+        "for d in /sys/fs/cgroup/*; do mkdir $d/x && rmdir $d/x && echo $d; done 2>/dev/null; echo end",
+    )
+    if rootless:
+        for directory in CGROUPS.glob(f"*/**/{box.id}"):
+            os.chown(directory, 100000, 100000)
+    box.start()
+    *written, _ = box.output(lambda text: text.endswith("end\n")).splitlines()
+    return written
+
+
+@pytest.mark.needs("cgroup1")
+@pytest.mark.parametrize("rootless", [False, True])
+def test_its_own_cgroup_neither(arena: Any, rootless: bool) -> None:
+    assert not cgroups_written(arena, rootless=rootless)
+
+
+@pytest.mark.needs("cgroup1")
+@pytest.mark.parametrize("rootless", [False, True])
+def test_it_could_be_written_if_it_were_not_read_only(weak: Callable[..., Any], rootless: bool) -> None:
+    assert "/sys/fs/cgroup/memory" in cgroups_written(weak(READ_ONLY_NOT, NOBODYS_OWN), rootless=rootless)
+
+
+def smuggled(arena: Any) -> str:
+    """CVE-2021-43784, whose lists went over into other messages: a text of the config goes over into another operation
+    (csrc/ops.h), which sets the domain name here. Refused, or one text."""
+    box = arena.box()
+    box.config["hostname"] = f"a\0{OP_DOMAINNAME}\0001\0smuggled"
+    done = arena.go(box, "run", "cat", "/proc/sys/kernel/domainname")
+    assert "Traceback" not in done.err, done
+    return done.out.strip()
+
+
+def test_no_text_goes_over_into_the_next_operation(arena: Any) -> None:
+    assert not smuggled(arena)
+
+
+def test_a_text_would_go_over(weak: Callable[..., Any]) -> None:
+    assert smuggled(weak(NUL_IN_TEXTS, NUL_IN_PLANS)) == "smuggled"
 
 
 def test_very_many_and_very_long_mounts(arena: Any) -> None:

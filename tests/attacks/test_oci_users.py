@@ -5,7 +5,7 @@ Each attack returns what shows that it worked, nothing if it did not; see test_o
 
 from __future__ import annotations
 
-import time
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +21,13 @@ USERS_LIKE_CRUN = (
     "return int('0' + ''.join(filter(str.isdigit, text))) % 2**32")  # fmt: skip
 GROUPS_STAY = ("init_security.c", r"failure\(syscall\(SYS_setgroups, count, groups\)\)", "0")
 GROUPS_STAY_TOO = ("init_command.c", r"\n        syscall\(SYS_setgroups, count, groups\);[^\n]*", "")
+ANY_KIND_OF_FILE = (
+    "spec/users.py",
+    r"if status\.st_mode & 0o170000 != 0o100000:[^\n]*",
+    "if False:",
+)
+NO_END = ("spec/users.py", r"FILE_SIZE_LIMIT_BYTES = 1 << 20", "FILE_SIZE_LIMIT_BYTES = 1 << 22")
+PASSWD_ANYWHERE = ("spec/users.py", r"_IN_ROOT = linux\.RESOLVE_IN_ROOT \| ", "_IN_ROOT = ")
 INHERITABLE_TOO = (
     "engine/oci/exec_.py",
     r'for name in \("bounding", "effective", "permitted"\):\n',
@@ -79,20 +86,36 @@ def test_users_of_a_config_are_numbers(arena: Any, field: str, number: object) -
     assert f"process.user.{field}" in box.refuses("true")
 
 
-@pytest.mark.parametrize("kind", ["huge", "fifo", "device", "link"])
-def test_the_passwd_of_a_bundle_is_never_waited_for(arena: Any, kind: str) -> None:
-    """CVE-2024-9676, CVE-2026-47262: whatever is read of it, it has an end; and a link of it stays inside."""
+def odd_passwd(arena: Any, kind: str) -> str:
+    """CVE-2024-9676, CVE-2026-47262: what is read of it has an end, and is never waited for; a link of it stays inside.
+    long: a line of it stands behind the most that is read of a passwd file."""
     box = arena.box()
     place = box.rootfs / "etc/passwd"
     place.unlink()
     if kind == "link":
         (arena.canary.directory / "passwd").write_text("root:x:0:0::/of-the-host:/bin/sh\n")
         place.symlink_to(arena.canary.directory / "passwd")
+    elif kind == "long":
+        place.write_text("#\n" * (1 << 19) + "root:x:0:0::/of-the-end:/bin/sh\n")
     else:
         hostile.odd_file(place, kind)
-    began = time.monotonic()
-    done = arena.go(box, "create", "sh", "-c", "echo $HOME")
-    assert time.monotonic() - began < 3 and "of-the-host" not in done.out, done
+    try:
+        home = arena.go(box, "create", "sh", "-c", "echo $HOME", timeout_s=3).out.strip()
+    except subprocess.TimeoutExpired:
+        return "waited for"
+    return home if home.startswith("/of-the-") else ""
+
+
+@pytest.mark.parametrize("kind", ["huge", "long", "fifo", "device", "link"])
+def test_the_passwd_of_a_bundle_is_never_waited_for(arena: Any, kind: str) -> None:
+    assert not odd_passwd(arena, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("long", "/of-the-end"), ("fifo", "waited for"), ("link", "/of-the-host")]
+)
+def test_a_passwd_that_is_taken_as_it_is(weak: Callable[..., Any], kind: str, shown: str) -> None:
+    assert odd_passwd(weak(ANY_KIND_OF_FILE, NO_END, PASSWD_ANYWHERE), kind) == shown
 
 
 def groups(arena: Any, verb: str) -> str:

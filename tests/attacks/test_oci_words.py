@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from oci.box import Box
+from systemd_bus import FakeSystemd
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -34,6 +35,11 @@ CGROUP_AS_IT_IS = (
 )
 ANY_SUB_CGROUP = ("engine/oci/exec_.py", r'if "\.\." in parts', "if False")
 ANY_SYSCTL = ("spec/sysctls.py", r"if not kind:", "if False:")
+ANY_PROPERTY = (
+    "cgroups/systemd_properties.py",
+    r"if name not in ALLOWED:",
+    'if not ALLOWED.setdefault(name, "s"):',
+)
 ANY_NAMESPACE = ("spec/sysctls.py", r"if kind not in namespaces or", "if kind and")
 
 
@@ -189,17 +195,38 @@ def test_a_sysctl_of_the_host(weak: Callable[..., Any]) -> None:
     box.run("true")
 
 
-@pytest.mark.parametrize("key", ["ExecStart", "ExecStopPost", "User", "RootDirectory", "ExecStartPre\n", "x"])
-def test_annotations_are_no_unit_properties(key: str) -> None:
-    """CVE-2024-3154: with --systemd-cgroup an annotation becomes a property of the unit only if it is on the list."""
-    from pyrun.cgroups import systemd_properties
-    from pyrun.errors import UsageError
+def properties(arena: Any, key: str, value: str) -> set[str]:
+    """CVE-2024-3154: with --systemd-cgroup, what a stand-in for systemd is asked to give the unit, annotation *key*
+    beside. It makes no cgroup, so there the start ends."""
+    box = arena.box()
+    box.linux["cgroupsPath"] = f"system.slice:attack:{box.id}"
+    box.config["annotations"] = {f"org.systemd.property.{key}": value, "else": "x"}
+    box.write("true")
+    systemd = FakeSystemd(str(box.directory / "bus"), {"StartTransientUnit": [("job", "done")]})
+    try:
+        done = box.call(
+            "create", "--bundle", str(box.bundle), box.id, globals_=("--systemd-cgroup",),
+            env={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={box.directory}/bus"},
+        )  # fmt: skip
+        assert done.status != 0 and "Traceback" not in done.err, done
+        asked = systemd.called("StartTransientUnit")
+        assert asked or "may not be set by an annotation" in done.err, done
+        return {name for call in asked for name, _ in call[2]}
+    finally:
+        systemd.close()
 
-    config: dict[str, Any] = {"annotations": {f"org.systemd.property.{key}": "'/bin/evil'"}}
-    with pytest.raises(UsageError):
-        systemd_properties.annotated(config)
-    config["annotations"] = {"org.systemd.property.CPUWeight": "uint64 50", "else": "x"}
-    assert [name for name, _ in systemd_properties.annotated(config)] == ["CPUWeight"]
+
+@pytest.mark.parametrize("key", ["ExecStart", "ExecStopPost", "User", "RootDirectory", "ExecStartPre\n", "x"])
+def test_annotations_are_no_unit_properties(arena: Any, key: str) -> None:
+    assert not properties(arena, key, "'/bin/evil'")
+
+
+def test_annotations_on_the_list_are(arena: Any) -> None:
+    assert {"CPUWeight", "PIDs"} <= properties(arena, "CPUWeight", "uint64 50")
+
+
+def test_any_annotation_would_be(weak: Callable[..., Any]) -> None:
+    assert "ExecStart" in properties(weak(ANY_PROPERTY), "ExecStart", "'/bin/evil'")
 
 
 LINE = "x\nroot2::0:0::/:/bin/sh"

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ from pyrun.spec import defaults
 
 DEFAULT = "00000000a80425fb"  # Docker's fourteen
 NONE = "0" * 16
+
+# What is taken out of the weakened build.
+ALLOWED_UNLESS_NAMED = (
+    "spec/seccomp_profile.py",
+    r'"defaultAction": table\["default"\]\["action"\],\s+"defaultErrnoRet": [^\n]*',
+    '"defaultAction": "SCMP_ACT_ALLOW",',
+)
 
 
 def status_of(text: str) -> dict[str, str]:
@@ -87,6 +95,18 @@ def test_the_system_calls_dockers_profile_refuses(pyrun: Pyrun, attacker: Path) 
     )
     differ = [name for name in refused if refused[name] != free[name]]
     assert len(differ) > 12 and {"af_alg", "clone3", "keyctl", "unshare"} <= set(differ), (differ, free)
+
+
+def test_a_profile_that_allows_what_it_does_not_name(
+    pyrun: Pyrun, attacker: Path, weak_installation: Callable[..., Path]
+) -> None:
+    hostile.put_image(pyrun, "evil", lambda root: shutil.copy(attacker, root / "attacker"))
+    words = ("run", "--rm", "--net=none", "evil", "/attacker", "calls")
+    refused = dict(line.split() for line in pyrun.ok(*words).splitlines())
+    pyrun.binary = weak_installation(ALLOWED_UNLESS_NAMED).with_name("pyrun")
+    shutil.rmtree(pyrun.root / "cache/seccomp")  # filters that were compiled before
+    allowed = dict(line.split() for line in pyrun.ok(*words).splitlines())
+    assert {"af_alg", "keyctl", "unshare"} <= {name for name in refused if refused[name] != allowed[name]}
 
 
 # ── files of the kernel ────────────────────────────────────────────────────────────────────────────

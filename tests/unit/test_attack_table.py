@@ -7,7 +7,7 @@ from pathlib import Path
 
 ATTACKS = Path(__file__).resolve().parents[1] / "attacks"
 TABLE = (ATTACKS / "README.md").read_text()
-SOURCES = "\n".join(path.read_text() for path in ATTACKS.glob("test_*.py"))
+SOURCES = "\n".join(path.read_text() for path in [*ATTACKS.glob("test_*.py"), ATTACKS.parent / "weakened.py"])
 ROWS = [line for line in TABLE.splitlines() if line.startswith("|") and not line.startswith(("|-", "| CVE,"))]
 # A test elsewhere, and the names in it: ../system/test_x `one`, `another`
 ELSEWHERE = re.compile(r"\.\./(\w+/test_\w+)((?:,? `\w+`)*)")

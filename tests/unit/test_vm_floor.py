@@ -97,3 +97,27 @@ def test_junit_is_counted(load: object, tmp_path: Path) -> None:
     assert counted(report) == (0, 0, 0)
     report.write_text('<testsuites><testsuite tests="9" failures="2" errors="1" skipped="3"/></testsuites>')
     assert counted(report) == (3, 3, 3)
+
+
+# What no lab host on cgroup v1 has, and a guest has.
+OF_GUESTS = {"systemd": "systemd", "apparmor": "systemd", "realtime": "minimal", "deadline": "minimal"}
+
+
+def test_a_body_of_the_conformance_table_that_only_a_guest_can_run_is_run_there(load: object) -> None:
+    """And its verdict goes into a file of that boot's, which the table reads with the others."""
+    floor = load("floor")  # type: ignore[operator]
+    seen = set()
+    for path in sorted((VM.parent / "oci").glob("test_*.py")):
+        module = importlib.import_module(f"oci.{path.stem}")
+        for name, body in vars(module).items():
+            needs = {
+                word for mark in getattr(body, "pytestmark", ()) if mark.name == "needs" for word in mark.args
+            }
+            for need in needs & OF_GUESTS.keys():
+                words = floor.TESTS[OF_GUESTS[need]]
+                assert f"tests/oci/{path.name}::{name}" in words, (need, name)
+                assert f"--verdicts=/results/{floor.VERDICTS[OF_GUESTS[need]]}" in words
+                seen.add(need)
+    assert seen == OF_GUESTS.keys()
+    names = set(floor.VERDICTS.values())
+    assert len(names) == len(floor.VERDICTS) and all(Path(name).match("conformance-*.json") for name in names)
