@@ -102,7 +102,7 @@ def test_a_bundle_in_the_background(pyrun: Pyrun, bundle: Path) -> None:
     assert pyrun.ok("run", "-d", "--bundle", str(bundle), "--name", "behind") == "behind"
     row = json.loads(pyrun.ok("ps", "--format", "json", "--no-trunc"))
     assert (row["ID"], row["State"]) == ("behind", "running")
-    assert row["Command"] == '"sh -c ip addr; cat; sleep 100"'
+    assert row["Command"] == "\"sh -c 'ip addr; cat; sleep 100'\""
     assert "LOOPBACK" in pyrun.ok("logs", "behind")
     assert pyrun.ok("exec", "behind", "echo", "in") == "in"
     assert "behind" in refused(pyrun, 125, "run", "-d", "--bundle", str(bundle), "behind")

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,24 @@ def test_a_name_of_a_start_that_was_killed_is_free(pyrun: Pyrun) -> None:
         pyrun.ok("run", "--rm", "--net=none", "--name=lost", "busybox", "true")
     (pyrun.root / "names" / "lost").write_text(f"{'ef' * 32}\n1 {state.start_time(1)}\n")
     assert "being started" in pyrun.fails(125, "run", "--rm", "--net=none", "--name=lost", "busybox", "true")
+
+
+def test_a_name_of_a_container_that_a_reboot_ended_is_free(pyrun: Pyrun) -> None:
+    """With --rm, whose removal nobody came to: so a service that starts with the machine finds its name. Not of one
+    that was begun since, which another run directory may know, nor without --rm."""
+    pyrun.ok("run", "--rm", "--net=none", "busybox", "true")
+    for number, (record, free) in enumerate(
+        (({"rm": True, "created": 1.5}, True), ({"rm": True, "created": time.time()}, False),
+         ({"rm": False, "created": 1.5}, False))
+    ):  # fmt: skip
+        ident, name = f"{number}d" * 32, f"lost{number}"
+        directory = pyrun.root / "containers" / ident
+        directory.mkdir()
+        (directory / "container.json").write_text(json.dumps({"id": ident, "name": name, **record}))
+        (pyrun.root / "names" / name).write_text(f"{ident}\n")
+        done = pyrun("run", "--rm", "--net=none", f"--name={name}", "busybox", "true")
+        assert (done.returncode == 0) is free and directory.exists() is not free, done
+        assert free or "is in use by container" in done.stderr
 
 
 def test_a_full_disk_is_no_bug_and_holds_no_name(pyrun: Pyrun) -> None:

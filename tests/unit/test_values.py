@@ -87,6 +87,9 @@ def test_sysctl() -> None:
 
 
 def test_volume(tmp_path: object) -> None:
+    assert values.volume(f"{tmp_path}:/data:") == values.volume(f"{tmp_path}:/data"), (
+        "`-v a:b:$MODE`, no mode"
+    )
     mount = values.volume(f"{tmp_path}:/data/../srv/:ro")
     assert mount["destination"] == "/srv"
     assert mount["options"] == ["rbind", "ro", "rprivate"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import posix
+import time
 
 from pyrun import signals, undo
 from pyrun.engine import ending, kill
@@ -75,6 +76,24 @@ def _take_away(reference: str, identifier: str, name: str) -> bool:
     if complaints:
         raise PyrunError(f"cannot remove container {reference}: {complaints[0]}")
     return True
+
+
+def remove_rebooted(name: str) -> None:
+    """Remove the --rm container of that name if a reboot has ended it; any other is left alone.
+
+    It has no run directory then. A container of another run directory's has none here either, so its age counts too.
+    """
+    identifier = state.named_id(name)
+    if not identifier or paths.exists(state.run_dir(identifier)):
+        return
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        container = state.load(identifier)
+        created = container.get("created")
+        if container.get("rm") and isinstance(created, int | float) and created < booted_at:
+            remove(identifier)
+    except NotFound:  # another start was quicker
+        return
 
 
 def _missing(reference: str) -> NotFound:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import launch, notice
-from pyrun.errors import ImageError, StageFailed, UsageError
+from pyrun.errors import Conflict, ImageError, StageFailed, UsageError
 from pyrun.spec import values
 from pyrun.store import containers, images, paths
 
@@ -52,7 +52,10 @@ def run(
     running_fd = background.fork() if options.get("detach") else -1
     if options.get("detach") and running_fd < 0:
         return str(request["id"])
-    request["name"] = containers.reserve_name(str(options.get("name") or ""), str(request["id"]))
+    try:
+        request["name"] = containers.reserve_name(str(options.get("name") or ""), str(request["id"]))
+    except Conflict:
+        request["name"] = _taken_over(str(options.get("name") or ""), str(request["id"]))
     prepared = None
     try:
         prepared = prepare.prepare(options, image, command, request)
@@ -60,8 +63,7 @@ def run(
         explaining.announce(options, prepared)
         _start(options, request, prepared)
     except BaseException as error:
-        if prepared is None or prepared.lock_fd < 0:  # no undo list knows of it yet
-            _give_back(request, prepared)
+        _give_back(request, prepared)
         if isinstance(error, StageFailed):
             from . import run_options
 
@@ -70,8 +72,18 @@ def run(
     raise AssertionError("the monitor has taken over")
 
 
+def _taken_over(name: str, identifier: str) -> str:
+    """The name, if who has it is a --rm container that the machine's end kept from being removed. Raises Conflict."""
+    from . import rm
+
+    rm.remove_rebooted(name)
+    return containers.reserve_name(name, identifier)
+
+
 def _give_back(request: dict[str, object], prepared: launch.Launch | None) -> None:
-    """Name, address and ports of a start that ended before there was an undo list."""
+    """Name, address and ports of a start that ended before there was an undo list, which knows of them."""
+    if prepared is not None and prepared.lock_fd >= 0:
+        return
     if prepared is not None and prepared.network:
         from pyrun.stages import network
 

@@ -167,7 +167,7 @@ def check_sysctl(name: str, value: str, *, host_network: bool) -> None:
 def volume(text: str) -> dict[str, object]:
     """-v `src:dst[:options]` -> an OCI mount. The source must exist."""
     parts = text.split(":")
-    options = parts[2].split(",") if len(parts) == 3 else []
+    options = parts[2].split(",") if parts[2:] not in ([], [""]) else []  # `-v a:b:$MODE` without a mode
     if len(parts) not in (2, 3) or not parts[0]:
         raise UsageError(f"invalid --volume: {text!r}", "write SRC:DST[:ro], both absolute paths")
     source, target = parts[0], normal_path(parts[1])
