@@ -127,7 +127,10 @@ def rm(name: str, *, force: bool = False) -> str:
     """
     name = resolve(name)
     if name in (_BUILT_IN[1:] if boot.rootless_uid() < 0 else _OF_A_USER):
-        raise Conflict(f"network {name} is built in and cannot be removed")
+        raise Conflict(
+            f"network {name} is built in and cannot be removed",
+            "only networks of `pyrun network create` are removed",
+        )
     from pyrun.network import bridge
 
     if force and name not in [network["name"] for network in _networks()]:

@@ -39,7 +39,10 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
     number, protocol = port_words.private(private)
     found = [port for port in published if port[2:] == (number, protocol)]
     if not found:
-        raise NotFound(f"container {reference} publishes no port {number}/{protocol} of its own")
+        raise NotFound(
+            f"container {reference} publishes no port {number}/{protocol} of its own",
+            f"`pyrun port {reference}` lists what it does",
+        )
     return found
 
 

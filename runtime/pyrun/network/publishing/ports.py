@@ -52,7 +52,7 @@ def check(ports: list[Port]) -> None:
         if protocol not in PROTOCOLS:
             raise UsageError(f"-p {spelled(port)}: unknown protocol {protocol!r}", "tcp, udp or sctp")
         if not 0 <= number <= 65535 or not 1 <= inside <= 65535:
-            raise UsageError(f"-p {spelled(port)}: a port is a number from 1 to 65535")
+            raise UsageError(f"-p {spelled(port)}: a port is a number from 1 to 65535", "-p 8080:80")
         if host:
             _check_address(host, f"-p {spelled(port)}")
         if not number or isinstance(number, HostRange):
