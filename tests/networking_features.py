@@ -49,7 +49,7 @@ FEATURES: dict[str, tuple[Row, ...]] = {
          "partly: no name", "partly: no name"),
         ("one element a port, whatever their number", "always", NO, NO),
         ("the host's own firewall is respected, and told of", "--publish-through-firewall overrules", NO, NO),
-        ("from where each is reachable", "port --format table", NO, NO),
+        ("from where each is reachable", "port", NO, NO),
     ),
     "Policies": (
         ("what a container may open connections to", "--egress, network policy", NO, NO),

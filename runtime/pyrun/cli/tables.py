@@ -188,7 +188,7 @@ _RECONCILE: tuple[Row, ...] = (
 )
 
 _PORT: tuple[Row, ...] = (
-    (("--format",), "value", "format", "docker", "FORMAT", "Output format: docker, table (with from where each is reachable) or json"),
+    (("--format",), "value", "format", "", "FORMAT", "Output format: table (with from where each is reachable; to a terminal), docker (its lines; elsewhere, and what is closed to the outside on standard error) or json"),
 )
 
 _REPORT: tuple[Row, ...] = (
