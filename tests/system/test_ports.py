@@ -30,7 +30,7 @@ def cables() -> list[str]:
 
 def address_of(pyrun: Pyrun, name: str, network: str = "bridge") -> str:
     rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format", "json").splitlines()]
-    return str(next(row["containers"][name] for row in rows if row["name"] == network))
+    return str(next(row["Containers"][name] for row in rows if row["Name"] == network))
 
 
 def test_from_everywhere_with_the_clients_address_kept(pyrun: Pyrun, internet: SimpleNamespace) -> None:

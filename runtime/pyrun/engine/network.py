@@ -22,8 +22,8 @@ _OF_A_USER = ("host", "none", "pasta", "slirp4netns")
 
 
 def ls() -> list[Row]:
-    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal containers (name ->
-    address).
+    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal ipv6 labels
+    created containers (name -> address).
 
     The three built-in ones are always there; "bridge" has no subnet before its first container.
     """
@@ -183,6 +183,8 @@ def sweep() -> list[str]:
 def _row(name: str, network: Row) -> Row:
     row: Row = {key: network.get(key, "") for key in ("id", "driver", "subnet", "gateway", "bridge", "mtu")}
     row["subnet6"], row["internal"] = network.get("subnet6", ""), bool(network.get("internal"))
+    row["ipv6"], row["labels"] = bool(network.get("subnets6")), network.get("labels", {})
+    row["created"] = network.get("created", 0.0)
     # of two addresses the one of IPv4, which comes last
     users = sorted(leases.held(name).items(), key=lambda lease: (":" not in lease[0], lease[0]))
     nowhere = {claims.name_in(lines): "" for lines in leases.members(name).values()}
