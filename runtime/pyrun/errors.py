@@ -111,7 +111,7 @@ _HINTS: dict[tuple[str, int], str] = {
     (
         "rootfs",
         errno.ENODEV,
-    ): "this kernel knows no such file system: /proc/filesystems has those that are loaded",
+    ): "/proc/filesystems has the file systems this kernel has loaded",
     ("rootfs", errno.EXDEV): "a path of the image leads through a /proc link",
     ("cgroup", errno.ENOENT): "the controller is not available here; see `pyrun info`",
     ("cgroup", errno.EBUSY): "processes are left in the cgroup; `pyrun system reconcile` removes them",
