@@ -366,7 +366,11 @@ int become_own_root(char **argv) {
         return 0;
     }
     int noted_fd = -1;
-    if (own_directories(run, &noted_fd) < 0) return fail("cannot use the directory", run);
+    if (own_directories(run, &noted_fd) < 0) {
+        fail("cannot use the directory", run);
+        dprintf(2, "hint: run it as root (sudo), or let PYRUN_ROOT and PYRUN_RUNROOT name directories of your own\n");
+        return FAILED;
+    }
     snprintf(path, sizeof path, "%.4000s/pause", run);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || flock(fd, LOCK_EX) < 0) return fail("cannot use the file", path);

@@ -138,12 +138,12 @@ class Writer:
     def learn(self) -> None:
         """What ids, links and prefixes are to be called on the page."""
         for row in map(json.loads, self.pyrun.ok("network", "ls", "--format", "json").splitlines()):
-            if row["bridge"] not in ("", "pyrun0"):
-                self.names[row["bridge"]] = f"pyr-{row['name']}"
-            if row["subnet6"]:
-                self.names[row["subnet6"].removesuffix("::/64")] = "fd00:1:2"
-            if row["bridge"]:
-                (found,) = json.loads(self.pyrun.ok("network", "inspect", row["name"]))
+            if row["Bridge"] not in ("", "pyrun0"):
+                self.names[row["Bridge"]] = f"pyr-{row['Name']}"
+            if row["Subnet6"]:
+                self.names[row["Subnet6"].removesuffix("::/64")] = "fd00:1:2"
+            if row["Bridge"]:
+                (found,) = json.loads(self.pyrun.ok("network", "inspect", row["Name"]))
                 for each in found["Containers"].values():
                     self.names[each["HostInterface"]] = f"pyv-{each['Name']}"
 

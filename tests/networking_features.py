@@ -45,10 +45,11 @@ FEATURES: dict[str, tuple[Row, ...]] = {
         ("address, ranges, TCP, UDP, SCTP, random", "-p, -P, --expose", YES, YES),
         ("no program in between, but for [::1]", "always", "partly: userland-proxy=false", YES),
         ("of a container that runs", "port add, port rm", NO, NO),
-        ("reserved: a conflict is told with the owner's name", "always", "partly: no name", "partly: no name"),
+        ("reserved: a conflict is told with the owner's name", "always; a program's if /proc has it",
+         "partly: no name", "partly: no name"),
         ("one element a port, whatever their number", "always", NO, NO),
         ("the host's own firewall is respected, and told of", "--publish-through-firewall overrules", NO, NO),
-        ("from where each is reachable", "port --format table", NO, NO),
+        ("from where each is reachable", "port", NO, NO),
     ),
     "Policies": (
         ("what a container may open connections to", "--egress, network policy", NO, NO),

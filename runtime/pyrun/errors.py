@@ -32,11 +32,12 @@ class PyrunError(Exception):
     """
 
     status = 125
+    remedy = ""  # the hint where none is given
 
     def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.remedy
         if status:
             self.status = status
 
@@ -56,9 +57,13 @@ class Conflict(PyrunError):
 class ImageError(PyrunError):
     """An image that cannot be trusted or used: digest, platform, archive entries, limits."""
 
+    remedy = "nothing of it was kept; get another copy, or tell whoever made it"
+
 
 class RegistryError(ImageError):
     """A registry that cannot be reached, refuses, or answers nonsense."""
+
+    remedy = "check the spelling of the name, and the way to the registry; or try again later"
 
 
 class NetworkError(PyrunError):
@@ -99,6 +104,14 @@ _HINTS: dict[tuple[str, int], str] = {
         errno.EINVAL,
     ): "a mount option is unknown to this kernel, or the root is not a directory tree it can mount",
     ("rootfs", errno.ELOOP): "a path of the image is a chain of symbolic links",
+    (
+        "rootfs",
+        errno.ENOENT,
+    ): "what is mounted has to be there; an image that lost a layer has to be pulled again",
+    (
+        "rootfs",
+        errno.ENODEV,
+    ): "/proc/filesystems has the file systems this kernel has loaded",
     ("rootfs", errno.EXDEV): "a path of the image leads through a /proc link",
     ("cgroup", errno.ENOENT): "the controller is not available here; see `pyrun info`",
     ("cgroup", errno.EBUSY): "processes are left in the cgroup; `pyrun system reconcile` removes them",

@@ -82,7 +82,14 @@ def _command_error(command: str, number: int) -> CommandError:
     if number in (ENOENT, ENOTDIR):
         where = "in the container" if "/" in command else "in the container's $PATH"
         return CommandError(f"{command}: no such command {where}", "is it part of the image?", 127)
-    reason = {EACCES: "not executable", ENOEXEC: "not a program (no #! line, or another architecture)"}.get(
-        number
+    told = {
+        EACCES: (
+            "not executable",
+            "name a file that its user may execute (see its mode); no directory, no mount with noexec",
+        ),
+        ENOEXEC: ("not a program (no #! line, or another architecture)", "a script begins with #!/bin/sh"),
+    }
+    reason, remedy = told.get(
+        number, (posix.strerror(number), "name a program that the container can execute")
     )
-    return CommandError(f"{command}: {reason or posix.strerror(number)}", "", 126)
+    return CommandError(f"{command}: {reason}", remedy, 126)

@@ -10,37 +10,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import hostile
 from command import Pyrun
+from refusals import check_line, refused
 
 RUN = ("run", "--rm", "--net=none")
-
-
-def refused(pyrun: Pyrun, status: int, *words: str, env: dict[str, str] | None = None) -> str:
-    """Run it: exactly one line `pyrun: ...`, perhaps one `hint: ...`, the status, and the store as it was."""
-    before = hostile.stored(pyrun)
-    done = pyrun(*words, env=env)
-    check_line(done, status)
-    assert hostile.stored(pyrun) == before, hostile.stored(pyrun) ^ before
-    return done.stderr
-
-
-def check_line(done: subprocess.CompletedProcess[str], status: int) -> None:
-    assert done.returncode == status, (status, done)
-    lines = done.stderr.splitlines()
-    assert done.stdout == "" and 1 <= len(lines) <= 2, done
-    assert lines[0].startswith("pyrun: ") and lines[0].isprintable(), done
-    # A message may name where pyrun is installed; how long that path is depends on who runs the test.
-    assert len(lines[0].replace(sys.prefix, "")) < 300, done
-    assert all(line.startswith("hint: ") for line in lines[1:]), done
-    assert "Error" not in done.stderr and "bug in pyrun" not in done.stderr, done
-    text = lines[0].removeprefix("pyrun: ")
-    assert not text.endswith(".") and not text[0].isupper(), f"not pyrun's way to word it: {text}"
 
 
 BAD_OPTIONS = {
@@ -101,22 +79,25 @@ def test_empty_options(pyrun: Pyrun, option: str) -> None:
 
 BAD_PORTS = ("x:80", "80:x", "80:0", "65536:80", "80:65536", "1.2.3:80:80", "256.1.1.1:80:80",
 "80:80/xdp", "-1:80",
-             "80:80:80:80", "80:", "", "80-81:80-82", "81-80:80", "8 0:80", "80:80/", "1.2.3.4:8080:80", "\u0661:80",
+             "80:80:80:80", "80:", "", "80-81:80-82", "81-80:80", "8 0:80", "\u0661:80",
              "http:80")  # fmt: skip
 
 
 @pytest.mark.parametrize("port", BAD_PORTS)
 def test_bad_ports(pyrun: Pyrun, port: str) -> None:
-    if port == "80:80/":  # as Docker reads it: no protocol is tcp
-        return
-    before = hostile.stored(pyrun)
-    done = pyrun("run", "--rm", "-p", port, "busybox", "true")
-    # not an address of this host: nothing ever arrives there, but it can be asked for
-    if port == "1.2.3.4:8080:80":
-        assert done.returncode in (0, 125)
-        return
-    check_line(done, 125)
-    assert hostile.stored(pyrun) == before
+    refused(pyrun, 125, "run", "--rm", "-p", port, "busybox", "true")
+
+
+def test_a_port_on_an_address_that_is_not_here(pyrun: Pyrun) -> None:
+    pyrun.ok("run", "--rm", "busybox", "true")  # the network stands
+    message = refused(pyrun, 125, "run", "--rm", "-p", "1.2.3.4:8080:80", "busybox", "true")
+    assert "this host has no address 1.2.3.4" in message
+
+
+def test_a_port_without_a_protocol_is_of_tcp(pyrun: Pyrun) -> None:
+    """As Docker reads `80:80/`."""
+    pyrun.ok("run", "-d", "--name=web", "-p", "8096:80/", "busybox", "sleep", "100")
+    assert pyrun.ok("port", "web") == "80/tcp -> 0.0.0.0:8096"
 
 
 @pytest.mark.parametrize(
@@ -142,47 +123,10 @@ def test_bad_words(pyrun: Pyrun, status: int, words: tuple[str, ...]) -> None:
     refused(pyrun, status, *words)
 
 
-BAD_NETWORKS: dict[tuple[str, ...], str] = {
-    ("--subnet=10.9.0.0/24", "--subnet=10.9.0.0/25"): "overlaps the other --subnet 10.9.0.0/24",
-    ("--gateway=10.9.0.1",): "--gateway 10.9.0.1: --subnet is missing",
-    ("--ip-range=10.9.0.0/25",): "--ip-range 10.9.0.0/25: --subnet is missing",
-    ("-o", "com.docker.network.driver.mtu=abc"): "-o com.docker.network.driver.mtu abc",
-    ("-o", "com.docker.network.driver.mtu=5"): "-o com.docker.network.driver.mtu 5",
-    ("-o", "com.docker.network.bridge.enable_icc=maybe"): "enable_icc=maybe",
-    ("-o", "com.docker.network.bridge.name=pyrun0"): "is that of the default network",
-}
-
-
-@pytest.mark.parametrize("options", BAD_NETWORKS)
-def test_bad_networks(pyrun: Pyrun, options: tuple[str, ...]) -> None:
-    assert BAD_NETWORKS[options] in refused(pyrun, 125, "network", "create", *options, "x")
-
-
-def test_words_about_networks(pyrun: Pyrun) -> None:
-    """The remedy is told wherever a network is named that is none."""
-    assert "hint: letters, digits" in refused(pyrun, 125, "network", "create", "a b")
-    for verb in ("rm", "inspect"):
-        assert "hint: there are bridge, host, none" in refused(pyrun, 1, "network", verb, "nope")
-    pyrun.ok("network", "create", "front")
-    words = ("run", "--rm", "--network=pasta", "--network=front", "busybox", "true")
-    assert "is for ordinary users" in refused(pyrun, 125, *words)
-
-
-def test_a_mac_in_use(pyrun: Pyrun) -> None:
-    """One that another chose, one that follows from another's address, the bridge's; elsewhere it is free."""
-    pyrun.ok("network", "create", "--subnet=10.1.0.0/24", "front")
-    pyrun.ok("run", "-d", "--name=first", "--network=front:mac=02:00:00:00:00:aa", "busybox", "sleep", "100")
-    pyrun.ok("run", "-d", "--name=second", "--network=front:ip=10.1.0.9", "busybox", "sleep", "100")
-    pyrun.ok("run", "-d", "--name=third", "busybox", "sleep", "100")
-    owners = {"02:00:00:00:00:aa": "container first", "02:42:0a:01:00:09": "container second",
-              "02:42:0a:01:00:01": "the bridge"}  # fmt: skip
-    for mac, owner in owners.items():
-        words = ("--network=front", f"--mac-address={mac}", "busybox", "true")
-        assert f"{mac} is that of {owner}" in refused(pyrun, 125, "run", "--rm", *words)
-        assert owner in refused(pyrun, 1, "network", "connect", f"--mac-address={mac}", "front", "third")
-    pyrun.ok("run", "--rm", "--mac-address=02:00:00:00:00:aa", "busybox", "true")
-    pyrun.ok("rm", "-f", "first")
-    pyrun.ok("network", "connect", "--mac-address=02:00:00:00:00:aa", "front", "third")
+@pytest.mark.parametrize("words", [("load", "-i", "/nope"), ("load", "-i", "FILE"), ("load", "FILE")])
+def test_a_load_of_no_image(pyrun: Pyrun, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "garbage").write_text("garbage")
+    refused(pyrun, 1, *[word.replace("FILE", str(tmp_path / "garbage")) for word in words], "-t", "x")
 
 
 def test_an_unknown_image(pyrun: Pyrun) -> None:

@@ -116,6 +116,15 @@ def test_a_dropping_policy(
     assert rows[8081]["Firewall"] == f"{name} lets it in from 10.0.0.0/8 only: closed to the outside"
     assert rows[8443]["ReachableFrom"]["lan"] == [internet.host]
     assert (rows[8443]["Firewall"], rows[8082]["Firewall"]) == ("lets it in", "")
+    done = pyrun("port", "web")
+    assert (
+        sorted(done.stdout.splitlines())[1] == "80/tcp -> 0.0.0.0:8081" and len(done.stdout.splitlines()) == 4
+    )
+    assert done.stderr.splitlines() == [
+        f"port 0.0.0.0:8080/tcp is closed to the outside: {name} does not let it in",
+        f"port 0.0.0.0:8081/tcp is closed to the outside: {name} lets it in from 10.0.0.0/8 only",
+    ]
+    assert pyrun("port", "--format=docker", "web").stderr == ""
     pyrun.ok("rm", "-f", "web")
     assert closed() == set()
 

@@ -76,9 +76,9 @@ def test_a_container_reaches_gateway_neighbours_and_the_internet(
         for line in pyrun.ok("network", "ls", "--format", "json").splitlines()
         if '"bridge"' in line
     )
-    address = row["containers"]["web"]
+    address = row["Containers"]["web"]
     assert fetch(f"{address}") == "hello"
-    script = f"ping -c1 -W1 {row['gateway']} && wget -qO- http://{address}/ && wget -qO- http://{internet.gateway}/"
+    script = f"ping -c1 -W1 {row['Gateway']} && wget -qO- http://{address}/ && wget -qO- http://{internet.gateway}/"
     seen = pyrun.ok("run", "--rm", "--net=bridge", "busybox", "sh", "-c", script)
     assert "hello" in seen
     assert f"you are {internet.host}" in seen, "not masqueraded"

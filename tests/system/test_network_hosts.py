@@ -30,7 +30,7 @@ ASK = ("timeout", "3", "wget", "-q", "-O-")
 
 def networks(pyrun: Pyrun) -> dict[str, dict[str, object]]:
     rows = map(json.loads, pyrun.ok("network", "ls", "--format", "json").splitlines())
-    return {str(row["name"]): row for row in rows}
+    return {str(row["Name"]): row for row in rows}
 
 
 def on(what: str, pyrun: Pyrun, *words: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +58,7 @@ def test_a_pool_is_exhausted(pyrun: Pyrun, options: tuple[str, ...], free: int) 
 
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(start, range(free + 3)))
-    given = networks(pyrun)["small"]["containers"]
+    given = networks(pyrun)["small"]["Containers"]
     assert isinstance(given, dict) and len(set(given.values())) == len(given) == free
     refused = [each for each in done if each.returncode]
     assert len(refused) == 3
@@ -84,14 +84,14 @@ def test_subnets_are_in_nobodys_way(pyrun: Pyrun) -> None:
     run("ip", "route", "add", "128.0.0.0/1", "dev", "eth0", "table", "51820")
     try:
         pyrun.ok("run", "--rm", "busybox", "true")
-        assert networks(pyrun)["bridge"]["subnet"] == "10.81.0.0/16"
+        assert networks(pyrun)["bridge"]["Subnet"] == "10.81.0.0/16"
         error = pyrun.fails(1, "network", "create", "--subnet=10.78.9.0/24", "clash")
         assert "10.78.9.0/24" in error and "10.78.0.0/15" in error
         error = pyrun.fails(1, "network", "create", "--subnet=10.81.0.0/24", "clash")
         assert "bridge" in error
         assert "clash" not in networks(pyrun)
         pyrun.ok("network", "create", "free")
-        free = ipaddress.ip_network(str(networks(pyrun)["free"]["subnet"]))
+        free = ipaddress.ip_network(str(networks(pyrun)["free"]["Subnet"]))
         assert not any(
             free.overlaps(ipaddress.ip_network(other)) for other in ("10.76.0.0/14", "10.80.0.0/15")
         )
@@ -105,7 +105,7 @@ def test_subnets_are_in_nobodys_way(pyrun: Pyrun) -> None:
 def test_a_subnet_that_is_taken_later(pyrun: Pyrun) -> None:
     """A VPN comes after the network was made: what stands goes on, and a start says nothing wrong."""
     pyrun.ok("run", "-d", "--name=web", "busybox", *SERVE)
-    address = networks(pyrun)["bridge"]["containers"]["web"]  # type: ignore[index]
+    address = networks(pyrun)["bridge"]["Containers"]["web"]  # type: ignore[index]
     run("ip", "route", "add", "10.0.0.0/8", "dev", "eth0", "table", "51820")
     run("ip", "rule", "add", "prio", "40000", "lookup", "51820")
     try:
@@ -185,7 +185,7 @@ def test_whether_bridges_pass_frames_to_iptables(
         assert pyrun.ok("run", "--rm", "busybox", *ASK, f"http://{internet.host}:8080/") == "a secret"
         pyrun.ok("network", "create", "--icc=false", "apart")
         pyrun.ok("run", "-d", "--name=alone", "--network=apart", "busybox", *SERVE)
-        address = networks(pyrun)["apart"]["containers"]["alone"]  # type: ignore[index]
+        address = networks(pyrun)["apart"]["Containers"]["alone"]  # type: ignore[index]
         run("ping", "-c1", "-W2", address)
         ask = ("run", "--rm", "--network=apart", "busybox", "timeout", "1", "wget", "-q", "-O-")
         assert pyrun(*ask, f"http://{address}/").stdout == ""

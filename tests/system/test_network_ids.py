@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_an_id_or_its_beginning_is_as_good_as_the_name(pyrun: Pyrun, digits: int
     assert "eth1" not in pyrun.ok("exec", "other", "ls", "/sys/class/net")
     assert "10.1.0." in pyrun.ok("run", "--rm", "--dry-run", f"--network={identifier}", "busybox", "true")
     error = pyrun.fails(125, "run", "--rm", f"--network={identifier}", "--network=front", "busybox", "true")
-    assert error == "pyrun: --network: front is given twice"
+    assert error == "pyrun: --network: front is given twice\nhint: once for each network"
     assert pyrun.fails(1, "network", "rm", identifier).startswith("pyrun: network front is used by web")
     pyrun.ok("rm", "-f", "web", "other")
     assert pyrun.ok("network", "rm", identifier) == identifier
@@ -50,10 +51,43 @@ def test_the_listing_shows_ids(pyrun: Pyrun) -> None:
     assert identifier in pyrun.ok("network", "ls", "--no-trunc")
     assert pyrun.ok("network", "ls", "-q").split() == ["bridge", identifier[:12], "host", "none"]
     assert pyrun.ok("network", "ls", "-q", "--no-trunc").split()[1] == identifier
-    rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format=json").splitlines()]
-    assert [row["id"] for row in rows if row["name"] == "front"] == [identifier]
     (told,) = json.loads(pyrun.ok("network", "inspect", pyrun.ok("network", "ls", "-q").split()[1]))
     assert told["Name"] == "front"
+
+
+def test_the_listing_as_json_has_docker_s_keys(pyrun: Pyrun) -> None:
+    """With Docker's kind of values, and beside them, in its style, what only pyrun tells."""
+    identifier = pyrun.ok(
+        "network",
+        "create",
+        "--internal",
+        "--label=a=1",
+        "--label=b",
+        "--ipv6",
+        "--subnet=10.1.0.0/24",
+        "front",
+    )
+    rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format=json").splitlines()]
+    row = next(row for row in rows if row["Name"] == "front")
+    docker = {
+        "Driver": "bridge", "ID": identifier[:12], "IPv4": "true", "IPv6": "true", "Internal": "true",
+        "Labels": "a=1,b=", "Name": "front", "Scope": "local",
+    }  # fmt: skip
+    assert {key: row[key] for key in docker} == docker
+    assert row["CreatedAt"].startswith(time.strftime("%Y-")) and row["Subnet"] == "10.1.0.0/24"
+    host = next(row for row in rows if row["Name"] == "host")
+    assert (host["ID"], host["Internal"], host["IPv6"], host["CreatedAt"]) == ("", "false", "false", "")
+    assert identifier in pyrun.ok("network", "ls", "--format=json", "--no-trunc")
+
+
+def test_an_inspection_in_one_line(pyrun: Pyrun) -> None:
+    whole = pyrun.ok("network", "inspect", "host", "none")
+    for words in (("--format", "json"), ("-f", "json"), ("--format=json",)):
+        line = pyrun.ok("network", "inspect", *words, "host", "none")
+        assert "\n" not in line and json.loads(line) == json.loads(whole)
+    assert pyrun.fails(125, "network", "inspect", "-f", "xml", "host") == (
+        "pyrun: unknown --format 'xml'\nhint: json, or none"
+    )
 
 
 # ── the driver none ────────────────────────────────────────────────────────────────────────────────
@@ -68,7 +102,7 @@ def test_on_a_network_of_the_driver_none_is_nothing_but_the_loopback(pyrun: Pyru
     row = json.loads(pyrun.ok("ps", "--format=json"))
     assert row["Networks"] == "nowhere"
     rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format=json").splitlines()]
-    assert [row["containers"] for row in rows if row["name"] == "nowhere"] == [{"alone": ""}], (
+    assert [row["Containers"] for row in rows if row["Name"] == "nowhere"] == [{"alone": ""}], (
         "without an address"
     )
     pyrun.ok("network", "create", "front")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -97,7 +98,8 @@ def test_a_published_port_is_taken(pyrun: Pyrun) -> None:
         late.bind(("0.0.0.0", KEPT))
         late.listen()
         refused = pyrun.fails(125, "run", "--rm", "-p", f"{KEPT}:{INSIDE}/sctp", "busybox", "true")
-        assert f":{KEPT}/sctp is in use by another program" in refused
+        assert f":{KEPT}/sctp is in use by another program of this host: " in refused
+        assert f"(pid {os.getpid()})" in refused
     refused = pyrun.fails(125, "run", "--rm", "-p", f"{PORT}:{INSIDE}/sctp", "busybox", "true")
     assert "container web" in refused, refused
     pyrun.ok("run", "--rm", "-p", f"{PORT}:{INSIDE}/tcp", "busybox", "true")

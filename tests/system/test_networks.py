@@ -39,8 +39,8 @@ def test_create_inspect_ls_rm(pyrun: Pyrun) -> None:
     assert (container["Name"], container["IPv4Address"]) == ("web", "10.1.0.64/24")
     assert (container["IPv6Address"], container["Aliases"]) == ("fd00:1::a01:40/64", ["db"])
     rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format=json").splitlines()]
-    assert [row["name"] for row in rows] == ["bridge", "front", "host", "none"]
-    assert rows[1]["containers"] == {"web": "10.1.0.64"} and rows[1]["subnet6"] == "fd00:1::/64"
+    assert [row["Name"] for row in rows] == ["bridge", "front", "host", "none"]
+    assert rows[1]["Containers"] == {"web": "10.1.0.64"} and rows[1]["Subnet6"] == "fd00:1::/64"
     assert pyrun.fails(1, "network", "rm", "front").startswith("pyrun: network front is used by web")
     pyrun.ok("rm", "-f", "web")
     assert pyrun.ok("network", "rm", "front") == "front"
@@ -160,7 +160,7 @@ def test_a_network_of_the_driver_none_is_kept_while_a_container_is_on_it(pyrun: 
     (found,) = json.loads(pyrun.ok("network", "inspect", "paper"))
     assert found["Containers"] == {ident: {"Name": "web"}}
     (row,) = (row for row in pyrun.ok("network", "ls", "--format=json").splitlines() if "paper" in row)
-    assert json.loads(row)["containers"] == {"web": ""}
+    assert json.loads(row)["Containers"] == {"web": ""}
     pyrun.ok("rm", "-f", "web")
     pyrun.ok("run", "--rm", "--network=paper", "busybox", "true")
     assert pyrun.ok("network", "rm", "paper") == "paper"

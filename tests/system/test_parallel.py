@@ -30,11 +30,11 @@ SERVE = ["httpd", "-f", "-p", "7000"]
 def network(pyrun: Pyrun) -> dict[str, object]:
     """The row of the default network."""
     rows = map(json.loads, pyrun.ok("network", "ls", "--format", "json").splitlines())
-    return next(row for row in rows if row["name"] == "bridge")
+    return next(row for row in rows if row["Name"] == "bridge")
 
 
 def address_of(pyrun: Pyrun, name: str) -> str:
-    return str(network(pyrun)["containers"][name])  # type: ignore[index]
+    return str(network(pyrun)["Containers"][name])  # type: ignore[index]
 
 
 def leases(pyrun: Pyrun) -> list[str]:
@@ -171,7 +171,7 @@ def seconds(printed: str) -> float:
 def test_the_first_packet_is_never_lost(pyrun: Pyrun, port: str) -> None:
     """Fifty containers whose first act is a connection: half to the gateway, half to another container."""
     pyrun.ok("run", "-d", "--name", "server", "busybox", *SERVE)
-    gateway, server = str(network(pyrun)["gateway"]), address_of(pyrun, "server")
+    gateway, server = str(network(pyrun)["Gateway"]), address_of(pyrun, "server")
 
     pyrun.ok("run", "--rm", "busybox", "sh", "-c", CONNECT, server, "7000")  # until it listens
 

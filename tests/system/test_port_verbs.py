@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import capabilities
+import hostile
 from command import Pyrun
 from published import SERVE, ask_udp, fetch, refuses, udp_server
 
@@ -44,6 +45,14 @@ def test_what_docker_would_print(pyrun: Pyrun) -> None:
     )
     assert pyrun.fails(1, "port", "nobody").startswith("pyrun: no such container: nobody")
     assert "no port of a container" in pyrun.fails(125, "port", "web", "x")
+
+
+def test_to_a_terminal_it_is_told_from_where_each_is_reachable(pyrun: Pyrun) -> None:
+    """Elsewhere scripts read Docker's lines."""
+    pyrun.ok("run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox", "sleep", "60")
+    shown = hostile.on_a_terminal([str(pyrun.binary), "port", "web"], pyrun.env | {"TERM": "dumb"})
+    assert shown.replace("\r\n", "\n").strip() == pyrun.ok("port", "--format=table", "web")
+    assert "FROM THE LAN" in shown
 
 
 def test_from_where_each_is_reachable(pyrun: Pyrun, internet: SimpleNamespace) -> None:

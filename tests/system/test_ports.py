@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +30,7 @@ def cables() -> list[str]:
 
 def address_of(pyrun: Pyrun, name: str, network: str = "bridge") -> str:
     rows = [json.loads(line) for line in pyrun.ok("network", "ls", "--format", "json").splitlines()]
-    return str(next(row["containers"][name] for row in rows if row["name"] == network))
+    return str(next(row["Containers"][name] for row in rows if row["Name"] == network))
 
 
 def test_from_everywhere_with_the_clients_address_kept(pyrun: Pyrun, internet: SimpleNamespace) -> None:
@@ -205,7 +207,9 @@ def test_a_conflict_with_a_program_of_the_host(pyrun: Pyrun) -> None:
     pyrun.ok("run", "--rm", "busybox", "true")
     with socket.create_server(("127.0.0.1", 8080)):
         error = pyrun.fails(125, "run", "--rm", "-p", "8080:80", "busybox", "true")
-    assert error.startswith("pyrun: port 0.0.0.0:8080/tcp is in use by another program of this host")
+    told = "pyrun: port 0.0.0.0:8080/tcp is in use by another program of this host"
+    name = Path("/proc/self/comm").read_text().strip()
+    assert error == f"{told}: {name} (pid {os.getpid()})\nhint: end it, or publish another port"
 
 
 def test_a_program_of_the_host_cannot_take_a_published_port(pyrun: Pyrun) -> None:

@@ -123,7 +123,12 @@ def test_what_is_said_to_be_missing_is(pyrun: Pyrun) -> None:
     for option in (found := re.findall(r"`(--?[a-z-]+)`", options)):
         assert f"unknown option {option}" in pyrun.fails(125, "run", f"{option}=x", "busybox")
     for verb, listed in (rest := re.findall(r"`([a-z]+(?: [a-z]+)?)((?:\s--?[a-z0-9-]+)+)`", others)):
-        for option in listed.split():
+        names = listed.split()
+        for name, after in zip(names, [*names[1:], ""], strict=True):
+            assert len(name) > 2 or after.startswith("--"), (
+                f"{verb} {name}: a letter stands before its long name"
+            )
+        for option in names:
             assert f"unknown option {option}" in pyrun.fails(125, *verb.split(), option)
     assert "ps" in dict(rest) and len(found) > 50
     assert "unknown --format" in pyrun.fails(125, "ps", "--format", "{{.Names}}")

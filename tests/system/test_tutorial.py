@@ -36,10 +36,10 @@ def container(pyrun: Pyrun) -> SimpleNamespace:
     """A container on the bridge: pid, address, gateway, subnet, host_end (its veth on the host)."""
     ident = pyrun.ok("run", "-d", "--name", NAME, "--net=bridge", "busybox", "sleep", "1000")
     rows = map(json.loads, pyrun.ok("network", "ls", "--format", "json").splitlines())
-    network = next(row for row in rows if row["name"] == "bridge")
+    network = next(row for row in rows if row["Name"] == "bridge")
     return SimpleNamespace(
-        pyrun=pyrun, pid=int(str(pyrun.state(NAME)["pid"])), address=network["containers"][NAME],
-        gateway=network["gateway"], subnet=network["subnet"], host_end=f"pyv{ident[:12]}",
+        pyrun=pyrun, pid=int(str(pyrun.state(NAME)["pid"])), address=network["Containers"][NAME],
+        gateway=network["Gateway"], subnet=network["Subnet"], host_end=f"pyv{ident[:12]}",
     )  # fmt: skip
 
 

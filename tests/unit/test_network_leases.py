@@ -58,7 +58,7 @@ def test_the_round_skips_the_ends_and_the_gateway(network: Path) -> None:
 def test_exhaustion_is_one_clear_error(network: Path) -> None:
     for number in range(5):
         lease(number, prefix=29)
-    with pytest.raises(NetworkError, match=r"no free address left: all of 10\.77\.0\.1/29 are leased"):
+    with pytest.raises(NetworkError, match=r"no free address left: all of 10\.77\.0\.0/29 are leased"):
         lease(9, prefix=29)
 
 

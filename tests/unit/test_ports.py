@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 from pyrun.errors import Conflict, NetworkError
 from pyrun.network import claims
-from pyrun.network.publishing import choosing, ports, reservation
+from pyrun.network.publishing import choosing, occupant, ports, reservation
 from pyrun.network.publishing.ports import ANY, ANY6, HostRange, Port
+from waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +154,58 @@ def test_a_port_of_another_program_is_a_conflict() -> None:
         with pytest.raises(Conflict, match=f"port 0.0.0.0:{number}/tcp is in use"):
             choosing.settle([("", number, 80, "tcp")])
         choosing.settle([("", number, 80, "udp"), ("::1", number, 80, "tcp")])
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "bound", "asked", "protocol"),
+    [
+        (socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", ANY, "tcp"),
+        (socket.AF_INET, socket.SOCK_STREAM, ANY, "127.0.0.1", "tcp"),
+        (socket.AF_INET6, socket.SOCK_STREAM, ANY6, ANY, "tcp"),
+        (socket.AF_INET6, socket.SOCK_STREAM, "::ffff:127.0.0.1", "127.0.0.1", "tcp"),
+        (socket.AF_INET6, socket.SOCK_STREAM, "::1", ANY6, "tcp"),
+        (socket.AF_INET, socket.SOCK_DGRAM, "127.0.0.1", "127.0.0.1", "udp"),
+    ],
+)
+def test_the_program_that_has_a_port_is_named(
+    family: int, kind: int, bound: str, asked: str, protocol: str
+) -> None:
+    with socket.socket(family, kind) as sock:
+        sock.bind((bound, 0))
+        number = sock.getsockname()[1]
+        if protocol == "tcp":
+            sock.listen()
+        name = Path("/proc/self/comm").read_text().strip()
+        with pytest.raises(Conflict, match=rf" of this host: {name} \(pid {os.getpid()}\)$") as told:
+            choosing.settle([(asked, number, 80, protocol)])
+        assert told.value.hint == "end it, or publish another port"
+
+
+def test_of_two_programs_the_one_that_is_in_the_way_is_named() -> None:
+    """By the address; another protocol's port of the same number is nobody's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        command = [
+            sys.executable,
+            "-c",
+            f"import socket; s = socket.create_server(('127.0.0.2', {number})); input()",
+        ]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
+            until(lambda: f"(pid {other.pid})" in occupant.named("127.0.0.2", number, "tcp"))
+            assert f"(pid {os.getpid()})" in occupant.named("127.0.0.1", number, "tcp")
+            assert not occupant.named("127.0.0.3", number, "tcp")
+            assert not occupant.named("127.0.0.1", number, "udp")
+            other.communicate(b"\n")
+
+
+def test_a_program_that_cannot_be_found_is_not_named() -> None:
+    """A TCP socket that does not listen is in no table of /proc/net."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        number = silent.getsockname()[1]
+        with pytest.raises(Conflict, match=r" by another program of this host$") as told:
+            choosing.settle([("127.0.0.1", number, 80, "tcp")])
+    assert f"`ss -tanp 'sport = :{number}'`" in told.value.hint
 
 
 def test_an_address_this_host_has_not() -> None:

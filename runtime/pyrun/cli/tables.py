@@ -172,6 +172,10 @@ _NETWORK_LS: tuple[Row, ...] = (
     (("-q", "--quiet"), "flag", "quiet", False, "", "Show the ids alone; of what has none (host, none), the name"),
 )
 
+_INSPECT: tuple[Row, ...] = (
+    (("-f", "--format"), "value", "format", "", "FORMAT", "Output format: json (in one line)"),
+)
+
 _ADOPT: tuple[Row, ...] = (
     (("--name",), "value", "name", "", "NAME", "What the network is to be called (as the bridge)"),
 )
@@ -188,7 +192,7 @@ _RECONCILE: tuple[Row, ...] = (
 )
 
 _PORT: tuple[Row, ...] = (
-    (("--format",), "value", "format", "docker", "FORMAT", "Output format: docker, table (with from where each is reachable) or json"),
+    (("--format",), "value", "format", "", "FORMAT", "Output format: table (with from where each is reachable; to a terminal), docker (its lines; elsewhere, and what is closed to the outside on standard error) or json"),
 )
 
 _REPORT: tuple[Row, ...] = (
@@ -213,7 +217,7 @@ VERBS: dict[str, Verb] = {
     "network ls": (_NETWORK_LS, "pyrun network ls [OPTIONS]", "List networks", 0, 0),
     "network create": (_NETWORK_CREATE, "pyrun network create [OPTIONS] NETWORK", "Make a network", 1, 1),
     "network adopt": (_ADOPT, "pyrun network adopt [OPTIONS] BRIDGE", "Make a bridge wired by hand a network, and leave who is on it in peace", 1, 1),
-    "network inspect": ((), "pyrun network inspect NETWORK [NETWORK...]", "Show everything about networks, as JSON", 1, -1),
+    "network inspect": (_INSPECT, "pyrun network inspect [OPTIONS] NETWORK [NETWORK...]", "Show everything about networks, as JSON", 1, -1),
     "network connect": (_CONNECT, "pyrun network connect [OPTIONS] NETWORK CONTAINER", "Connect a running container to a further network", 2, 2),
     "network disconnect": (_DISCONNECT, "pyrun network disconnect [OPTIONS] NETWORK CONTAINER", "Disconnect a running container from a network", 2, 2),
     "network policy": ((), "pyrun network policy CONTAINER [POLICY]", "Show or change what a container may open connections to", 1, 2),

@@ -51,7 +51,7 @@ def is_terminal(fd: int = 1) -> bool:
 def as_json(choice: str, usual: str = "table") -> bool:
     """Whether --format asks for JSON. Raises: UsageError for anything but that and the usual form."""
     if choice not in ("json", usual):
-        raise UsageError(f"unknown --format '{choice}'", f"{usual} or json")
+        raise UsageError(f"unknown --format '{choice}'", f"{usual} or json" if usual else "json, or none")
     return choice == "json"
 
 

@@ -5,6 +5,8 @@ As in verbs.py: `cmd_<verb>(options, arguments) -> exit status`, the engine does
 
 from __future__ import annotations
 
+import posix
+
 from pyrun.cli import text
 from pyrun.errors import UsageError
 
@@ -13,17 +15,25 @@ _FORMS = ("docker", "table", "json")
 
 
 def cmd_port(options: Options, arguments: list[str]) -> int:
-    """Published ports as Docker lists them, or with from where each is reachable."""
+    """Published ports: to a terminal with from where each is reachable, to others as Docker lists them.
+
+    What Docker's lines do not tell, that a port is closed to the outside, is then said on standard error.
+    """
     from pyrun.engine import port
     from pyrun.network.publishing.ports import place
 
     form = str(options["format"])
+    usual = form == ""
+    if usual:
+        form = "table" if posix.isatty(1) else "docker"
     if form not in _FORMS:
         raise UsageError(f"unknown --format '{form}'", "docker, table or json")
     published = port.ls(*arguments)
     if form == "docker":
         begin = [f"{each[2]}/{each[3]} -> " if len(arguments) == 1 else "" for each in published]
         text.write("".join(f"{head}{place(each)}\n" for head, each in zip(begin, published, strict=True)))
+        if usual:
+            port.say_shut(published)
         return 0
     rows = port.reach(arguments[0], published)
     if form == "json":

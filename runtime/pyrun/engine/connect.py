@@ -35,8 +35,11 @@ def connect(network: str, reference: str, options: Options) -> str:
         wires = connected.wires_of(container)
         disconnecting.forget_unnoted(identifier, wires)
         if any(wire["network"] == network for wire in wires):
-            raise Conflict(f"container {reference} is on network {network} already")
-        number, inside = _place(wires, wanted, identifier)
+            raise Conflict(
+                f"container {reference} is on network {network} already",
+                "to change its settings: `pyrun network disconnect`, then connect",
+            )
+        number, inside = connected.place(wires, wanted, identifier)
         if _beside_a_card(wanted):
             _connect_to_card(container, wanted, wires, inside)
             return identifier
@@ -121,7 +124,9 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
         if not leaving:
             if force:
                 return identifier
-            raise NotFound(f"container {reference} is not on network {network}")
+            raise NotFound(
+                f"container {reference} is not on network {network}", "`pyrun network inspect` shows who is"
+            )
         publication.refuse_to_lose(identifier, reference, leaving[0])
         staying = [wire for wire in wires if wire["network"] != network]
         _take_off(container, leaving[0])
@@ -156,7 +161,10 @@ def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> N
 def _wanted(network: str, options: Options) -> endpoint.Wanted:
     requests.check_name(network, "network connect")
     if network in requests.RESERVED:
-        raise UsageError(f"network connect: {network} is no network one can be connected to")
+        raise UsageError(
+            f"network connect: {network} is no network one can be connected to",
+            "`pyrun network ls` lists networks; host and none are chosen at the start: pyrun run --network",
+        )
     words = [f"gw-priority={options['gw_priority'] or 0}"]
     if options["ifname"]:
         words.append(f"ifname={options['ifname']}")
@@ -173,23 +181,11 @@ def _running(identifier: str, reference: str) -> dict[str, object]:
         )
     mode = connected.mode_of(container, reference)
     if mode not in ("bridge", "none"):
-        raise Conflict(f"container {reference} has --network={mode}: the namespace is not its own")
+        raise Conflict(
+            f"container {reference} has --network={mode}: the namespace is not its own",
+            "start it anew on the networks it needs: pyrun run --network",
+        )
     return container
-
-
-def _place(wires: list[endpoint.Wire], wanted: endpoint.Wanted, identifier: str) -> tuple[int, str]:
-    """The number of the new link and its name inside: the first that are free."""
-    links = {str(wire["link"]) for wire in wires}
-    names = {str(wire["ifname"]) for wire in wires}
-    number = next(
-        (n for n in range(messages.MOST_LINKS) if messages.host_link(identifier, n) not in links), -1
-    )
-    if number < 0:
-        raise Conflict(f"the container has {len(wires)} networks, more than it may have")
-    inside = str(wanted["ifname"]) or next(f"eth{n}" for n in range(len(wires) + 1) if f"eth{n}" not in names)
-    if inside in names:
-        raise Conflict(f"--ifname {inside}: the container has an interface of that name")
-    return number, inside
 
 
 def _claimed(
@@ -210,7 +206,9 @@ def _claimed(
     try:
         wire = endpoint.claim(wanted, template, identifier, number, inside, record, taken)
     except FileNotFoundError:
-        raise NotFound(f"network {wanted['network']} was removed meanwhile") from None
+        raise NotFound(
+            f"network {wanted['network']} was removed meanwhile", "`pyrun network ls` lists those there are"
+        ) from None
     except BaseException:
         endpoint.release(taken, owner)
         raise
@@ -276,7 +274,7 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     network = str(wire["network"])
     template = messages.load(network)
     if template is None:
-        raise NotFound(f"network {network} is not built")
+        raise NotFound(f"network {network} is not built", "`pyrun network reload` builds it")
     identifier = str(container["id"])
     held = disconnecting.held(identifier, wire)
     lines = [*disconnecting.undo_as_held(held, template), *_slowed(container, wire)[1]]

@@ -72,3 +72,24 @@ def change(record: Container, wires: list[endpoint.Wire]) -> None:
     record["networks"] = wires
     record["network"] = ",".join([str(wire["network"]) for wire in wires]) or "none"
     record["address"], record["mac"] = first.get("address", ""), first.get("mac", "")
+
+
+def place(wires: list[endpoint.Wire], wanted: endpoint.Wanted, identifier: str) -> tuple[int, str]:
+    """The number of the new link and its name inside: the first that are free."""
+    links = {str(wire["link"]) for wire in wires}
+    names = {str(wire["ifname"]) for wire in wires}
+    number = next(
+        (n for n in range(messages.MOST_LINKS) if messages.host_link(identifier, n) not in links), -1
+    )
+    if number < 0:
+        raise Conflict(
+            f"the container has {len(wires)} networks, more than it may have",
+            "`pyrun network disconnect` makes room",
+        )
+    inside = str(wanted["ifname"]) or next(f"eth{n}" for n in range(len(wires) + 1) if f"eth{n}" not in names)
+    if inside in names:
+        raise Conflict(
+            f"--ifname {inside}: the container has an interface of that name",
+            "another name, or none: the next ethN is taken",
+        )
+    return number, inside

@@ -76,7 +76,9 @@ def _open(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise NotFound(f"{path}: {error.strerror}") from None
+        raise NotFound(
+            f"{path}: {error.strerror}", "pyrun load -i FILE; without a file it reads standard input"
+        ) from None
 
 
 # ── docker-archive ─────────────────────────────────────────────────────────────────────────────────

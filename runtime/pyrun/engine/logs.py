@@ -170,7 +170,7 @@ def _count(tail: str) -> int | None:
         return None
     digits = tail.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
-        raise UsageError(f"option --tail needs a number or 'all', not '{tail}'")
+        raise UsageError(f"option --tail needs a number or 'all', not '{tail}'", "--tail 100")
     return None if tail.startswith("-") else int(digits)
 
 

@@ -20,8 +20,8 @@ Options = dict[str, object]
 
 
 def ls() -> list[Row]:
-    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal containers (name ->
-    address).
+    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal ipv6 labels
+    created containers (name -> address).
 
     The three built-in ones are always there; "bridge" has no subnet before its first container.
     """
@@ -128,7 +128,10 @@ def rm(name: str, *, force: bool = False) -> str:
     from pyrun.network import bridge, design
 
     if name in design.built_in() and name != design.DEFAULT:
-        raise Conflict(f"network {name} is built in and cannot be removed")
+        raise Conflict(
+            f"network {name} is built in and cannot be removed",
+            "only networks of `pyrun network create` are removed",
+        )
 
     if force and name not in [network["name"] for network in _networks()]:
         return name
@@ -180,6 +183,8 @@ def sweep() -> list[str]:
 def _row(name: str, network: Row) -> Row:
     row: Row = {key: network.get(key, "") for key in ("id", "driver", "subnet", "gateway", "bridge", "mtu")}
     row["subnet6"], row["internal"] = network.get("subnet6", ""), bool(network.get("internal"))
+    row["ipv6"], row["labels"] = bool(network.get("subnets6")), network.get("labels", {})
+    row["created"] = network.get("created", 0.0)
     # of two addresses the one of IPv4, which comes last
     users = sorted(leases.held(name).items(), key=lambda lease: (":" not in lease[0], lease[0]))
     nowhere = {claims.name_in(lines): "" for lines in leases.members(name).values()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from _socket import socket
 
-from pyrun import notice, undo
+from pyrun import boot, notice, undo
 from pyrun.engine import connected, port_words
 from pyrun.errors import Conflict, NotFound
 from pyrun.network import attach, claims, endpoint, later, messages
@@ -39,7 +39,10 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
     number, protocol = port_words.private(private)
     found = [port for port in published if port[2:] == (number, protocol)]
     if not found:
-        raise NotFound(f"container {reference} publishes no port {number}/{protocol} of its own")
+        raise NotFound(
+            f"container {reference} publishes no port {number}/{protocol} of its own",
+            f"`pyrun port {reference}` lists what it does",
+        )
     return found
 
 
@@ -50,6 +53,16 @@ def reach(reference: str, published: list[ports.Port]) -> list[dict[str, object]
     container = state.load(state.resolve(reference))
     pid = connected.pid_of(container) if state.process_alive(container) else 0
     return reaching.rows(published, _bridged(container), pid)
+
+
+def say_shut(published: list[ports.Port]) -> None:
+    """Tell which of the ports the host's firewall keeps from the outside; an ordinary user cannot know."""
+    if boot.rootless_uid() >= 0 or not published:
+        return
+    from pyrun.network.publishing import shutting
+
+    for line in shutting.told(published):
+        notice.say(line)
 
 
 def add(reference: str, words: list[str], *, through_firewall: bool = False) -> list[ports.Port]:

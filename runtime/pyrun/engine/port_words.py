@@ -35,8 +35,8 @@ def unchangeable(container: dict[str, object], reference: str) -> Conflict:
 
 def private(word: str) -> tuple[int, str]:
     """`80` or `80/tcp` -> (80, "tcp"). Raises UsageError."""
-    text, slash, protocol = word.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    text, _, protocol = word.partition("/")
+    protocol = protocol.lower() or "tcp"
     if not is_number(text) or not 1 <= int(text[:9]) <= 65535 or protocol not in ports.PROTOCOLS:
         raise UsageError(f"port {word!r:.60}: no port of a container", "80, 80/tcp, 53/udp")
     return int(text), protocol
@@ -82,7 +82,7 @@ def claimed(identifier: str, port: ports.Port) -> list[ports.Port]:
 
 def _parsed(word: str) -> tuple[str, int, int, int, str]:
     """(address or "", first, last, first port of the container or 0, protocol)."""
-    text, slash, protocol = word.partition("/")
+    text, _, protocol = word.partition("/")
     host = ""
     if text.startswith("["):
         host, _, text = text[1:].partition("]")
@@ -92,7 +92,7 @@ def _parsed(word: str) -> tuple[str, int, int, int, str]:
     text, _, inside = text.partition(":")
     first, dash, last = text.partition("-")
     inside = inside.partition("-")[0] or "0"
-    protocol = protocol.lower() if slash else "tcp"
+    protocol = protocol.lower() or "tcp"
     numbers = (first, last if dash else first, inside)
     fine = all(is_number(number) and int(number[:9]) <= 65535 for number in numbers)
     if not fine or protocol not in ports.PROTOCOLS or not 1 <= int(first) <= int(numbers[1]):
@@ -102,4 +102,6 @@ def _parsed(word: str) -> tuple[str, int, int, int, str]:
     try:
         return ports.normal(host) if host else "", int(first), int(numbers[1]), int(inside), protocol
     except (OSError, ValueError):
-        raise UsageError(f"port rm {word!r:.60}: {host!r} is no IP address") from None
+        raise UsageError(
+            f"port rm {word!r:.60}: {host!r} is no IP address", "127.0.0.1:8080, [::1]:8080"
+        ) from None

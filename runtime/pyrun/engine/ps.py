@@ -216,7 +216,9 @@ def _name_matches(row: dict[str, object], pattern: str) -> bool:
         # Docker's names begin with a slash
         return any(re.search(pattern, each) for each in (name, f"/{name}"))
     except re.error as error:
-        raise UsageError(f"filter name={pattern}: {error}") from None
+        raise UsageError(
+            f"filter name={pattern}: {error}", "a regular expression, or a part of the name"
+        ) from None
 
 
 def _image_matches(row: dict[str, object], value: str) -> bool:

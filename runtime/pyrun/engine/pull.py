@@ -17,6 +17,7 @@ from pyrun.store import images, layers, platforms, recipes, references
 # "done" | "exists" | "building", "current": bytes, "total": bytes (0: unknown)}. May be called from any thread.
 Progress = Callable[[dict[str, Any]], None]
 
+SPELLING = "check the spelling of name and tag; `pyrun images` lists what is here"
 POLICIES = ("missing", "always", "never")
 
 
@@ -28,7 +29,9 @@ def ensure(
     Raises NotFound that lists what was tried, ImageError (another platform, damaged), UsageError.
     """
     if policy not in POLICIES:
-        raise UsageError(f"--pull: {policy!r} is none of {', '.join(POLICIES)}")
+        raise UsageError(
+            f"--pull: {policy!r} is none of {', '.join(POLICIES)}", "leave it out to pull what is missing"
+        )
     image = images.find(name) if policy != "always" or _is_id(name) else None
     if image is not None and platform and platforms.rank(_platform(image), platforms.parse(platform)) < 0:
         if policy == "never" or _is_id(name):
@@ -82,7 +85,7 @@ def pull(name: str, platform: str | None = None, progress: Progress | None = Non
         return fetch.fetch(source, [reference.full], wanted, progress)
     except (NotFound, RegistryError) as error:
         lines = ["not in the local store", *tried, error.message]
-        raise type(error)(f"no image {name!r}: {'; '.join(lines)}", error.hint) from error
+        raise type(error)(f"no image {name!r}: {'; '.join(lines)}", error.hint or SPELLING) from error
 
 
 def _build(

@@ -21,7 +21,8 @@ While it runs:
 
 Networks, made and healed:
 
-    design.py       what a network is to be; subnets.py  a subnet in nobody's way; records.py  the files
+    design.py       what a network is to be; subnets.py  a subnet in nobody's way;
+                    subnets_asked.py  one that somebody asks for; records.py  the files
     bridge.py       makes, heals and removes; reloading.py  all of them; rebuilding.py  the tables anew
     shards.py       more than 1,023 ports
     cables.py       puts the links of running containers back into their bridge

@@ -114,7 +114,10 @@ def _refuse_taken(option: str, bridge: str, name: str) -> None:
         raise UsageError(f"{option}: the name {name} is pyrun's own", "choose one with --name")
     for other in records.known():
         if bridge in (other["bridge"], *other["shards"]):
-            raise Conflict(f"{option}: it is the bridge of network {other['name']} already")
+            raise Conflict(
+                f"{option}: it is the bridge of network {other['name']} already",
+                f"`pyrun network connect {other['name']}` uses it",
+            )
     if records.definition(name) or records.load(name):
         raise Conflict(f"{option}: network {name} exists", "choose another name with --name")
 
@@ -159,7 +162,10 @@ def _refuse_overlap(option: str, subnet: IPv4Network | IPv6Network) -> None:
         for each in records.subnets(other):
             theirs = ip_network(each["subnet"])
             if theirs.version == subnet.version and theirs.overlaps(subnet):
-                raise Conflict(f"{option}: its subnet {subnet} overlaps {theirs} of network {other['name']}")
+                raise Conflict(
+                    f"{option}: its subnet {subnet} overlaps {theirs} of network {other['name']}",
+                    "give one of the two another subnet",
+                )
 
 
 # ── who is on it ───────────────────────────────────────────────────────────────────────────────────

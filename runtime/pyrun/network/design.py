@@ -16,7 +16,7 @@ from typing import Any
 
 from pyrun import boot
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
-from pyrun.network import host, records, requests, subnets
+from pyrun.network import host, records, requests, subnets, subnets_asked
 from pyrun.network.records import Network
 from pyrun.network.subnets import Subnet
 from pyrun.store import containers
@@ -25,14 +25,6 @@ DEFAULT = "bridge"
 DEFAULT_BRIDGE = "pyrun0"
 _DEFAULT_MTU = 1500
 DRIVERS = ("bridge", "macvlan", "ipvlan", "none")
-# This host, one's own segment, everybody at once, reserved, IPv4 in disguise. Source: RFC 6890.
-_NEVER = [
-    ip_network(text)
-    for text in (
-        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"),
-        *("::/8", "fe80::/10", "ff00::/8"),
-    )
-]
 
 
 def designed(route: Any, name: str) -> Network:
@@ -72,7 +64,10 @@ def defined(route: Any, wanted: dict[str, Any]) -> Network:
     six = wanted["ipv6"] or any(":" in text for text in wanted["subnets"])
     if network["mtu"] and not (1280 if six else 68) <= network["mtu"] <= 65535:
         told = wanted.get("mtu_told", "--mtu")
-        raise UsageError(f"{told} {network['mtu']}: must be 68 to 65535, with IPv6 at least 1280")
+        raise UsageError(
+            f"{told} {network['mtu']}: must be 68 to 65535, with IPv6 at least 1280",
+            "1500 is that of Ethernet; without it that of the host's uplink is taken",
+        )
     network["bridge"] = _bridge_name(route, network)
     network.update(_told(*_subnets(route, wanted)))
     network["ipv6"] = bool(network["subnets6"])
@@ -104,7 +99,10 @@ def _bridge_name(route: Any, network: Network) -> str:
         )
     for other in records.known():
         if other["bridge"] == given:
-            raise Conflict(f"bridge name {given!r}: is that of network {other['name']}")
+            raise Conflict(
+                f"bridge name {given!r}: is that of network {other['name']}",
+                "choose another, or leave it out",
+            )
     if route.link_lookup(ifname=given):
         raise Conflict(f"bridge name {given!r}: there is a link of that name", f"`ip link show {given}`")
     return given
@@ -112,7 +110,7 @@ def _bridge_name(route: Any, network: Network) -> str:
 
 def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """The subnets asked for, or free ones; with the gateways and ranges that were told with them."""
-    asked = [_subnet(text) for text in wanted["subnets"]]
+    asked = [subnets_asked.subnet(text) for text in wanted["subnets"]]
     for option, given in (("--gateway", wanted["gateways"]), ("--ip-range", wanted["ranges"])):
         if given and not asked:
             raise UsageError(
@@ -122,8 +120,8 @@ def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], 
     # On a card the subnet is the segment's, where this host has its own address.
     on_a_card = wanted["driver"] != "bridge"
     taken = [] if on_a_card else subnets.taken(route, everyone)
-    _refuse_twice(asked)
-    _refuse_overlaps(asked, taken, everyone)
+    subnets_asked.refuse_twice(asked)
+    subnets_asked.refuse_overlaps(asked, taken, everyone)
     chosen = [str(subnet) for subnet in asked]
     if on_a_card:  # there nothing is invented: nobody would be the gateway
         return chosen, wanted["gateways"], wanted["ranges"]
@@ -134,51 +132,6 @@ def _subnets(route: Any, wanted: dict[str, Any]) -> tuple[list[str], list[str], 
     return chosen, wanted["gateways"], wanted["ranges"]
 
 
-def _subnet(text: str) -> Subnet:
-    try:
-        subnet = ip_network(text)
-    except ValueError:
-        raise UsageError(
-            f"--subnet {text!r:.60}: no subnet", "an address and a length, the rest zero: 10.1.0.0/24"
-        ) from None
-    if subnet.prefixlen > subnet.max_prefixlen - 2 or "/" not in text:
-        raise UsageError(f"--subnet {text}: has no room for a gateway and a container")
-    if any(subnet.version == never.version and subnet.overlaps(never) for never in _NEVER):
-        raise UsageError(f"--subnet {text}: is no range containers can have")
-    return subnet
-
-
-def _refuse_twice(asked: list[Subnet]) -> None:
-    for number, subnet in enumerate(asked):
-        for other in asked[:number]:
-            if subnet.version == other.version and subnet.overlaps(other):
-                raise UsageError(f"--subnet {subnet}: overlaps the other --subnet {other}")
-
-
-def _refuse_overlaps(asked: list[Subnet], taken: list[Subnet], networks: list[Network]) -> None:
-    for subnet in asked:
-        for other in taken:
-            if subnet.version == other.version and subnet.overlaps(other):
-                owner = [str(each["name"]) for each in networks if str(other) in _texts(each)]
-                whose = (
-                    f"network {owner[0]}" if owner else "a route, an address or a name server of this host"
-                )
-                six = "-6 " if subnet.version == 6 else ""
-                raise Conflict(
-                    f"--subnet {subnet}: overlaps {other} of {whose}", f"see `ip {six}route show table all`"
-                )
-    for network in networks:
-        for text in _texts(network):
-            for subnet in asked:
-                other6 = ip_network(text)
-                if subnet.version == other6.version and subnet.overlaps(other6):
-                    raise Conflict(f"--subnet {subnet}: overlaps {text} of network {network['name']}")
-
-
-def _texts(network: Network) -> list[str]:
-    return [str(each["subnet"]) for each in records.subnets(network)]
-
-
 def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:
     """The subnet keys of network.json; each gateway and range goes to the subnet it is in. Raises UsageError."""
     places = [described(subnet, str(subnet[1])) | {"told": {}} for subnet in map(ip_network, chosen)]
@@ -186,10 +139,14 @@ def _told(chosen: list[str], gateways: list[str], ranges: list[str]) -> Network:
         for text in given:
             place = _home(places, text, option)
             if place["told"].get(kind):
-                raise UsageError(f"{option} {text}: the subnet {place['subnet']} has one already")
+                raise UsageError(
+                    f"{option} {text}: the subnet {place['subnet']} has one already", "one for each --subnet"
+                )
             place[kind] = place["told"][kind] = text
             if kind == "range" and not _hosts(place):
-                raise UsageError(f"{option} {text}: has no address for a container")
+                raise UsageError(
+                    f"{option} {text}: has no address for a container", "a larger part of the subnet"
+                )
     for each in places:
         del each["told"]
     four = [each for each in places if ":" not in each["subnet"]]
@@ -228,16 +185,25 @@ def _home(places: list[dict[str, Any]], text: str, option: str) -> dict[str, Any
         inner = ip_network(text) if option == "--ip-range" else ip_network(str(ip_address(text)))
     except ValueError:
         raise UsageError(
-            f"{option} {text!r:.60}: no {'range' if option == '--ip-range' else 'address'}"
+            f"{option} {text!r:.60}: no {'range' if option == '--ip-range' else 'address'}",
+            "10.1.0.0/25, a part of the --subnet"
+            if option == "--ip-range"
+            else "an address of the --subnet: 10.1.0.1",
         ) from None
     for each in places:
         outer = ip_network(each["subnet"])
         if inner.version == outer.version and inner.subnet_of(outer):  # type: ignore[arg-type]
             if option == "--gateway" and inner[0] in (outer[0], outer[-1] if outer.version == 4 else None):
-                raise UsageError(f"--gateway {text}: is an end of the subnet {outer}")
+                raise UsageError(
+                    f"--gateway {text}: is an end of the subnet {outer}",
+                    f"an address in between, such as {outer[1]}",
+                )
             return each
     subnets_told = " ".join(each["subnet"] for each in places) or "none"
-    raise UsageError(f"{option} {text}: in no subnet of the network ({subnets_told})")
+    raise UsageError(
+        f"{option} {text}: in no subnet of the network ({subnets_told})",
+        "an address of one of them" if option == "--gateway" else "a part of one of them",
+    )
 
 
 def check_address(name: str, address: str, told: str) -> dict[str, Any]:
@@ -248,7 +214,10 @@ def check_address(name: str, address: str, told: str) -> dict[str, Any]:
         if ip_address(address) in subnet:
             ends = (str(subnet[0]), str(subnet[-1]) if subnet.version == 4 else "")
             if address in (each["gateway"], *ends):
-                raise UsageError(f"{told}: no address of a container")
+                raise UsageError(
+                    f"{told}: no address of a container",
+                    f"one between the ends of {subnet} that is not {each['gateway']}",
+                )
             return each
     raise UsageError(
         f"{told}: not in network {name}", f"its subnets: {', '.join(each['subnet'] for each in every)}"

@@ -127,7 +127,10 @@ def check(wanted: Wanted, template: messages.Template) -> None:
             kind = "IPv4" if key == "ip" else "IPv6"
             raise UsageError(f"{told}: network {network} has no {kind}", f"`pyrun network inspect {network}`")
         if address == template[gateway]:
-            raise UsageError(f"{told}: that is the gateway of network {network}")
+            raise UsageError(
+                f"{told}: that is the gateway of network {network}",
+                "another address of its subnet, or none: a free one is taken",
+            )
         if not _within(address, template[gateway], int(template[prefix])):
             from pyrun.network import design
 
@@ -142,7 +145,10 @@ def _within(address: str, gateway: str, prefix: int) -> bool:
     place = _number(address) % size
     if place == 0 or (place == size - 1 and ":" not in gateway):
         six = "6" if ":" in gateway else ""
-        raise UsageError(f"--ip{six} {address}: that is an end of the subnet, no address of a container")
+        raise UsageError(
+            f"--ip{six} {address}: that is an end of the subnet, no address of a container",
+            "an address in between, or none: a free one is taken",
+        )
     return True
 
 
@@ -180,7 +186,10 @@ def _chooses_mac(wanted: Wanted, template: messages.Template) -> bool:
 
 def _addressed(wire: Wire, wanted: Wanted, address: str, address6: str) -> Wire:
     if not (address or address6):
-        raise NetworkError(f"network {wanted['network']!r} has no free address left")
+        raise NetworkError(
+            f"network {wanted['network']!r} has no free address left",
+            "use another network, or remove containers: `pyrun ps -a`",
+        )
     wire["address"], wire["address6"] = address, address6
     for found, six in ((address, ""), (address6, "6")):
         if found and not _same_subnet(found, wire[f"gateway{six}"], wire[f"prefix{six}"]):

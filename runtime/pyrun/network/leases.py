@@ -58,8 +58,9 @@ def take(network: str, gateway: str, prefix: int, within: str, record: str) -> s
         claims.sweep(directory)  # or somebody else did, in this moment
         address = _first_claimed(network, _unused(directory, after, before, gateway), gateway, record)
     if not address:
+        subnet = f"{_text(_first(gateway, prefix), _family(gateway))}/{prefix}"
         raise NetworkError(
-            f"network {network!r} has no free address left: all of {within or f'{gateway}/{prefix}'} are leased",
+            f"network {network!r} has no free address left: all of {within or subnet} are leased",
             f"remove containers; {directory} shows who holds which address",
         )
     paths.write(_pointer(network, gateway), address.encode())

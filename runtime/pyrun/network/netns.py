@@ -39,7 +39,8 @@ def claim(name: str, record: str) -> None:
     refuse_foreign(name)
     if not claims.take_over(record, claim_path(name)):
         raise Conflict(
-            f"the network namespace name {name!r} is held by container {claims.name_of(claim_path(name))}"
+            f"the network namespace name {name!r} is held by container {claims.name_of(claim_path(name))}",
+            "choose another --name",
         )
 
 

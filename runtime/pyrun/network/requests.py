@@ -61,7 +61,9 @@ def _stands_alone(words: list[str], mode: str, target: str) -> UsageError:
     if mode in OF_A_USER and boot.rootless_uid() < 0:
         return of_ordinary_users(mode)
     named = _shown(":".join(filter(None, (mode, target))))
-    return UsageError(f"--network {_shown(words[0])} and {_shown(words[1])}: {named} stands alone")
+    return UsageError(
+        f"--network {_shown(words[0])} and {_shown(words[1])}: {named} stands alone", "leave the others out"
+    )
 
 
 def of_ordinary_users(mode: str) -> UsageError:
@@ -114,7 +116,7 @@ def _settings(endpoint: Endpoint, text: str, option: str) -> None:
         key, equals, value = pair.partition("=")
         meant = _KEYS.get(key, key)
         if meant in seen and meant != "aliases":
-            raise UsageError(f"{option}: {_shown(key)}= is given twice")
+            raise UsageError(f"{option}: {_shown(key)}= is given twice", "say it once")
         seen.append(meant)
         if key == "name" and equals:
             if value in ALONE:
@@ -134,7 +136,7 @@ def _set(endpoint: Endpoint, key: str, value: str, told: str) -> None:
     elif key == "gw_priority":
         digits = value.removeprefix("-")
         if not digits.isdigit() or not digits.isascii() or len(digits) > 9:
-            raise UsageError(f"{told}: a priority is a whole number of at most 9 digits")
+            raise UsageError(f"{told}: a priority is a whole number of at most 9 digits", "gw-priority=10")
         endpoint[key] = int(value)
     elif key == "ifname":
         _check_interface(value, told)
@@ -152,7 +154,10 @@ def _add_companions(options: Options, endpoints: list[Endpoint], word: str) -> N
                 continue
             told = f"--{option.replace('_', '-')} {_shown(str(value))}"
             if not endpoints:
-                raise UsageError(f"{told}: --network={_shown(word)} has no address of its own to choose")
+                raise UsageError(
+                    f"{told}: --network={_shown(word)} has no address of its own to choose",
+                    "leave it out, or name a network: `pyrun network ls`",
+                )
             if endpoints[0][key] and key != "aliases":
                 raise UsageError(f"{told}: --network {_shown(word)} has one already", "say it once")
             _set(endpoints[0], key, str(value), told)
@@ -168,7 +173,7 @@ def _check_together(endpoints: list[Endpoint]) -> None:
         values = [str(endpoint[key]) for endpoint in endpoints if endpoint[key]]
         for value in values:
             if values.count(value) > 1:
-                raise UsageError(f"--network: {value} {told}")
+                raise UsageError(f"--network: {value} {told}", "say it once")
     names = interface_names(endpoints)
     if len(set(names)) < len(names):
         raise UsageError(
@@ -225,7 +230,9 @@ def address(text: str, told: str, *, six: bool) -> str:
     try:
         return inet_ntop(family, inet_pton(family, text))
     except OSError:
-        raise UsageError(f"{told}: {text!r:.60} is no {kind} address") from None
+        raise UsageError(
+            f"{told}: {text!r:.60} is no {kind} address", "fd00:1::5, say" if six else "10.1.0.5, say"
+        ) from None
 
 
 def mac(text: str, told: str) -> str:

@@ -63,7 +63,10 @@ def asked(options: dict[str, object]) -> dict[str, object]:
     for key in ("dns_search", "dns_option"):
         for value in found[key]:  # type: ignore[attr-defined]
             if not value or not value.isprintable() or " " in value:
-                raise UsageError(f"--{key.replace('_', '-')} {value!r:.80}: one word, without spaces")
+                raise UsageError(
+                    f"--{key.replace('_', '-')} {value!r:.80}: one word, without spaces",
+                    "give the option once for each",
+                )
     for domain in found["dns_search"]:  # type: ignore[attr-defined]
         if domain != ".":
             requests.check_alias(domain.removesuffix("."), "--dns-search")
@@ -74,7 +77,7 @@ def _server(text: str) -> str:
     try:
         return requests.address(text, "--dns", six=":" in text)
     except UsageError:
-        raise UsageError(f"--dns {text!r:.60}: is no IP address") from None
+        raise UsageError(f"--dns {text!r:.60}: is no IP address", "--dns 9.9.9.9") from None
 
 
 def chosen(request: dict[str, object], otherwise: list[str]) -> list[str]:

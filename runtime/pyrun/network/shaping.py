@@ -56,7 +56,7 @@ def rates(text: str) -> Rates:
             )
         bits = int(float(number) * _BITS[unit])
         if not _LEAST_BITS <= bits <= _MOST_BITS:
-            raise UsageError(f"--net-rate {key}={value}: must be 8kbit to 32gbit")
+            raise UsageError(f"--net-rate {key}={value}: must be 8kbit to 32gbit", f"{key}=10mbit")
         found[key] = bits
     return found
 
@@ -70,7 +70,7 @@ def faults(text: str) -> Faults:
         if found.get(key) and not found.get("delay"):
             raise UsageError(f"--net-fault {key}: needs a delay", f"delay=10ms,{text}")
     if found.get("jitter", 0) > found.get("delay", 0):
-        raise UsageError("--net-fault jitter: must not be longer than the delay")
+        raise UsageError("--net-fault jitter: must not be longer than the delay", "delay=100ms,jitter=20ms")
     return found
 
 
@@ -81,7 +81,7 @@ def _pairs(option: str, text: str, known: tuple[str, ...], example: str) -> list
         if key not in known or not equals:
             raise UsageError(f"{option} {text!r:.80}: {pair!r:.40} is no setting", f"{option} {example}")
         if key in [each for each, _ in found]:
-            raise UsageError(f"{option} {text!r:.80}: {key} is given twice")
+            raise UsageError(f"{option} {text!r:.80}: {key} is given twice", "say it once")
         found.append((key, value.lower()))
     return found
 
@@ -96,14 +96,14 @@ def _span(key: str, value: str) -> float:
     if unit not in _MICROSECONDS or not _is_number(number):
         raise UsageError(f"--net-fault {key}={value}: no time", "a number with us, ms or s")
     if float(number) * _MICROSECONDS[unit] > _MOST_DELAY_US:
-        raise UsageError(f"--net-fault {key}={value}: must be at most 60s")
+        raise UsageError(f"--net-fault {key}={value}: must be at most 60s", f"{key}=100ms")
     return float(number) * _MICROSECONDS[unit]
 
 
 def _share(key: str, value: str) -> float:
     number = value.removesuffix("%")
     if not _is_number(number) or float(number) > 100:
-        raise UsageError(f"--net-fault {key}={value}: must be 0% to 100%")
+        raise UsageError(f"--net-fault {key}={value}: must be 0% to 100%", f"{key}=1%")
     return float(number)
 
 

@@ -38,7 +38,9 @@ def with_room(name: str) -> messages.Template:
     with host.locked(), IPRoute() as route:
         network = records.load(name)
         if network is None:
-            raise NetworkError(f"network {name} was removed meanwhile")
+            raise NetworkError(
+                f"network {name} was removed meanwhile", "`pyrun network ls` lists those there are"
+            )
         if not all_there(route, network):
             from pyrun.network import cables
 

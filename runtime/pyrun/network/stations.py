@@ -32,7 +32,9 @@ def refuse(network: str, mac: str, told: str, besides: str = "") -> None:
             )
     bridge = str((records.load(network) or records.DEFAULTS)["bridge"])
     if bridge and _of_link(bridge) == mac:
-        raise Conflict(f"{told}: the MAC address {mac} is that of the bridge of network {network}")
+        raise Conflict(
+            f"{told}: the MAC address {mac} is that of the bridge of network {network}", "choose another"
+        )
 
 
 def take(segment: str, mac: str, record: str, told: str) -> str:

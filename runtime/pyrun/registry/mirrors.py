@@ -41,7 +41,7 @@ def endpoints(domain: str) -> list[Endpoint]:
         table = recipes.read_yaml(path)
     except FileNotFoundError:
         if "PYRUN_REGISTRIES" in os.environ:
-            raise UsageError(f"PYRUN_REGISTRIES: no such file: {path}") from None
+            raise UsageError(f"PYRUN_REGISTRIES: no such file: {path}", "name another, or unset it") from None
         table = None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

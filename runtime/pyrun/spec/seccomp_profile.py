@@ -27,6 +27,7 @@ _DOCKER_NAMES = {
     "x86_64": "amd64", "aarch64": "arm64", "i686": "x86", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64le",
     "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loongarch64", "mips64": "mips64",
 }  # fmt: skip
+_HINT = "seccomp=FILE takes JSON as Docker or OCI has it; without it the default profile is used"
 _FAMILY_MAX = 63  # linux/socket.h: AF_MAX is 46; what is above is EPERM instead of EAFNOSUPPORT
 
 
@@ -105,11 +106,11 @@ def _read(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             given = json.load(file)
     except OSError as error:
-        raise UsageError(f"seccomp profile {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"seccomp profile {path}: {os.strerror(error.errno or 0).lower()}", _HINT) from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"seccomp profile {path}: not JSON: {str(error).lower()}") from None
+        raise UsageError(f"seccomp profile {path}: not JSON: {str(error).lower()}", _HINT) from None
     if not isinstance(given, dict):
-        raise UsageError(f"seccomp profile {path}: not a JSON object")
+        raise UsageError(f"seccomp profile {path}: not a JSON object", _HINT)
     return given
 
 

@@ -149,7 +149,10 @@ class _Placed(NamedTuple):
 def _loaded(identifier: str) -> dict[str, Any]:
     image = images.load(identifier)
     if image is None:
-        raise NotFound(f"image {identifier[:12]} was removed while it was being installed")
+        raise NotFound(
+            f"image {identifier[:12]} was removed while it was being installed",
+            "again: nobody else should remove images meanwhile",
+        )
     return image
 
 

@@ -64,7 +64,7 @@ def recognize(wanted: list[dict[str, Any]]) -> None:
     names = [str(each["network"]) for each in wanted]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--network: {name} is given twice")
+            raise UsageError(f"--network: {name} is given twice", "once for each network")
 
 
 def parent_of(network: records.Network) -> str:

@@ -28,7 +28,7 @@ def settled(wanted: dict[str, Any]) -> dict[str, Any]:
     if not mtu and options.get(MTU):
         mtu, told = options[MTU], f"-o {MTU}"
     if not (str(mtu).isascii() and str(mtu).isdigit()):
-        raise UsageError(f"{told} {mtu!s:.60}: is no number of bytes")
+        raise UsageError(f"{told} {mtu!s:.60}: is no number of bytes", "1500, say")
     found = {**wanted, "mtu": int(mtu), "mtu_told": told}
     if wanted["driver"] == "bridge":
         found["icc"] = wanted["icc"] and _yes(options, _ICC)
@@ -57,5 +57,5 @@ def _yes(options: dict[str, str], name: str) -> bool:
     """What a key of Docker says; one that is not given says yes. Raises UsageError."""
     word = options.get(name, "true")
     if word.lower() not in _TRUE + _FALSE:
-        raise UsageError(f"-o {name}={word:.60}: is true or false")
+        raise UsageError(f"-o {name}={word:.60}: is true or false", f"-o {name}=false")
     return word.lower() in _TRUE

@@ -51,7 +51,10 @@ def resolve(mode: str, target: str) -> tuple[str, Record | None]:
         return _of_container(target)
     option = f"--network {target}" if target.startswith("/") else f"--network ns:{target}"
     if not target.startswith("/") and ("/" in target or target in (".", "..")):
-        raise UsageError(f"{option}: is neither a name in {paths.NETNS_DIR} nor a whole path")
+        raise UsageError(
+            f"{option}: is neither a name in {paths.NETNS_DIR} nor a whole path",
+            "ns:NAME of `ip netns list`, or ns:/proc/PID/ns/net",
+        )
     path = target if target.startswith("/") else f"{paths.NETNS_DIR}/{target}"
     _verify(path, option)
     return path, None
@@ -111,7 +114,10 @@ def _verify(path: str, option: str) -> None:
     except FileNotFoundError:
         raise NotFound(f"{option}: there is no {path}", "`ip netns list` shows the names there are") from None
     except OSError as error:
-        raise UsageError(f"{option}: {path}: {posix.strerror(error.errno or 0)}") from None
+        raise UsageError(
+            f"{option}: {path}: {posix.strerror(error.errno or 0)}",
+            "`ip netns list` shows the names there are",
+        ) from None
     try:
         kind = ioctl(fd, _NS_GET_NSTYPE)
     except OSError:
@@ -123,5 +129,6 @@ def _verify(path: str, option: str) -> None:
         posix.close(fd)
     if kind != linux.CLONE_NEWNET:
         raise UsageError(
-            f"{option}: {path} is a {_KINDS.get(kind, 'different')} namespace, not a network namespace"
+            f"{option}: {path} is a {_KINDS.get(kind, 'different')} namespace, not a network namespace",
+            "one of `ip netns list`, or /proc/PID/ns/net",
         )

@@ -25,7 +25,7 @@ from pyroute2.iproute import IPRoute  # noqa: E402
 def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
     """There are none. Raises UsageError."""
     for key, value in options.items():
-        raise UsageError(f"{told}: {key}={value}: no setting of l2")
+        raise UsageError(f"{told}: {key}={value}: no setting of l2", "ip= ip6= mac= ifname=")
     return {}
 
 

@@ -39,7 +39,7 @@ def _subnet(
     for each in described:
         if ip_address(address) in ip_network(each["subnet"]):
             if address == each["gateway"]:
-                raise UsageError(f"{told}: {address} is the gateway")
+                raise UsageError(f"{told}: {address} is the gateway", "choose another")
             return each
     if not address:
         return None
@@ -52,7 +52,7 @@ def _subnet(
             "an address of one of them" if network else _remedy(wanted, card, address),
         ) from None
     if f"{address}/{prefix}" in card.addresses:
-        raise UsageError(f"{told}: ip{six}={address} is the host's own address")
+        raise UsageError(f"{told}: ip{six}={address} is the host's own address", "choose another")
     return {"gateway": gateway, "prefix": prefix, "range": "", "subnet": ""}
 
 

@@ -39,12 +39,14 @@ def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
             found["mode"] = value
         elif key in ("host-shim", "host_shim"):
             if str(value).lower() not in _ON + _OFF:
-                raise UsageError(f"{told}: host-shim={value}: is on or off")
+                raise UsageError(f"{told}: host-shim={value}: is on or off", "host-shim=on")
             found["host_shim"] = str(value).lower() in _ON
         else:
             raise UsageError(f"{told}: {key}={value}: no setting of macvlan", "mode= host-shim=")
     if found["host_shim"] and found["mode"] != "bridge":
-        raise UsageError(f"{told}: host-shim needs mode=bridge, not {found['mode']}")
+        raise UsageError(
+            f"{told}: host-shim needs mode=bridge, not {found['mode']}", "mode=bridge, or no host-shim"
+        )
     return found
 
 
@@ -57,7 +59,10 @@ def check(wanted: dict[str, Any], card: segment.Card, told: str) -> None:
     if wanted["subnets"][""] is None:
         raise UsageError(f"{told}: host-shim needs an address that pyrun knows", "ip=...")
     if not any("." in text for text in card.addresses):
-        raise UsageError(f"{told}: host-shim: {card.name} has no IPv4 address for the host to be reached at")
+        raise UsageError(
+            f"{told}: host-shim: {card.name} has no IPv4 address for the host to be reached at",
+            f"give it one, `ip addr add ... dev {card.name}`, or leave host-shim out",
+        )
 
 
 def refuse_unfit(card: segment.Card, told: str, kind: str) -> None:

@@ -27,7 +27,10 @@ def check(request: dict[str, Any]) -> None:
             f"{told}: stands alone", f"--network {name} without another, or the others without it"
         )
     if any(wanted[0][key] for key in _CHOICES):
-        raise UsageError(f"{told}: has no interface of which anything could be chosen")
+        raise UsageError(
+            f"{told}: has no interface of which anything could be chosen",
+            "leave the settings out, or choose another network",
+        )
     if request.get("egress") is not None:
         raise UsageError(f"--egress: has no meaning with {told}", "there is no way out at all")
     if request["ports"]:

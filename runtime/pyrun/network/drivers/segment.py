@@ -74,7 +74,10 @@ def card(name: str, told: str) -> Card:
             )
         (link,) = route.get_links(found[0])
         if link["flags"] & _LOOPBACK:
-            raise UsageError(f"{told}: {name} is the loopback, and leads to no segment")
+            raise UsageError(
+                f"{told}: {name} is the loopback, and leads to no segment",
+                "the name of a card: `ip -br link` lists them",
+            )
         return Card(route, link)
 
 

@@ -95,7 +95,7 @@ def _port(text: str, told: str) -> str:
     if not all(end.isascii() and end.isdigit() and len(end) < 6 and 0 < int(end) < 65536 for end in ends):
         raise UsageError(f"{told}: {text!r} is no port", "a number from 1 to 65535, or two joined by -")
     if int(ends[0]) > int(ends[-1]):
-        raise UsageError(f"{told}: {text}: a range begins with its lower end")
+        raise UsageError(f"{told}: {text}: a range begins with its lower end", "8000-8010")
     return "-".join(str(int(end)) for end in ends)
 
 

@@ -43,8 +43,8 @@ def parsed(word: str) -> list[Port]:
     """The ports one word after -p means. Raises UsageError."""
     told = f"-p {word:.80}"
     text = _short(word) if "=" in word else word
-    text, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    text, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
     if protocol not in ports.PROTOCOLS:
         raise UsageError(f"{told}: unknown protocol {protocol!r}", "tcp, udp or sctp")
     place, host, inside = _split(text, told)
@@ -132,8 +132,8 @@ def _address(text: str, told: str) -> str:
 
 def _exposed(word: str, told: str) -> list[tuple[int, str]]:
     """`80`, `80-90/udp`: ports of the container."""
-    text, slash, protocol = word.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    text, _, protocol = word.partition("/")
+    protocol = protocol.lower() or "tcp"
     if protocol not in ports.PROTOCOLS:
         raise UsageError(f"{told}: unknown protocol {protocol!r}", "tcp, udp or sctp")
     if ":" in text:

@@ -52,7 +52,7 @@ def check(ports: list[Port]) -> None:
         if protocol not in PROTOCOLS:
             raise UsageError(f"-p {spelled(port)}: unknown protocol {protocol!r}", "tcp, udp or sctp")
         if not 0 <= number <= 65535 or not 1 <= inside <= 65535:
-            raise UsageError(f"-p {spelled(port)}: a port is a number from 1 to 65535")
+            raise UsageError(f"-p {spelled(port)}: a port is a number from 1 to 65535", "-p 8080:80")
         if host:
             _check_address(host, f"-p {spelled(port)}")
         if not number or isinstance(number, HostRange):
@@ -227,15 +227,23 @@ def _beside_resolver(host: str, number: int, protocol: str) -> socket | None:
     return beside_resolver.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
 
 
+def _of_a_program(host: str, number: int, protocol: str) -> Conflict:
+    from pyrun.network.publishing import occupant
+
+    told = f"port {place((host, number, 0, protocol))}/{protocol} is in use by another program of this host"
+    if who := occupant.named(host, number, protocol):
+        return Conflict(f"{told}: {who}", "end it, or publish another port")
+    letter = {"tcp": "t", "udp": "u", "sctp": "S"}[protocol]
+    return Conflict(
+        told, f"`ss -{letter}anp 'sport = :{number}'` as root may name it; or publish another port"
+    )
+
+
 def unusable(error: OSError, host: str, number: int, protocol: str) -> Conflict | NetworkError:
     """What a bind's error means for the user."""
     where = place((host, number, 0, protocol))
     if error.errno == errno.EADDRINUSE:
-        letter = {"tcp": "t", "udp": "u", "sctp": "S"}[protocol]
-        return Conflict(
-            f"port {where}/{protocol} is in use by another program of this host",
-            f"`ss -{letter}lnp 'sport = :{number}'` names it",
-        )
+        return _of_a_program(host, number, protocol)
     if error.errno == errno.EADDRNOTAVAIL:
         return NetworkError(
             f"-p {where}: this host has no address {host}", "`ip -br addr` lists those it has"

@@ -77,6 +77,22 @@ def _told(changed: set[publication.Closed], what: str) -> list[str]:
     ]
 
 
+def told(published: list[ports.Port]) -> list[str]:
+    """A line for each of these ports that is closed at this moment, and by whom."""
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        shut = standing(sock)
+    finally:
+        sock.close()
+    closed = [port for port in published if (port[0], port[1], port[3]) in shut]
+    reasons = host_firewall.closed(closed) if closed else {}
+    opens = "the firewall of this host lets it in now, and `pyrun network reload` opens it"
+    return [
+        f"port {ports.place(port)}/{port[3]} is closed to the outside: {reasons.get(port, opens)}"
+        for port in closed
+    ]
+
+
 # Set -> the address its elements are of; "" where their keys begin with it.
 _SETS = {
     firewall.CLOSED: ports.ANY,

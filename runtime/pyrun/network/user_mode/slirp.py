@@ -95,4 +95,7 @@ def forward(path: str, host: str, number: int, inside: int, protocol: str) -> No
     finally:
         os.close(directory_fd)
     if "error" in json.loads(answer or b'{"error": {}}'):
-        raise NetworkError(f"-p {host}:{number}:{inside}/{protocol}: slirp4netns cannot listen there")
+        raise NetworkError(
+            f"-p {host}:{number}:{inside}/{protocol}: slirp4netns cannot listen there",
+            "is it in use? publish another port",
+        )
