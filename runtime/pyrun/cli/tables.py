@@ -84,7 +84,7 @@ _RUN: tuple[Row, ...] = (
     _TTY,
     (("--ulimit",), "list", "ulimit", (), "NAME=SOFT[:HARD]", "Set a resource limit, for example nofile=1024"),
     _USER,
-    (("-v", "--volume"), "list", "volume", (), "SRC:DST[:OPTIONS]", "Mount a directory or file of the host; OPTIONS: ro, and how mounts below it are passed on (rprivate if left out, rslave, rshared ...)"),
+    (("-v", "--volume"), "list", "volume", (), "SRC:DST[:OPTIONS]", "Mount a directory or file of the host; OPTIONS: ro, and how mounts below it are passed on (rprivate if left out, rslave, rshared ...); DST alone: a directory of the container's own"),
     _WORKDIR,
 )
 
@@ -110,7 +110,7 @@ _KILL: tuple[Row, ...] = (
 
 _RM: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "Kill a container that runs; no error if there is none of that name"),
-    (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: there are no anonymous volumes"),
+    (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: anonymous volumes always go with their container"),
 )
 
 _LOGS: tuple[Row, ...] = (

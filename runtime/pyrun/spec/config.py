@@ -153,8 +153,15 @@ def _no_new_privileges(options: Options) -> bool:
 def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
     privileged = bool(options.get("privileged"))
     own = [values.tmpfs(text) for text in values.texts(options.get("tmpfs"))]
-    own += [values.volume(text) for text in values.texts(options.get("volume"))]
+    own += [values.volume(text) for text in values.texts(options.get("volume")) if ":" in text]
     taken = [str(mount["destination"]) for mount in own]
+    if container.get("volumes"):
+        from . import volumes
+
+        usual = [mount["destination"] for mount in _default_mounts(options, privileged)]
+        alone = volumes.alone(values.texts(options.get("volume")))
+        own += volumes.shown_again(container, alone, taken, [str(each) for each in usual])
+        taken += alone
     if len(set(taken)) != len(taken):
         twice = next(each for number, each in enumerate(taken) if each in taken[:number])
         raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
