@@ -121,7 +121,10 @@ _LOGS: tuple[Row, ...] = (
     (("--until",), "value", "until", "", "TIME", "Only what is older"),
 )
 
-_IMAGES: tuple[Row, ...] = (_FORMAT, _NO_TRUNC, _QUIET)
+_IMAGES: tuple[Row, ...] = (
+    (("--digests",), "flag", "digests", False, "", "Show what registries call them, too"),
+    _FORMAT, _NO_TRUNC, _QUIET,
+)
 
 _RMI: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "Remove it although several names or a stopped container refer to it"),
