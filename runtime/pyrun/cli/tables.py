@@ -74,7 +74,7 @@ _RUN: tuple[Row, ...] = (
     (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled, nor of what --network=host opens"),
     (("--read-only",), "flag", "read_only", False, "", "Make the root file system read-only"),
     (("--rm",), "flag", "rm", False, "", "Remove the container when it has ended"),
-    (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges; label=... and apparmor=unconfined are taken and change nothing"),
+    (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined (no path of /proc and /sys is hidden or read-only); label=... and apparmor=unconfined are taken and change nothing"),
     (("--shm-size",), "value", "shm_size", "", "SIZE", "Size of /dev/shm (64m)"),
     (("--sig-proxy",), "flag", "sig_proxy", True, "", "Forward signals to the container's process"),
     (("--stop-signal",), "value", "stop_signal", "", "SIGNAL", "The signal `stop` sends"),

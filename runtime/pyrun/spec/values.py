@@ -60,7 +60,7 @@ def size_bytes(text: str, option: str) -> int:
             low = low[: -len(suffix)]
             break
     if low and not low[-1].isdigit():
-        number, unit = low[:-1], low[-1]
+        number, unit = low[:-1].removesuffix(" "), low[-1]  # as Docker: `64 m`
     else:
         number = low
     whole, _, fraction = number.partition(".")
