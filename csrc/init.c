@@ -99,6 +99,8 @@ static const struct {
     [OP_PROCFS] = {op_procfs, "#"},
     [OP_NO_IPV6] = {op_no_ipv6, "*"},
     [OP_WRITABLE] = {op_writable, "s"},
+    [OP_KEEP] = {op_keep, "s"},
+    [OP_SHOW_KEPT] = {op_show_kept, "s"},
 };
 
 /* The next NUL-terminated string of the plan, or NULL and plan->bad. The last byte of the plan is a NUL (checked in

@@ -61,7 +61,7 @@ int load_filter_here(struct plan *plan);
 int enter_directory(const char *path);
 
 operation op_root_bind, op_root_overlay, op_mount, op_bind, op_attributes, op_device, op_symlink, op_directory, op_mask,
-    op_readonly, op_writable, op_pivot, op_root_readonly, op_propagation;
+    op_readonly, op_writable, op_keep, op_show_kept, op_pivot, op_root_readonly, op_propagation;
 operation op_root_parent, op_root_move, op_tmpfs_copy, op_mount_old, op_remount, op_cgroup2, op_mount_label;
 operation op_cgroup_join, op_unshare, op_enter, op_hostname, op_domainname, op_sysctl, op_rlimit, op_loopback_up,
     op_oom_score, op_session, op_terminal, op_no_ipv6;

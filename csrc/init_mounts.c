@@ -380,6 +380,37 @@ int op_readonly(struct plan *plan) { return onto_itself(plan, text_argument(plan
 
 int op_writable(struct plan *plan) { return onto_itself(plan, text_argument(plan), 0); }
 
+/* Directories of the root that something else is going to be mounted over, until they are shown again. */
+static struct kept {
+    const char *path; /* the plan's */
+    int fd;
+    struct kept *next;
+} * all_kept;
+
+int op_keep(struct plan *plan) {
+    const char *path = text_argument(plan);
+    int fd = open_in_root(plan, path, O_PATH | O_DIRECTORY);
+    if (fd < 0) return fd;
+    struct kept *kept = malloc(sizeof *kept);
+    int tree_fd = kept ? clone_tree(fd, "", AT_EMPTY_PATH) : -ENOMEM;
+    close(fd);
+    if (tree_fd < 0) return free(kept), tree_fd;
+    *kept = (struct kept){path, tree_fd, all_kept};
+    all_kept = kept;
+    return 0;
+}
+
+int op_show_kept(struct plan *plan) {
+    const char *path = text_argument(plan);
+    struct kept *kept = all_kept;
+    while (kept && strcmp(kept->path, path) != 0) kept = kept->next;
+    if (!kept) return -EBADMSG;
+    int target_fd = open_target(plan, path, 1);
+    if (target_fd < 0) return target_fd;
+    plan->detail = path;
+    return put(plan, path, kept->fd, target_fd);
+}
+
 /* cgroup v2: a mount of its own, or where that may not be made (a user namespace without a cgroup namespace) the
  * directory that is to be seen, or where that cannot be reached an empty one: never one that can be written by accident
  * (CVE-2023-25809). */

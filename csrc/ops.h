@@ -67,7 +67,11 @@
 #define OP_NO_IPV6 60  /* interface...: none of these has it; without any: none that comes has it */
 #define OP_WRITABLE 61 /* path: a mount of its own, which stays writable when the root turns read-only */
 
-#define OP_LAST 61
+/* path: a directory of the root that is going to be covered is kept at hand; shown there again, over what covers it */
+#define OP_KEEP 62
+#define OP_SHOW_KEPT 63
+
+#define OP_LAST 63
 
 /* How OP_BIND binds. */
 #define BIND_TREE 1        /* with all mounts below the source */

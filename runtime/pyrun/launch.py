@@ -127,7 +127,7 @@ def start(launch: Launch, binary_fd: int) -> handshake.Outcome:
             caller.block_signals()
         handshake.go(launch.sync, launch.pid)
         outcome = handshake.wait(launch.sync, launch.outcome)
-        verdict.judge(launch.operations, outcome, oci=bool(launch.job.get("oci")))
+        verdict.judge(launch.operations, outcome, launch.job)
         if launch.deliver:
             launch.deliver(launch)
         containers.progress(str(launch.job["run_dir"]), "created" if outcome.created else "started")
@@ -157,7 +157,7 @@ def _until_mounted(launch: Launch) -> None:
     """Wait for init at its last WAIT_GO: a hook of the host's may look at the mounts. Raises what init failed with."""
     for _ in range(2 if launch.job.get("early") else 1):
         if not handshake.wait_for(launch.sync, launch.outcome, handshake.WAITING):
-            verdict.judge(launch.operations, launch.outcome)
+            verdict.judge(launch.operations, launch.outcome, launch.job)
 
 
 def _wire(launch: Launch) -> None:
@@ -173,7 +173,7 @@ def _wire(launch: Launch) -> None:
         poll.register(launch.pidfd, select.POLLIN)
         # its namespaces go a moment before it counts as ended: a long one, on a busy machine
         if poll.poll(5000 if isinstance(error, FileNotFoundError) else 200):
-            verdict.judge(launch.operations, handshake.wait(launch.sync, launch.outcome))
+            verdict.judge(launch.operations, handshake.wait(launch.sync, launch.outcome), launch.job)
         raise
 
 

@@ -12,6 +12,7 @@ from errno import EACCES, ECANCELED, EINVAL, ENOENT, ENOEXEC, ENOTDIR, ETIMEDOUT
 from . import handshake
 from .errors import CommandError, EndedSilently, PyrunError, StageFailed
 from .plan.operations import Operation
+from .store import paths
 
 # Which stage an operation of init belongs to, for the wording of its failure; those of rootfs and mounts are not named.
 STAGE_OF = {
@@ -29,16 +30,19 @@ _SYSCTL_HINTS = {EINVAL: "the kernel does not take that value", ENOENT: "this ke
 SILENT = "init ended without a word: it was killed, perhaps for want of memory"
 
 
-def judge(operations: list[Operation], outcome: handshake.Outcome, *, oci: bool = False) -> None:
-    """Raise what init's report means for the user. oci: a missing command in runc's words, which callers look for."""
+def judge(operations: list[Operation], outcome: handshake.Outcome, job: dict[str, object]) -> None:
+    """Raise what init's report means for the user. With job["oci"] a missing command is told in runc's words, which
+    callers look for."""
     if outcome.failed is None:
         if outcome.ready or outcome.created:
             return
+        if paths.exists(f"{job.get('run_dir')}/killed"):
+            raise PyrunError("it was killed meanwhile, by `pyrun rm -f` or `pyrun kill`")
         raise EndedSilently(SILENT, "see dmesg, or a larger --memory")
     index, number, detail = outcome.failed
     operation = operations[index] if index < len(operations) else Operation("EXECUTE", "?")
     if operation.kind in ("EXECUTE", "LOOK_UP"):
-        if oci or operation.kind == "LOOK_UP":
+        if job.get("oci") or operation.kind == "LOOK_UP":
             from .plan.explain_process import command_error
 
             raise command_error(operation, number, detail)

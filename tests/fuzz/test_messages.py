@@ -46,7 +46,7 @@ def deliver(packets: list[bytes], passed: int) -> str:
     inits.close()
     outcome = handshake.Outcome()
     try:
-        verdict.judge(OPERATIONS, handshake.wait(ours, outcome))
+        verdict.judge(OPERATIONS, handshake.wait(ours, outcome), {})
     except PyrunError as error:
         return text.visible(f"{error.message} {error.hint}")  # as cli/ prints it
     finally:

@@ -40,7 +40,7 @@ BAD_OPTIONS = {
     "--add-host=x:y": "y", "--add-host=:1.2.3.4": "--add-host", "--add-host=x:1.2.3": "1.2.3", "--sysctl=x": "x",
     "--sysctl=kernel.panic=1": "kernel.panic", "--sysctl=net.nope.nope=1": "net", "--security-opt=frob": "frob",
     "--security-opt=seccomp=/nope": "/nope", "--security-opt=no-new-privileges:perhaps": "no-new-privileges",
-    "--security-opt=seccomp=/etc/passwd": "/etc/passwd", "-v=/nope:/x": "/nope", "-v=/etc": "/etc", "-v=/etc:x": "x",
+    "--security-opt=seccomp=/etc/passwd": "/etc/passwd", "-v=/nope:/x": "/nope", "-v=etc": "etc", "-v=/etc:x": "x",
     "-v=/etc:/": "/", "-v=/etc:/x:frob": "frob", "-v=:/x": ":/x", "-v=name:/x": "name", "-v=/etc:/x:ro:z": "--volume",
     "--tmpfs=x": "x", "--tmpfs=/": "/", "--tmpfs=/x:frob=1": "/x", "--tmpfs=/x:size=lots": "/x",
     "--shm-size=x": "--shm-size",

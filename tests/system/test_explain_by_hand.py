@@ -15,6 +15,8 @@ BY_HAND = [
     "--tmpfs",
     "/t:size=1m",
     "-v",
+    "/t/own",
+    "-v",
     "/etc:/in a new/place:ro",
     "-m",
     "64m",
@@ -61,7 +63,7 @@ def test_a_container_by_hand(pyrun: Pyrun) -> None:
     assert "1 packets received" in shown
     by_hand, ours = map(_mounts, (shown, pyrun.ok("run", "--rm", *BY_HAND, "busybox", "sh", "-c", INSIDE)))
     assert by_hand == ours
-    assert {"/", "/dev/pts", "/t", "/etc/hosts", "/proc/sys", r"/in\040a\040new/place"} <= set(ours)
+    assert {"/", "/dev/pts", "/t", "/t/own", "/etc/hosts", "/proc/sys", r"/in\040a\040new/place"} <= set(ours)
 
 
 def _type(lines: list[str]) -> None:

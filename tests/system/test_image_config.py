@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from image_files import Image, directory, docker_archive, file, symlink, tar
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.spec import volumes
-from pyrun.stages import rootfs
+from pyrun.stages import mounts, rootfs
 from pyrun.store import platforms
 from unprivileged import UserPyrun
 
@@ -27,6 +28,7 @@ def image(pyrun: Pyrun | UserPyrun, tmp_path: Path, **config: Any) -> str:
         directory("bin"), file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755),
         *[symlink(f"bin/{name}", "busybox") for name in APPLETS], directory("tmp", mode=0o1777), directory("run"),
         directory("data", mode=0o750, uid=7, gid=8), file("data/seed", b"from the image", uid=7, gid=8),
+        directory("srv"), directory("srv/sub", mode=0o750, uid=7, gid=8), file("srv/sub/seed", b"below"),
         directory("var"), symlink("var/run", "/run"),
     )  # fmt: skip
     host = platforms.host()
@@ -119,21 +121,80 @@ def test_what_is_in_a_volume_goes_with_its_container(pyrun: Pyrun, tmp_path: Pat
 def test_a_mount_of_the_caller_s_goes_over_a_volume(
     pyrun: Pyrun, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """And nothing is made in what it shows of the host."""
+    """And nothing is made in what it shows of the host, but the place of a volume below it."""
     name = image(pyrun, tmp_path, Volumes={"/data": {}, "/data/below": {}, "/var/run/x": {}, "/t": {}})
     (tmp_path / "host").mkdir()
     (tmp_path / "host/seen").write_text("x")
     volume = f"{tmp_path}/host"
+    told = pyrun.fails(125, "run", "--rm", NONE, *options, "-v", f"{volume}:/data:ro", name, "true")
+    assert told.splitlines()[0].endswith("there again, over what covers it: Read-only file system")
+    assert (
+        told.startswith("pyrun: the image's VOLUME /data/below: cannot show") and "make the directory" in told
+    )
+    (tmp_path / "host/below").mkdir()
     told = pyrun.ok(
         "run", "--rm", NONE, *options, "-v", f"{volume}:/data:ro", "-v", f"{volume}:/run", "--tmpfs", "/t", name,
         "sh", "-c", "ls /data /run; touch /t/x",
     )  # fmt: skip
-    assert told.split() == ["/data:", "seen", "/run:", "seen"]
-    assert [path.name for path in (tmp_path / "host").iterdir()] == ["seen"]
+    assert told.split() == ["/data:", "below", "seen", "/run:", "below", "seen"]
+    assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["below", "seen"]
     within = ("-v", f"{volume}:/data/inside")
     assert pyrun.ok("run", "--rm", NONE, *options, *within, name, "ls", "/data", "/data/inside").split() == [
-        "/data:", "below", "inside", "seed", "/data/inside:", "seen",
+        "/data:", "below", "inside", "seed", "/data/inside:", "below", "seen",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [(), ("--read-only",)])
+def test_a_volume_below_a_mount_of_the_caller_s_is_shown_there(
+    pyrun: Pyrun, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The image's and those of `-v PATH`, one in the other too; with what the image has there. Its place is made in the
+    host's directory, as Docker does, and nothing else."""
+    name = image(pyrun, tmp_path, Volumes={"/srv/sub": {}, "/t/declared": {}, "/srv/given": {}})
+    host = tmp_path / "host"
+    (host / "given").mkdir(parents=True)
+    script = (
+        "cat /srv/sub/seed; stat -c ' %a %u %g' /srv/sub; ls /srv /srv/given;"
+        "touch /srv/sub/x /srv/own/x /srv/own/in/y /t/declared/x /alone/x /dev/own/x; ls /srv/own"
+    )
+    run = ("run", "--name=one", NONE, *options)
+    given = ("-v", f"{host}:/srv", "--tmpfs=/t", "-v", f"{host}:/srv/given")
+    own = ("-v/srv/own/in", "-v/srv/own/", "-v=/srv/own", "-v/alone", "-v/dev/own", "-v/srv/sub/")
+    told = pyrun.ok(*run, *given, *own, name, "sh", "-c", script)
+    assert told.split() == [
+        "below", "750", "7", "8", "/srv:", "given", "own", "sub", "/srv/given:", "given", "own", "sub", "in", "x"
+    ]  # fmt: skip
+    left = sorted(str(path.relative_to(host)) for path in host.rglob("*"))
+    assert left == ["given", "own", "sub"]
+    assert list(pyrun.root.glob("containers/*/upper/srv/own/in/y"))
+    pyrun.ok("rm", "one")
+    assert not list(pyrun.root.glob("containers/*"))
+
+
+def test_a_directory_of_one_s_own_alone(pyrun: Pyrun, tmp_path: Path) -> None:
+    """It begins with what the image has, and takes the place of what pyrun would mount there."""
+    name = image(pyrun, tmp_path)
+    script = "cat /data/seed; stat -c ' %a %u %g' /data; touch /data/x /dev/shm/x; cat /proc/self/mountinfo"
+    told = pyrun.ok("run", "--rm", NONE, "--read-only", "-v/data", "-v/dev/shm", name, "sh", "-c", script)
+    assert told.startswith("from the image 750 7 8\n")
+    assert "/dev/shm /dev/shm rw" in told
+    twice = pyrun.fails(125, "run", "--rm", NONE, "-v/t", "--tmpfs=/t", name, "true")
+    assert "two mounts go to /t" in twice
+
+
+@pytest.mark.needs("user_namespaces")
+@pytest.mark.needs("newuidmap")
+def test_a_user_s_volume_below_a_mount(tess: UserPyrun) -> None:
+    name = image(tess, tess.home)
+    host = tess.home / "host"
+    tess.ok("run", "--rm", NONE, name, "true")
+    host.mkdir()
+    os.chown(host, tess.user.uid, tess.user.uid)
+    given = ("-v", f"{host}:/srv", "-v/srv/sub", "--read-only")
+    script = "cat /srv/sub/seed; touch /srv/sub/x; ls /srv /srv/sub"
+    told = tess.ok("run", "--rm", NONE, *given, name, "sh", "-c", script)
+    assert told.split() == ["below/srv:", "sub", "/srv/sub:", "seed", "x"]
+    assert not list((host / "sub").iterdir())
 
 
 @pytest.mark.needs("user_namespaces")
@@ -158,5 +219,11 @@ def test_volumes_that_are_none(pyrun: Pyrun, tmp_path: Path) -> None:
 def test_the_operations_of_volumes() -> None:
     job: dict[str, object] = {"volumes": ["/a"]}
     made = Operation("DIRECTORY", "/a", 0o755, 0, 0)
-    assert rootfs.plan_volumes({"root": {"readonly": False}}, job) == [made]
-    assert rootfs.plan_volumes({"root": {"readonly": True}}, job) == [made, Operation("WRITABLE", "/a")]
+    config: dict[str, Any] = {"root": {"readonly": False, "path": "/r"}}
+    assert rootfs.plan_volumes(config, job) == [made]
+    config["root"]["readonly"] = True
+    assert rootfs.plan_volumes(config, job) == [made, Operation("WRITABLE", "/a")]
+    config["mounts"] = [{"destination": "/a", "type": "bind", "source": "/r/a", "options": ["rbind"]}]
+    assert rootfs.plan_volumes(config, job) == [made, Operation("KEEP", "/a")]
+    assert Operation("SHOW_KEPT", "/a") in mounts.plan(config, job)
+    assert Operation("SHOW_KEPT", "/a") not in mounts.plan(config, {})  # a config that only looks like it

@@ -178,6 +178,30 @@ def test_by_digest(docker_registry: str, tmp_path: Path) -> None:
     assert (row["tag"], row["digest"]) == ("<none>", digest(image.manifest))
 
 
+def test_what_was_pulled_by_its_tag_is_found_by_its_digest(docker_registry: str, tmp_path: Path) -> None:
+    """By that of the index, which Docker shows, and by that of its own manifest; as long as it is there."""
+    own, other = an_image(), Image(an_image(2).layers, "s390x")
+    push(layout(tmp_path / "layout", own, other, by_platform=True), docker_registry, "both:1", "--all")
+    name = f"{docker_registry}/both"
+    pulled = pull.pull(f"{name}:1")
+    shown = engine_images.rows()[0]["digest"]
+    of_manifest = f"{name}@{digest(own.manifest)}"
+    assert pulled["digests"] == [f"{name}@{shown}", of_manifest] and shown != digest(own.manifest)
+    for each in pulled["digests"]:
+        assert pull.ensure(each, "never") == pulled
+        with pytest.raises(Conflict, match="has another name"):
+            engine_images.remove([each])
+    with pytest.raises(NotFound):
+        pull.ensure(f"{docker_registry}/else@{shown}", "never")
+    assert [row["digest"] for row in engine_images.rows()] == [shown], "no further names"
+    assert pull.pull(f"{name}:1")["digests"] == pulled["digests"]
+    pull.pull(f"{name}:1", "linux/s390x")
+    assert pull.ensure(of_manifest, "never")["names"] == [], "it has lost its tag"
+    assert engine_images.remove([of_manifest])
+    with pytest.raises(NotFound):
+        pull.ensure(of_manifest, "never")
+
+
 def test_ensure_pulls_once_and_obeys_the_policy(docker_registry: str, tmp_path: Path) -> None:
     push(layout(tmp_path / "one", an_image(1), name="x"), docker_registry, "policy:1")
     name = f"{docker_registry}/policy:1"
@@ -253,7 +277,7 @@ def test_an_image_s_labels_stay_data(registry: Registry) -> None:
     assert image["config"]["Labels"] == labels
     assert image["names"] == [NAME] and set(image) == {
         "id", "names", "layers", "diff_ids", "layer_bytes", "size_bytes", "created", "os", "architecture", "variant",
-        "config",
+        "config", "digests",
     }  # fmt: skip
 
 

@@ -99,6 +99,13 @@ def test_seccomp_profiles(pyrun: Pyrun, tmp_path: Path) -> None:
     assert "/nosuch.json" in missing
 
 
+def test_system_paths_unconfined(pyrun: Pyrun) -> None:
+    """As Docker's: nothing of /proc is hidden or read-only, /sys stays as it is."""
+    script = "grep -c ' /proc/' /proc/self/mountinfo; grep -c ' /sys ro,' /proc/self/mountinfo"
+    assert inside(pyrun, script, "--security-opt", "systempaths=unconfined").split() == ["0", "1"]
+    assert inside(pyrun, script).split()[0] not in ("0", "1")
+
+
 def test_the_default_profile_refuses(pyrun: Pyrun) -> None:
     script = "unshare -U true 2>&1; mount -t tmpfs t /mnt 2>&1; true"
     assert inside(pyrun, script).count("ermi") == 2

@@ -53,6 +53,16 @@ def test_what_is_said_of_a_pull(pyrun: Pyrun, hub: Registry) -> None:
     assert hub.log
 
 
+def test_images_by_digest(pyrun: Pyrun, hub: Registry) -> None:
+    pyrun.ok("pull", "-q", NAME)
+    headers, *rows = [line.split() for line in pyrun.ok("images", "--digests").splitlines()]
+    assert headers[:5] == ["REPOSITORY", "TAG", "DIGEST", "IMAGE", "ID"]
+    (digest,) = [row[2] for row in rows if row[0] == "me/app"]
+    assert {row[2] for row in rows if row[0] != "me/app"} == {"<none>"}
+    assert pyrun.ok(*RUN, "--pull=never", f"me/app@{digest}", "echo", "mine") == "mine"
+    assert "DIGEST" not in pyrun.ok("images")
+
+
 def test_on_a_terminal(pyrun: Pyrun, hub: Registry) -> None:
     """It is over when the command begins."""
     terminal = Terminal(pyrun, "run", "--rm", "-t", "--net=none", NAME, "echo", "mine")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hostile
 from command import Pyrun
 from detached import DEAF, POLITE, begin, listed
 from pyrun.store import containers, state
@@ -155,6 +156,27 @@ def test_one_that_is_only_being_started(
     os.close(lock_fd)
     assert ending.wait(15) == 0 and not Path(run_dir).exists()
     assert keep.exists() == (words[0] == "stop")
+
+
+@pytest.mark.parametrize("words", [("kill",), ("rm", "-f")], ids=" ".join)
+def test_a_start_that_somebody_ends_says_so(pyrun: Pyrun, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """It is not for want of memory; here init is at a hook, and the command has not begun."""
+    there = tmp_path / "there"
+    hook = {
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"echo x > {there}; exec sleep 1000"],
+        "env": ["PATH=/bin"],
+    }
+    directory = hostile.put_bundle(pyrun, tmp_path / "bundle", hooks={"createContainer": [hook]})
+    starting = pyrun.start("run", "--bundle", str(directory), "web")
+    until(there.exists)
+    pyrun.ok(*words, "web")
+    _, told = starting.communicate(timeout=15)
+    assert (starting.returncode, told) == (
+        125,
+        "pyrun: it was killed meanwhile, by `pyrun rm -f` or `pyrun kill`\n",
+    )
+    assert not list((pyrun.runroot / "containers").iterdir())
 
 
 def test_rm_of_hostile_trees(pyrun: Pyrun, tmp_path: Path) -> None:

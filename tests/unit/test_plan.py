@@ -83,7 +83,7 @@ def test_no_new_privileges_is_what_was_said_last(texts: list[str], wanted: bool)
 @pytest.mark.parametrize(
     "text",
     ["", "=", "=x", "x", "apparmor=mine", "apparmor", "label", "seccomp", "seccompx=a", "no-new-privileges=no",
-     "systempaths=unconfined"],
+     "systempaths=x", "systempaths:unconfined", "systempaths"],
 )  # fmt: skip
 def test_protection_nobody_gives_is_refused_beside_any_other(first: list[str], text: str) -> None:
     """Who asks for an AppArmor profile is not to believe that it is there."""
@@ -140,8 +140,9 @@ def test_limits_become_resources() -> None:
     assert resources["pids"] == {"limit": 9}
 
 
-def test_privileged_hides_nothing() -> None:
-    config, operations = make({"privileged": True})
+@pytest.mark.parametrize("options", [{"privileged": True}, {"security_opt": ["systempaths=unconfined"]}])
+def test_what_hides_nothing(options: dict[str, object]) -> None:
+    config, operations = make(options)
     assert config["linux"]["maskedPaths"] == [] == config["linux"]["readonlyPaths"]
     assert not any(operation.kind in ("MASK", "READONLY") for operation in operations)
 

@@ -14,7 +14,8 @@ from pyrun.spec import env_file, values
     ("text", "expected"),
     [
         ("6m", 6 << 20), ("512m", 512 << 20), ("1g", 1 << 30), ("1.5g", 3 << 29), ("1GiB", 1 << 30),
-        ("64MB", 64 << 20), ("1048576", 1 << 20), ("1048576b", 1 << 20), ("7000k", 7000 << 10),
+        ("64 m", 64 << 20), ("64 MiB", 64 << 20), ("64MB", 64 << 20),
+        ("1048576", 1 << 20), ("1048576b", 1 << 20), ("7000k", 7000 << 10),
     ],
 )  # fmt: skip
 def test_size(text: str, expected: int) -> None:
@@ -22,7 +23,7 @@ def test_size(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "m", "x", "1x", "-1", "1 m", "1..2m", "1e3", "0x10", "١m", "1mm", "nan"]
+    "text", ["", "m", "x", "1x", "-1", "1  m", "1..2m", "1e3", "0x10", "١m", "1mm", "nan"]
 )
 def test_size_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--memory"):

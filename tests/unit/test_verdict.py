@@ -27,7 +27,7 @@ def judged(
     outcome: handshake.Outcome, operations: list[Operation] = PLAN, *, oci: bool = False
 ) -> PyrunError:
     with pytest.raises(PyrunError) as caught:
-        verdict.judge(operations, outcome, oci=oci)
+        verdict.judge(operations, outcome, {"oci": oci})
     return caught.value
 
 
@@ -35,7 +35,7 @@ def judged(
 def test_one_that_came_so_far_has_not_failed(word: str) -> None:
     outcome = handshake.Outcome()
     setattr(outcome, word, True)
-    verdict.judge(PLAN, outcome)
+    verdict.judge(PLAN, outcome, {})
 
 
 def test_one_that_says_nothing_was_killed() -> None:

@@ -74,7 +74,7 @@ _RUN: tuple[Row, ...] = (
     (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled, nor of what --network=host opens"),
     (("--read-only",), "flag", "read_only", False, "", "Make the root file system read-only"),
     (("--rm",), "flag", "rm", False, "", "Remove the container when it has ended"),
-    (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges; label=... and apparmor=unconfined are taken and change nothing"),
+    (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined (no path of /proc and /sys is hidden or read-only); label=... and apparmor=unconfined are taken and change nothing"),
     (("--shm-size",), "value", "shm_size", "", "SIZE", "Size of /dev/shm (64m)"),
     (("--sig-proxy",), "flag", "sig_proxy", True, "", "Forward signals to the container's process"),
     (("--stop-signal",), "value", "stop_signal", "", "SIGNAL", "The signal `stop` sends"),
@@ -84,7 +84,7 @@ _RUN: tuple[Row, ...] = (
     _TTY,
     (("--ulimit",), "list", "ulimit", (), "NAME=SOFT[:HARD]", "Set a resource limit, for example nofile=1024"),
     _USER,
-    (("-v", "--volume"), "list", "volume", (), "SRC:DST[:OPTIONS]", "Mount a directory or file of the host; OPTIONS: ro, and how mounts below it are passed on (rprivate if left out, rslave, rshared ...)"),
+    (("-v", "--volume"), "list", "volume", (), "SRC:DST[:OPTIONS]", "Mount a directory or file of the host; OPTIONS: ro, and how mounts below it are passed on (rprivate if left out, rslave, rshared ...); DST alone: a directory of the container's own"),
     _WORKDIR,
 )
 
@@ -110,7 +110,7 @@ _KILL: tuple[Row, ...] = (
 
 _RM: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "Kill a container that runs; no error if there is none of that name"),
-    (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: there are no anonymous volumes"),
+    (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: anonymous volumes always go with their container"),
 )
 
 _LOGS: tuple[Row, ...] = (
@@ -121,7 +121,10 @@ _LOGS: tuple[Row, ...] = (
     (("--until",), "value", "until", "", "TIME", "Only what is older"),
 )
 
-_IMAGES: tuple[Row, ...] = (_FORMAT, _NO_TRUNC, _QUIET)
+_IMAGES: tuple[Row, ...] = (
+    (("--digests",), "flag", "digests", False, "", "Show what registries call them, too"),
+    _FORMAT, _NO_TRUNC, _QUIET,
+)
 
 _RMI: tuple[Row, ...] = (
     (("-f", "--force"), "flag", "force", False, "", "Remove it although several names or a stopped container refer to it"),

@@ -41,8 +41,13 @@ def cmd_images(options: Options, arguments: list[str]) -> int:
              "Platform": row["platform"]}
             for row, line in zip(rows, cells, strict=True)
         ]))  # fmt: skip
-    else:
-        text.show(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), cells)
+        return 0
+    headers = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
+    if options["digests"]:
+        column = ["DIGEST", *[str(row["digest"] or "<none>") for row in rows]]
+        for line, digest in zip([headers, *cells], column, strict=True):
+            line.insert(2, digest)
+    text.show(tuple(headers), cells)
     return 0
 
 

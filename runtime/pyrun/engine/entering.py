@@ -108,7 +108,7 @@ def _enter(
             _outside(config, job, pid)
             handshake.go(ours, pid)
         handshake.wait(ours, entered.outcome)
-        verdict.judge(operations, entered.outcome, oci=bool(job.get("oci")))
+        verdict.judge(operations, entered.outcome, job)
     except PyrunError:
         abandon(entered)
         raise

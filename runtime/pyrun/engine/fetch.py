@@ -37,7 +37,10 @@ def fetch(
         described = None
         try:
             described = _describe(repository, reference, wanted)
-            return _fetch_from(repository, described, names, progress)
+            image = _fetch_from(repository, described, names, progress)
+            base = f"{reference.domain}/{reference.path}"
+            image_writer.note_digests(image, [f"{base}@{digest}" for digest in repository.digests])
+            return image
         except PyrunError as error:
             unusable = isinstance(error, ImageError) and described is None and number + 1 < len(servers)
             if not isinstance(error, NotFound | RegistryError) and not unusable:

@@ -68,13 +68,20 @@ def _row(identifier: str, full: str, names: list[str]) -> dict[str, object] | No
     return {
         "repository": references.familiar(f"{reference.domain}/{reference.path}") if reference else "<none>",
         "tag": (reference.tag or "<none>") if reference else "<none>",
-        "digest": reference.digest if reference else "",
+        "digest": (reference.digest or _digest(image, reference)) if reference else "",
         "id": identifier,
         "created": image.get("created") or "",
         "size_bytes": image.get("size_bytes") or 0,
         "names": [references.familiar(each) for each in names],
         "platform": platform,
     }
+
+
+def _digest(image: dict[str, object], reference: references.Reference) -> str:
+    """What the registry said of it last, if it is from there."""
+    known = image.get("digests")
+    found = [str(each).partition("@") for each in known] if isinstance(known, list) else []
+    return next((digest for base, _, digest in found if base == f"{reference.domain}/{reference.path}"), "")
 
 
 def remove(names: list[str], *, force: bool = False) -> list[str]:

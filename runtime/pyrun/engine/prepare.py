@@ -77,12 +77,13 @@ def _of_image(options: Options, image: dict[str, object]) -> dict[str, object]:
         except UsageError:
             hint = "give one with --stop-signal, for example --stop-signal TERM"
             raise UsageError(f"the image's StopSignal {signal!r} is no signal", hint) from None
-    declared = _config_value(image, "Volumes")
-    if not declared:
+    declared, texts = _config_value(image, "Volumes"), values.texts(options.get("volume"))
+    if not declared and (not texts or all(":" in text for text in texts)):
         return {"stop_signal": signal}
     from pyrun.spec import volumes
 
-    return {"stop_signal": signal, "volumes": volumes.of_image(declared)}
+    found = {*volumes.of_image(declared), *volumes.alone(texts)}
+    return {"stop_signal": signal, "volumes": sorted(found)}
 
 
 def _joined(options: Options, mode: str, target: str) -> dict[str, object]:

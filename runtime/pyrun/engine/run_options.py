@@ -99,14 +99,33 @@ def worded(error: StageFailed, options: Options) -> PyrunError:
     return UsageError(f"{told}: {what}", hint or error.hint)
 
 
+# Of a directory of the container's own.
+_PLACE_OF_ITS_OWN = {
+    errno.ENOTDIR: "a directory goes on a directory",
+    errno.EROFS: "what is mounted above it is read-only: make the directory there first, for it to go on",
+}
+
+
+def _volume(error: StageFailed, texts: list[str]) -> tuple[str, str]:
+    """_option, of what -v and the image's VOLUME ask for."""
+    message, own_hint = error.message, _PLACE_OF_ITS_OWN.get(error.number, "")
+    for text in texts:
+        path = values.normal_path(text)
+        if ":" not in text and (f"directory {path} if" in message or f"root's own {path} there" in message):
+            return f"--volume {text}", own_hint
+        mount = values.volume(text) if ":" in text else {"source": "", "destination": ""}
+        if f"show the host's {mount['source']} at {mount['destination']}" in message:
+            hint = "a directory goes on a directory, a file on a file; and onto /proc nothing but a procfs"
+            return f"--volume {text}", hint if error.number in (errno.ENOTDIR, errno.EISDIR) else ""
+    path = message.partition("root's own ")[2].partition(" there again")[0]
+    return (f"the image's VOLUME {path}", own_hint) if path else ("", "")
+
+
 def _option(error: StageFailed, options: Options) -> tuple[str, str]:
     """(the option and its value, the remedy); ("", "") if it was for none."""
     message, no_directory = error.message, error.number in (errno.ENOTDIR, errno.EISDIR)
-    for text in values.texts(options.get("volume")):
-        mount = values.volume(text)
-        if f"show the host's {mount['source']} at {mount['destination']}" in message:
-            hint = "a directory goes on a directory, a file on a file; and onto /proc nothing but a procfs"
-            return f"--volume {text}", hint if no_directory else ""
+    if (told := _volume(error, values.texts(options.get("volume"))))[0]:
+        return told
     for text in values.texts(options.get("tmpfs")):
         if f"mount a tmpfs on {values.tmpfs(text)['destination']}" in message:
             hint = (

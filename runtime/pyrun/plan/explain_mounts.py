@@ -222,6 +222,16 @@ MOUNTS = {
     "WRITABLE": simple(
         "keep {0} writable, whatever the root becomes", "mount --bind $ROOT{0} $ROOT{0}", _MOUNT + " {0}"
     ),
+    "KEEP": simple(
+        "keep the root's {0} at hand, which is going to be covered",
+        "mkdir -p $ROOT/../kept{0}; mount --bind $ROOT{0} $ROOT/../kept{0}",
+        "ls -ld " + _ROOT + "{0}",
+    ),
+    "SHOW_KEPT": simple(
+        "show the root's own {0} there again, over what covers it",
+        "mkdir -p $ROOT{0}; mount --move $ROOT/../kept{0} $ROOT{0}",
+        _MOUNT + " {0}",
+    ),
     "PIVOT": simple(
         "make the container's root the root, and let go of the host's",
         "cd $ROOT; pivot_root . .; umount -l .",

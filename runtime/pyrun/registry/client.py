@@ -48,6 +48,7 @@ class Repository:
         self._lock = threading.Lock()
         self._active: set[transport.Response] = set()
         self.stop = threading.Event()
+        self.digests: list[str] = []  # of what `image` found on its way: an index, the manifest
 
     def abort(self) -> None:
         """End all downloads of other threads at once."""
@@ -59,6 +60,7 @@ class Repository:
         """The manifest behind a tag or digest, for a platform. Raises NotFound, RegistryError, ImageError."""
         for _ in range(_MAX_DEPTH + 1):
             body, content_type = self._manifest(reference)
+            self.digests.append(f"sha256:{hashlib.sha256(body).hexdigest()}")
             document = manifests.read(body, content_type, self.what)
             if isinstance(document, Manifest):
                 return document

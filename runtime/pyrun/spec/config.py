@@ -134,6 +134,9 @@ def _process(
     }
 
 
+_UNHIDDEN = "systempaths=unconfined"  # no masked and no read-only paths; Docker's command line takes it with a = alone
+
+
 def _no_new_privileges(options: Options) -> bool:
     """As Docker: of several the last one counts. What another option asks for is refused unless we do it."""
     wanted = False
@@ -143,18 +146,26 @@ def _no_new_privileges(options: Options) -> bool:
             if value not in ("", "true", "false"):
                 raise UsageError(f"invalid --security-opt: {text!r}", "no-new-privileges takes true or false")
             wanted = value != "false"
-        elif not given or (name not in ("seccomp", "label") and (name, value) != ("apparmor", "unconfined")):
-            raise UsageError(
-                f"unknown --security-opt: {text!r}", "seccomp=FILE, seccomp=unconfined, no-new-privileges"
-            )
+        elif text == _UNHIDDEN or (name in ("seccomp", "label") and given):
+            continue
+        elif (name, value) != ("apparmor", "unconfined"):
+            hint = f"seccomp=FILE, seccomp=unconfined, no-new-privileges, {_UNHIDDEN}"
+            raise UsageError(f"unknown --security-opt: {text!r}", hint)
     return wanted
 
 
 def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
     privileged = bool(options.get("privileged"))
     own = [values.tmpfs(text) for text in values.texts(options.get("tmpfs"))]
-    own += [values.volume(text) for text in values.texts(options.get("volume"))]
+    own += [values.volume(text) for text in values.texts(options.get("volume")) if ":" in text]
     taken = [str(mount["destination"]) for mount in own]
+    if container.get("volumes"):
+        from . import volumes
+
+        usual = [mount["destination"] for mount in _default_mounts(options, privileged)]
+        alone = volumes.alone(values.texts(options.get("volume")))
+        own += volumes.shown_again(container, alone, taken, [str(each) for each in usual])
+        taken += alone
     if len(set(taken)) != len(taken):
         twice = next(each for number, each in enumerate(taken) if each in taken[:number])
         raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
@@ -208,6 +219,7 @@ def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
     privileged = bool(options.get("privileged"))
     joined = str(container.get("netns") or "")  # somebody else's network namespace: its settings are not ours
     host_network = container["mode"] == "host"
+    hidden = not privileged and _UNHIDDEN not in values.texts(options.get("security_opt"))
     kinds = ["mount", "pid", "uts", "ipc", "cgroup"] + ([] if host_network or joined else ["network"])
     sysctls = {} if host_network or joined else dict(defaults.SYSCTLS)
     sysctls.update(
@@ -221,8 +233,8 @@ def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
         "cgroupsPath": f"/pyrun/{container['id']}",
         "resources": _resources(options, privileged),
         "sysctl": sysctls,
-        "maskedPaths": [] if privileged else list(defaults.masked_paths()),
-        "readonlyPaths": [] if privileged else list(defaults.READONLY_PATHS),
+        "maskedPaths": list(defaults.masked_paths()) if hidden else [],
+        "readonlyPaths": list(defaults.READONLY_PATHS) if hidden else [],
     }
 
 

@@ -60,7 +60,7 @@ def size_bytes(text: str, option: str) -> int:
             low = low[: -len(suffix)]
             break
     if low and not low[-1].isdigit():
-        number, unit = low[:-1], low[-1]
+        number, unit = low[:-1].removesuffix(" "), low[-1]  # as Docker: `64 m`
     else:
         number = low
     whole, _, fraction = number.partition(".")
@@ -176,7 +176,7 @@ def volume(text: str) -> dict[str, object]:
         raise UsageError(
             f"--volume {text!r}: invalid destination {parts[1]!r}", "give an absolute path other than /"
         )
-    _check_target(f"--volume {text!r}", target, bind=True)
+    check_target(f"--volume {text!r}", target, bind=True)
     for option in options:
         if option not in _VOLUME_OPTIONS:
             raise UsageError(
@@ -216,12 +216,12 @@ def _volume_source(text: str, source: str) -> str:
     return source
 
 
-def _check_target(told: str, target: str, *, bind: bool) -> None:
+def check_target(told: str, target: str, *, bind: bool) -> None:
     """Refuse a place below /proc, in the option's own words."""
-    from .mount_options import check_target
+    from . import mount_options
 
     try:
-        check_target(target, "" if bind else "tmpfs", bind=bind, path="")
+        mount_options.check_target(target, "" if bind else "tmpfs", bind=bind, path="")
     except UsageError as error:
         hint = error.hint if target != "/proc" else "choose another directory"
         raise UsageError(f"{told}: /proc is the kernel's own, {target} cannot be mounted on", hint) from None
@@ -234,7 +234,7 @@ def tmpfs(text: str) -> dict[str, object]:
         raise UsageError(
             f"--tmpfs {text!r}: {target!r} is no absolute path", "for example --tmpfs /run:size=64m"
         )
-    _check_target(f"--tmpfs {text!r}", normal_path(target), bind=False)
+    check_target(f"--tmpfs {text!r}", normal_path(target), bind=False)
     given = [option for option in options.split(",") if option]
     return {
         "destination": normal_path(target),

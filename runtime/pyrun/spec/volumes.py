@@ -1,8 +1,9 @@
-"""The directories an image declares with VOLUME, as paths of the container.
+"""Directories of the container's own: what an image declares with VOLUME, and `-v PATH` alone.
 
 Docker makes an anonymous volume for each. Here they are what the image has there, or an empty directory, in the
 container's own writable layer: what is written goes with `rm`. With --read-only they stay writable, by a mount of their
-own (stages/rootfs.py). --volume and --tmpfs are mounted over them. Loaded only for images that have one.
+own (stages/rootfs.py). --volume and --tmpfs are mounted over them; over one that is given for a directory above,
+they are shown again, as Docker mounts: by depth. Loaded only where there is one.
 Source: image-spec config.md (Volumes).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from pyrun.errors import UsageError
 
-from .values import normal_path
+from .values import check_target, normal_path
 
 
 def of_image(declared: object) -> list[str]:
@@ -21,3 +22,37 @@ def of_image(declared: object) -> list[str]:
             hint = "build the image without it"
             raise UsageError(f"the image's VOLUME {path!r} is no directory below the root", hint)
     return sorted({normal_path(path) for path in paths})
+
+
+def alone(texts: list[str]) -> list[str]:
+    """The directories of every `-v PATH`. Raises UsageError."""
+    return sorted({_alone(text) for text in texts if ":" not in text})
+
+
+def _alone(text: str) -> str:
+    path = normal_path(text)
+    if text[:1] != "/" or path == "/":
+        hint = "write SRC:DST[:ro]; or an absolute path other than / for a directory of the container's own"
+        raise UsageError(f"invalid --volume: {text!r}", hint)
+    check_target(f"--volume {text!r}", path, bind=True)
+    return path
+
+
+def shown_again(
+    container: dict[str, object], own: list[str], given: list[str], usual: list[str]
+) -> list[dict[str, object]]:
+    """Mounts for those of container["volumes"] that another mount covers: the root's directory, once more.
+
+    own: those of -v, which are wanted whatever covers them; given: destinations of the caller's mounts, whom the
+    image's give way to; usual: of those every container has.
+    """
+    volumes = container.get("volumes")
+    found = []
+    for path in volumes if isinstance(volumes, list) else []:
+        covers = [*given, *usual] if path in own else given
+        if path not in given and any(path.startswith(f"{above}/") for above in covers):
+            source = f"{container['keep']}/rootfs{path}"
+            found.append(
+                {"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
+            )
+    return found

@@ -29,7 +29,8 @@ A `job` is what they read beside the config, and where they note something for o
     seccomp                 (descriptor, flags) of the filter; window: rows and columns of the terminal
     descriptors             what init gets by number (plan/operations.py); preserve: how many of the caller's, which
                             come out as preserved; start_fd: where `create` waits for `start`
-    late_readonly           what turns read-only when all is mounted; volumes: directories the image wants
+    late_readonly           what turns read-only when all is mounted; volumes: directories of its own, kept: those
+                            that another mount covers, to be shown over it again
     rm reaper               --rm (nothing is synced), --init; dry_run: nothing may be touched
     oci                     in runc's words; no_pivot, no_new_keyring: its options; keyring: the container's, by name;
                             made: those of its namespaces that are new; notify: NOTIFY_SOCKET is to be forwarded, from

@@ -32,7 +32,8 @@ def plan(config: dict[str, object], job: Job) -> list[Operation]:
     late: list[str] = []
     job["late_readonly"] = late
     label = label_of(config)
-    mounts = config.get("mounts")
+    kept, mounts = job.get("kept") or (), config.get("mounts")
+    assert isinstance(kept, (list, tuple))
     for number, mount in enumerate(mounts if isinstance(mounts, list) else []):
         asked = options.parse(mount.get("options") or [])
         kind = mount.get("type") or "none"
@@ -42,6 +43,8 @@ def plan(config: dict[str, object], job: Job) -> list[Operation]:
         options.check_target(target, kind, bind=bind, path=path)
         if asked.remount:
             operations.append(_remount(target, asked, bind=bind))
+        elif bind and target in kept:
+            operations.append(Operation("SHOW_KEPT", target))
         elif bind:
             operations.append(_bind(config, job, mount, target, asked))
         elif kind == "cgroup":

@@ -161,12 +161,20 @@ def plan_hidden(config: dict[str, object]) -> list[Operation]:
 
 
 def plan_volumes(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """job["volumes"], which the image wants: made if need be, and writable under a read-only root. Before anything is
-    mounted, so that nothing is made in a directory of the host."""
-    root, volumes = config["root"], job["volumes"]
+    """job["volumes"], directories of the container's own: made if need be, and writable under a read-only root. Before
+    anything is mounted, so that they are the root's; one that is going to be covered and shown again is kept."""
+    root, volumes, mounts = config["root"], job["volumes"], config.get("mounts")
     assert isinstance(root, dict) and isinstance(volumes, list)
+    sources = [mount["source"] for mount in mounts] if isinstance(mounts, list) else []
     made = [Operation("DIRECTORY", path, 0o755, 0, 0) for path in volumes]
-    return made + ([Operation("WRITABLE", path) for path in volumes] if root.get("readonly") else [])
+    kept = [path for path in volumes if f"{root['path']}{path}" in sources]
+    writable = [path for path in volumes if path not in kept] if root.get("readonly") else []
+    job["kept"] = kept
+    return [
+        *made,
+        *[Operation("KEEP", path) for path in kept],
+        *[Operation("WRITABLE", path) for path in writable],
+    ]
 
 
 def plan_pivot(config: dict[str, object], job: dict[str, object]) -> list[Operation]:

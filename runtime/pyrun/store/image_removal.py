@@ -58,7 +58,10 @@ def _names_to_remove(name: str, identifier: str, known: list[str], force: bool) 
         identifier.startswith(bare) and references.is_hex(bare) and references.parse(bare).full not in known
     )
     if not by_id:
-        return [references.parse(name).full]
+        full = references.parse(name).full
+        if known and full not in known:  # found by what a registry calls it
+            raise Conflict(f"image {name} has another name", f"`pyrun rmi {references.familiar(known[0])}`")
+        return [full] if known else []
     if len(known) > 1 and not force:
         listed = ", ".join(map(references.familiar, known))
         raise Conflict(

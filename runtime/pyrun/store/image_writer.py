@@ -3,10 +3,11 @@
 An installation works in a staging area (layers.py), checks every digest, and only then, holding the store's
 lock for a moment, renames layers and image into place: an image is there entirely or not at all.
 
-image.json: {"id", "names", "layers": absolute directories bottom to top, "diff_ids", "layer_bytes",
+image.json: {"id", "names", "digests", "layers": absolute directories bottom to top, "diff_ids", "layer_bytes",
 "size_bytes", "created", "os", "architecture", "variant", "config"}; `config` is the image configuration's
 own `config` (Env, Cmd, Entrypoint, WorkingDir, User, Labels ...) and is data of the image's author: nothing
-of it may ever decide what pyrun does outside the container (CVE-2026-53488). names is a copy for readers;
+of it may ever decide what pyrun does outside the container (CVE-2026-53488). digests are full references by digest, by
+which a registry knows it. names is a copy for readers;
 the files in root/refs decide.
 """
 
@@ -218,8 +219,9 @@ def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], name
             "variant": config.get("variant") or "",
             "config": config["config"],
         }
-        if _readable(identifier):
+        if before := _readable(identifier):
             record["names"] = list(dict.fromkeys([*current_names(identifier), *names]))
+            record["digests"] = before.get("digests") or []
         paths.make(f"{paths.root()}/images/{identifier}")
         write_record(record)
         for name in names:
@@ -238,6 +240,17 @@ def write_record(image: dict[str, Any]) -> None:
     """Write image.json so that it survives a power cut."""
     path = f"{paths.root()}/images/{image['id']}/image.json"
     paths.replace(path, json.dumps(image).encode(), lasting=True)
+
+
+def note_digests(image: dict[str, Any], digests: list[str]) -> None:
+    """Note in the image's record, and in *image*, what a registry calls it: full references by digest. They find it
+    (images.py), but do not keep it, as names do."""
+    with layers.store_lock():
+        current = _readable(image["id"])
+        if current:  # else it was removed meanwhile
+            known = current.get("digests")
+            image["digests"] = list(dict.fromkeys([*digests, *(known if isinstance(known, list) else [])]))
+            write_record({**current, "digests": image["digests"]})
 
 
 # ── names ──────────────────────────────────────────────────────────────────────────────────────────

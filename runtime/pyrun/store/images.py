@@ -33,7 +33,8 @@ def find_id(name: str) -> str:
     if len(bare) == 64 and references.is_hex(bare):
         return bare
     if bare is name:  # no reference begins with sha256:, that is a tag of an image called sha256
-        found = read_reference(references.parse(name).full)
+        reference = references.parse(name)
+        found = read_reference(reference.full) or (_by_digest(reference.full) if reference.digest else "")
         if found:
             return found
     if len(bare) >= SHORTEST_ID and references.is_hex(bare):
@@ -85,6 +86,18 @@ def identifiers() -> list[str]:
 
 def _denied() -> UsageError:
     return UsageError(f"the images below {paths.root()} are root's", "run as root, or set PYRUN_ROOT")
+
+
+def _by_digest(full: str) -> str:
+    """The id of the image that was pulled by another name, and has this digest in that repository; or ""."""
+    for identifier in identifiers():
+        try:
+            digests = (load(identifier) or {}).get("digests")
+        except ImageError:
+            continue
+        if isinstance(digests, list) and full in digests:
+            return identifier
+    return ""
 
 
 def _by_prefix(prefix: str) -> str:

@@ -53,7 +53,7 @@ def _judge(container: dict[str, object], outcome: handshake.Outcome) -> None:
     if not outcome.failed and not outcome.ready and state.process_alive(container):
         raise Conflict("cannot start an already running container")
     try:
-        verdict.judge(_plan(str(container["directory"])), outcome, oci=True)
+        verdict.judge(_plan(str(container["directory"])), outcome, {"oci": True})
     except EndedSilently:
         raise verdict.silent(bundles.config(container)) from None
 
