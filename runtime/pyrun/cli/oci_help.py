@@ -130,12 +130,12 @@ _OPTIONS = {
     "work-path": "directory of criu's own files and log",
 }
 
-# of a command whose option is another than the one of this name above
+# (command, option): where it is another than the one of this name above
 _OWN = {
     (
         "spec",
         "rootless",
-    ): "for a caller without root: a user namespace of its own, the host's network, no limits"
+    ): "for a caller without root: a user namespace of its own, the host's network, no limits",
 }
 
 
