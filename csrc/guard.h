@@ -23,8 +23,7 @@ struct network {
 
 struct guard {
     const char *run;
-    const char
-        *program; /* this binary by the name it was started from: its file may be another installation's by now */
+    const char *program; /* this binary, where it was when we began: there may be another installation's by now */
     int epoll_fd, files_fd;
     struct network networks[NETWORKS];
     int count;

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #define PATIENCE_MS 2000 /* for what is busy because a process or a namespace is about to end */
+#define CROWD_MS 60000   /* for cgroups, however many: 50,000 of v1's memory take 5 s */
 #define CGROUPS_DEEP 64
 
 #define RESOLVE_NO_XDEV 0x01 /* linux/openat2.h, which musl does not have */
@@ -232,19 +233,18 @@ static int remove_below(int *fd, int64_t deadline_ms) {
         close(*fd);
         *fd = next_fd;
         depth += empty ? -1 : 1;
-        if (empty && first_below(*fd, name, sizeof name)) error = remove_busy(*fd, name, deadline_ms);
+        if (empty && first_below(*fd, name, sizeof name)) error = remove_busy(*fd, name, now_ms() + PATIENCE_MS);
     }
     return error ? error : -EBUSY;
 }
 
 int remove_cgroups(const char *path) {
-    int64_t deadline_ms = now_ms() + PATIENCE_MS;
     if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
     int fd = open_top(path);
     if (fd < 0) return fd == -ENOENT ? 0 : fd;
-    remove_below(&fd, deadline_ms);
+    remove_below(&fd, now_ms() + CROWD_MS);
     close(fd);
-    return remove_busy(AT_FDCWD, path, deadline_ms);
+    return remove_busy(AT_FDCWD, path, now_ms() + PATIENCE_MS);
 }
 
 static int write_word(int directory_fd, const char *name, const char *word) {

@@ -150,9 +150,8 @@ class Container(Namespace):
 def undo(lines: list[str]) -> None:
     """Execute an undo list: what the monitor does in C."""
     skip = False
-    sockets = {
-        str(family): messages.opened(family) for family in (0, 12)
-    }  # closing one after a deletion takes long
+    # closing one after a deletion takes long
+    sockets = {str(family): messages.opened(family) for family in (0, 12)}
     for line in lines:
         kind, *fields = line.split("\t")
         if kind in ("guard", "end"):

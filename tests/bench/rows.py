@@ -197,10 +197,10 @@ def stages_row(peers: Peers, effort: Effort) -> list[Figure]:
             stages.setdefault(name, []).append(took_ms)
     if not stages:
         return [Figure("stages", problem="--explain=json printed no timings", for_information=True)]
-    return [
+    return [  # in their order
         Figure(f"stage: {name}", ours=statistics.median(each), for_information=True)
         for name, each in stages.items()
-    ]  # in their order
+    ]
 
 
 def timings(text: str) -> list[tuple[str, float]]:

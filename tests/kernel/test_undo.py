@@ -377,6 +377,18 @@ def test_cgroups_as_deep_as_somebody_likes(undo: Undo, where: Path) -> None:
     assert not top.exists()
 
 
+@pytest.mark.parametrize("where", hierarchies()[:1], ids=lambda path: path.name)
+def test_each_cgroup_is_waited_for_by_itself(undo: Undo, where: Path) -> None:
+    """Not all of them together: somebody may have made fifty thousand."""
+    top = where / f"pyrun-late-{os.getpid()}"
+    (top / "a/b").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "1.2"]) as first, subprocess.Popen(["sleep", "2.4"]) as second:
+        (top / "a/b/cgroup.procs").write_text(str(first.pid))
+        (top / "a/cgroup.procs").write_text(str(second.pid))
+        assert undo(f"rmcgroup\t{top}") == (0, "")
+    assert not top.exists()
+
+
 def test_a_fork_bomb_is_killed(undo: Undo) -> None:
     where = hierarchies()[-1]
     top = where / f"pyrun-bomb-{os.getpid()}"

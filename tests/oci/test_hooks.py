@@ -164,8 +164,10 @@ def test_poststop_of_a_bundle_that_is_gone(box: Box) -> None:
     box.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": _shell(f"echo >{where}"), "env": [PATH]}]}
     box.detach()
     box.bundle.rename(box.directory / "elsewhere")
-    box.ok("delete", "--force", box.id, cwd=box.directory)
-    (box.directory / "elsewhere").rename(box.bundle)
+    try:
+        box.ok("delete", "--force", box.id, cwd=box.directory)
+    finally:
+        (box.directory / "elsewhere").rename(box.bundle)
     assert where.exists()
 
 

@@ -245,3 +245,16 @@ def test_root_of_a_user_namespace(box: UsersBox, user: User) -> None:
     if box.runtime.name == "crun" and runtimes.is_hybrid():
         pytest.xfail("crun 1.8 refuses hybrid cgroups")
     assert done.stdout.split() == ["0", "0", str(user.uid), "1", "lo"], done.stderr
+
+
+@solo
+def test_hooks_where_the_caller_may_not_be(box: UsersBox, tmp_path: Path) -> None:
+    """As after `sudo -u`, in a home of root's: there is a bundle to be in all the same."""
+    (closed := tmp_path / "closed").mkdir(mode=0o700)
+    script = ["sh", "-c", f"cat >/dev/null; pwd >{box.rootfs}/data/$0"]
+    kinds = ("createRuntime", "poststart", "poststop")
+    box.config["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": [*script, kind], "env": ["PATH=/usr/bin:/bin"]}] for kind in kinds
+    }
+    box.run("true", cwd=closed)
+    assert [(box.rootfs / "data" / kind).read_text() for kind in kinds] == [f"{box.bundle}\n"] * 3

@@ -257,6 +257,9 @@ def test_a_server_that_does_not_know_edns_is_not_waited_for(place: Place) -> Non
     answer = place.ask(question("x.example", extra=edns(1232)))
     assert answer is not None and answer.rcode == FORMERR, "so that the client asks again without"
     assert time.monotonic() - began < 0.5
+    assert answer.data[4:] == bytes([0, 1]) + bytes(6) + question("x.example")[12:], (
+        "which has to recognise it"
+    )
 
 
 def test_no_such_name_is_an_answer(place: Place) -> None:

@@ -104,6 +104,14 @@ def test_filters(containers: Path, filters: list[str], expected: list[str]) -> N
     assert names(everything=True, filters=filters) == expected
 
 
+@pytest.mark.parametrize("value", ["nowhere", "abcdef", "sha256:", "sha256:ab"])
+def test_an_image_that_is_not_here_is_not_that_of_a_bundles_container(containers: Path, value: str) -> None:
+    """Which has none: `rm -f $(ps -q --filter ancestor=...)` is not to remove it."""
+    path = containers / "root/containers" / IDS["job"] / "container.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image": "/srv/bundle", "image_id": ""}))
+    assert names(everything=True, filters=[f"ancestor={value}"]) == []
+
+
 def test_a_filter_on_the_state_needs_no_a(containers: Path) -> None:
     assert names(filters=["status=exited"]) == ["web", "db", "job"]
     assert names(filters=["name=web"]) == []

@@ -132,10 +132,9 @@ _OPTIONS = {
 
 # of a command whose option is another than the one of this name above
 _OWN = {
-    (
-        "spec",
-        "rootless",
-    ): "for a caller without root: a user namespace of its own, the host's network, no limits"
+    "spec": {
+        "rootless": "for a caller without root: a user namespace of its own, the host's network, no limits"
+    }
 }
 
 
@@ -197,7 +196,7 @@ def _rows(table: str, command: str = "") -> list[tuple[str, str]]:
             continue
         value = "" if kind[0] == "b" else " value"
         left = f"--{name}{value}" + (f", -{letter}{value}" if letter else "")
-        meaning = _OWN.get((command, name)) or _OPTIONS[name]
+        meaning = _OWN.get(command, {}).get(name) or _OPTIONS[name]
         rows.append((left, meaning + (f" (default: {default})" if default else "")))
     return rows
 

@@ -16,9 +16,8 @@ from . import background, entering, stdio
 
 Options = dict[str, object]
 
-CANNOT_BEGIN = (
-    126  # as Docker's `exec` ends, whatever it is in the container that the command cannot begin with
-)
+# As Docker's `exec` ends, whatever it is in the container that the command cannot begin with.
+CANNOT_BEGIN = 126
 
 
 def exec_(options: Options, reference: str, command: list[str]) -> int:

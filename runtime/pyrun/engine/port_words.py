@@ -26,7 +26,7 @@ def unchangeable(container: dict[str, object], reference: str) -> Conflict:
     hint = f"start it anew: pyrun rm -f {reference}; pyrun run{' --network=pasta' if mode == 'none' else ''} -p ..."
     if mode == "host":
         hint = "on the host's network, what it listens to is a port of the host already"
-    elif mode in requests.JOINED[:2]:
+    elif mode in requests.OF_OTHERS:
         hint = "a port is published where its network namespace is made"
     elif not rootless and mode in ("bridge", "none"):
         hint = "`pyrun network connect` puts it on one"

@@ -225,15 +225,17 @@ def _image_matches(row: dict[str, object], value: str) -> bool:
     """The image by id, or by name as `run` takes it: one without a tag is that with the tag latest."""
     from pyrun.store import images, references
 
-    identifier = str(row["image_id"])
-    if len(value) >= images.SHORTEST_ID and identifier.startswith(value.removeprefix("sha256:")):
+    identifier, digits = str(row["image_id"]), value.removeprefix("sha256:")
+    if not identifier:  # a bundle's container
+        return False
+    if len(digits) >= images.SHORTEST_ID and identifier.startswith(digits):
         return True
     try:
         # the name it was started by may be another one of the image's, or be another image's by now
         return images.find_id(value) == identifier or references.parse(str(row["image"])).full == (
             references.parse(value).full
         )
-    except UsageError:  # it was started by an id, or from a bundle
+    except UsageError:  # it was started by an id
         return False
 
 

@@ -185,9 +185,8 @@ def begin(run_dir: str, undo: list[str], *, oci: bool = False) -> int:
     Raises Conflict when a container of this id exists. oci: in runc's words, which callers look for.
     """
     parent, _, identifier = run_dir.rpartition("/")
-    staging = (
-        f"{paths.staging(parent)}/{identifier[:200]}.{posix.getpid()}"  # a file name has room for 255 bytes
-    )
+    # a file name has room for 255 bytes
+    staging = f"{paths.staging(parent)}/{identifier[:200]}.{posix.getpid()}"
     paths.make(staging)
     paths.make(parent)
     try:

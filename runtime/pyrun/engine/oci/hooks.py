@@ -1,10 +1,10 @@
 """The hooks that are called from outside the container: prestart, createRuntime, poststart, poststop.
 
 Each gets the state as JSON on standard input, the bundle as its working directory and its own environment, nothing
-else. One that fails before the command
-runs fails the container (1.3: poststart too); a failing poststop is told and the rest goes on. The beginning of what a
-hook prints is kept for the error, never for the caller's streams. Before the pivot a hook is given up when init ends:
-`delete -f` of a container whose hook hangs. Those that init runs: stages/hooks.py, csrc/init_hooks.c.
+else. One that fails before the command runs fails the container (1.3: poststart too); a failing poststop is told and
+the rest goes on. The beginning of what a hook prints is kept for the error, never for the caller's streams. Before the
+pivot a hook is given up when init ends: `delete -f` of a container whose hook hangs. Those that init runs:
+stages/hooks.py, csrc/init_hooks.c.
 Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle.
 """
 
@@ -66,12 +66,18 @@ def run(
 
 
 def _enter(directory: str) -> int:
-    """The bundle, if it is still there, becomes the working directory. A descriptor of the one before; -1: it stays."""
-    before_fd = posix.open(".", linux.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    """The bundle, if it is still there, becomes the working directory. A descriptor of the one before, to return; -1:
+    nobody has to."""
+    before_fd = -1
+    try:
+        before_fd = posix.open(".", linux.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError:  # closed to this user, as after `sudo -u`: from there nothing could be found anyway
+        pass
     try:
         posix.chdir(directory)
     except OSError:  # removed before `delete`, or closed to the user whose namespaces these are
-        posix.close(before_fd)
+        if before_fd >= 0:
+            posix.close(before_fd)
         return -1
     return before_fd
 

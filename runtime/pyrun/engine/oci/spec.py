@@ -76,9 +76,8 @@ def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict
 
 def _linux() -> dict[str, Any]:
     kinds = ["pid", "network", "ipc", "uts", "mount"]
-    if paths.exists(
-        "/sys/fs/cgroup/cgroup.controllers"
-    ):  # with v1 the view would need every hierarchy mounted
+    # with v1 the view would need every hierarchy mounted
+    if paths.exists("/sys/fs/cgroup/cgroup.controllers"):
         kinds.append("cgroup")
     return {
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},

@@ -271,7 +271,8 @@ class Forwarder:
                 self._of[waiter.source] = left
             else:
                 self._of.pop(waiter.source, None)
-            self._tell(waiter, data[2:] or wire.empty(waiter.asked, wire.SERVFAIL), addresses)
+            answer = wire.repeated(data, waiter.asked) or wire.empty(waiter.asked, wire.SERVFAIL)
+            self._tell(waiter, answer, addresses)
 
     def forget(self, container: str) -> None:
         """Nothing more is asked from inside a container that has ended: a socket would keep its namespace alive, and

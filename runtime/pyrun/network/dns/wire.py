@@ -206,6 +206,14 @@ def truncated(data: bytes) -> bytes:
     return data[:2] + bytes([data[2] | 0x02, data[3]]) + b"\0\1" + bytes(6) + data[HEADER_BYTES:end]
 
 
+def repeated(data: bytes, asked: Question) -> bytes:
+    """Somebody's answer for whoever *asked*, without an id. To a header alone the question is added: without it glibc
+    goes on waiting."""
+    if len(data) != HEADER_BYTES:
+        return data[2:]
+    return data[2:4] + b"\0\1" + bytes(6) + asked.raw[HEADER_BYTES : question_end(asked.raw)]
+
+
 def is_truncated(data: bytes) -> bool:
     """Whether more is to be had by TCP."""
     return bool(data[2] & 0x02)

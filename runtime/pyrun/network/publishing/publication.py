@@ -193,7 +193,7 @@ def refuse_to_lose(identifier: str, reference: str, wire: Wire) -> None:
         lines = claims.lines(path)
         if not lines or not lines[0].startswith(f"{identifier} "):
             continue
-        leads = {":" in line: line[3:] for line in lines if line.startswith("to ")}
+        leads = ports.leads(lines)
         # its record tells of all that were published at once, some of which may have been withdrawn
         for port in [each for each in ports.parse(lines) if ports.path(each) == path]:
             if target(port, leads) in own:

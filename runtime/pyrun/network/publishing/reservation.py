@@ -43,9 +43,8 @@ def bound(host: str, number: int, protocol: str) -> socket:
     kind = SOCK_DGRAM if protocol == "udp" else SOCK_STREAM
     sock = _opened(family, kind, protocol)
     if protocol == "sctp" and sock.proto != _SCTP:
-        number = (
-            0  # of its own ports nobody can have any: the number is free, whoever has it in another protocol
-        )
+        # of its own ports nobody can have any: the number is free, whoever has it in another protocol
+        number = 0
     try:
         if family == AF_INET6 and sock.family == AF_INET6:
             sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
