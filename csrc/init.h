@@ -29,6 +29,7 @@ struct plan {
     const char *program;   /* what OP_LOOK_UP found, or NULL */
     const char *directory; /* root may not go there, perhaps its user may: tried again after OP_IDENTITY */
     struct filter filter;  /* to be loaded just before execve */
+    struct kept *kept;     /* by OP_KEEP: a list of init_mounts.c's */
     int marked;            /* every descriptor is close-on-exec already */
     const char *detail;    /* which path or name a failure is about */
 };

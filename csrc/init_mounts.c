@@ -380,12 +380,12 @@ int op_readonly(struct plan *plan) { return onto_itself(plan, text_argument(plan
 
 int op_writable(struct plan *plan) { return onto_itself(plan, text_argument(plan), 0); }
 
-/* Directories of the root that something else is going to be mounted over, until they are shown again. */
-static struct kept {
+/* A directory of the root that something else is going to be mounted over, until it is shown again. */
+struct kept {
     const char *path; /* the plan's */
     int fd;
     struct kept *next;
-} * all_kept;
+};
 
 int op_keep(struct plan *plan) {
     const char *path = text_argument(plan);
@@ -395,14 +395,14 @@ int op_keep(struct plan *plan) {
     int tree_fd = kept ? clone_tree(fd, "", AT_EMPTY_PATH) : -ENOMEM;
     close(fd);
     if (tree_fd < 0) return free(kept), tree_fd;
-    *kept = (struct kept){path, tree_fd, all_kept};
-    all_kept = kept;
+    *kept = (struct kept){path, tree_fd, plan->kept};
+    plan->kept = kept;
     return 0;
 }
 
 int op_show_kept(struct plan *plan) {
     const char *path = text_argument(plan);
-    struct kept *kept = all_kept;
+    struct kept *kept = plan->kept;
     while (kept && strcmp(kept->path, path) != 0) kept = kept->next;
     if (!kept) return -EBADMSG;
     int target_fd = open_target(plan, path, 1);
