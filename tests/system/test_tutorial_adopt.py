@@ -147,8 +147,11 @@ def test_what_is_told_of_foreign_chains_is_what_was_added(by_hand: Pyrun) -> Non
 
 
 def told_by(place: str, address: str) -> str:
-    """As whom somebody there goes out. On a busy machine the host sometimes takes more than a second to find its
-    IPv6 neighbour on this bridge, which pyrun has not made (INCOMPLETE in `ip neigh`): then a connection is begun anew."""
+    """As whom somebody there goes out.
+
+    On a busy machine the host sometimes takes more than a second to find its IPv6 neighbour on this bridge, which pyrun
+    has not made (INCOMPLETE in `ip neigh`): then a connection is begun anew.
+    """
     return str(until(lambda: answered(page(place, address)), "an answer", timeout_s=10))
 
 
