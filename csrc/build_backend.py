@@ -7,6 +7,7 @@ A wheel is a zip file with a few text files of metadata, so it is written direct
     csrc/{shim,birth}.c       -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
     csrc/bundle*.py           -> pyrun/hot.<cache tag>.*     the modules of the hot path in one file a command
                                  pyrun/home/                 what the interpreter reads before them
+    csrc/interpreter/*.c      -> pyrun/home/python3-*        the planner's own interpreter, where it can be had
     csrc/*.c but shim.c       -> bin/pyrun, bin/pyrun-oci    the static binary, by musl (else the C library's)
 
 What shim.h and ops.h hold is written once, for C and Python: the text between `/* cdef-begin */` and
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import archives
 import bundle
+import interpreter_build
 
 CSRC = Path(__file__).resolve().parent
 INCLUDE = Path("/usr/include")
@@ -125,6 +127,9 @@ def generated_files(scratch: Path, project: dict[str, object]) -> dict[str, tupl
     binary = build_static(scratch).read_bytes()
     for command in COMMANDS:
         files[f"{project['file_name']}.data/scripts/{command}"] = binary, 0o755
+    interpreter = interpreter_build.build(scratch, c_compiler())
+    if interpreter:
+        files[interpreter_build.name()] = interpreter.read_bytes(), 0o755
     try:
         files |= {f"pyrun/{name}": (data, 0o644) for name, data in bundle.build(archives.PACKAGE).items()}
     except SyntaxError as problem:

@@ -6,6 +6,7 @@ needs in that of @FIRST@, and the name of the one with all cold functions in tha
 
 from __future__ import annotations
 
+import builtins
 import gc
 import marshal
 import posix
@@ -76,15 +77,20 @@ def load(file: str) -> None:
 
 
 class Bundle:
-    """Finder and loader of the modules in the other files: asked for one, it loads the file."""
+    """Finder and loader of the modules in the other files: asked for one, it loads the file. Asked for one that is in
+    none, it has the interpreter made whole, which alone finds it."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The spec of a module that is in a file; that it is loaded already does not matter to importlib."""
         file = PLACES.get(name)
         if file is None:
-            return None
-        if name not in sys.modules:
+            if name in sys.builtin_module_names:
+                return None
+            complete()
+            if name not in sys.modules:
+                return None
+        elif name not in sys.modules:
             load(file)
         from _frozen_importlib import ModuleSpec
 
@@ -101,6 +107,38 @@ class Bundle:
         module.__spec__ = module.__loader__ = None
 
 
+class Later:
+    """Stands for a standard stream in an interpreter that is half-way (csrc/interpreter)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def flush(self) -> None:
+        """Nothing was written yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        complete()
+        return getattr(getattr(sys, self._name), name)
+
+
+def open_later(*given: Any, **named: Any) -> Any:
+    """Stands for `open` there."""
+    complete()
+    return builtins.open(*given, **named)
+
+
+def complete() -> None:
+    """Have what is missing made; the system's interpreter is whole from the beginning."""
+    if "_halfway" in sys.builtin_module_names:
+        import _halfway
+
+        _halfway.complete()
+
+
+if not hasattr(builtins, "open"):
+    builtins.open = open_later
+    for stream in ("stdin", "stdout", "stderr"):
+        setattr(sys, stream, Later(stream))
 sys.meta_path.insert(0, Bundle)
 load("@FIRST@")
 sys.modules["pyrun.cli.main"].main(sys.argv)

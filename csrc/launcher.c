@@ -136,6 +136,15 @@ static int give_home(const char *planner, const char *real, const char *other, c
     return 1;
 }
 
+/* The planner's own interpreter (csrc/interpreter), which starts sooner, as long as the one it was made from is the one
+ * that is installed: after an update of that, it is not used until pyrun is installed again. */
+static int own_interpreter(const char *home, const char *real, char *own) {
+    struct stat status;
+    if (stat(real, &status) < 0) return 0;
+    int length = snprintf(own, PATH_SIZE, "%s-%lld-%lld", home, (long long)status.st_size, (long long)status.st_mtime);
+    return length < PATH_SIZE && access(own, X_OK) == 0;
+}
+
 /* A read-only detached mount of the file. Needs CAP_SYS_ADMIN. */
 static int seal_by_mount(const char *path) {
     struct {
@@ -222,7 +231,7 @@ extern char **environ;
 
 int launcher_main(int argc, char **argv) {
     char environment[PATH_SIZE], python[PATH_SIZE], other[PATH_SIZE] = "", real[PATH_SIZE], planner[PATH_SIZE];
-    char home[PATH_SIZE], option[PATH_SIZE];
+    char home[PATH_SIZE], option[PATH_SIZE], own[PATH_SIZE];
     note_start();
     signal(SIGCHLD, SIG_DFL); /* some callers ignore it, and then nobody's children could be waited for */
     fill_standard_streams();
@@ -252,11 +261,15 @@ int launcher_main(int argc, char **argv) {
     arguments[count++] = (char *)"-I";
     arguments[count++] = (char *)"-S";
     arguments[count++] = (char *)"-Xutf8"; /* words and paths are bytes, whatever the caller's locale takes them for */
-    if (give_home(planner, arguments[0], other, home, option)) arguments[0] = home, arguments[count++] = option;
+    int fd = -1;
+    if (give_home(planner, arguments[0], other, home, option)) {
+        if (own_interpreter(home, arguments[0], own)) fd = seal_by_mount(own);
+        arguments[0] = home, arguments[count++] = option;
+    }
     arguments[count++] = planner;
     for (int i = 1; i < argc; i++) arguments[count++] = argv[i];
     setenv("PYRUN_COMMAND", argc > 0 ? argv[0] : "pyrun", 1);
-    int fd = seal_by_mount(python);
+    if (fd < 0) fd = seal_by_mount(python);
     if (fd < 0) fd = seal_by_copy(python);
     if (resolver && drop_capabilities(argc > 1 && strcmp(argv[1], "admit") == 0) < 0)
         return fail("cannot drop the capabilities of", command);

@@ -225,13 +225,19 @@ def _run(parsed: dict[str, object], arguments: list[str]) -> int:
             raise bundles.refused(given)
         if parsed.get("dry_run"):
             return _show(bundles.plan_only(parsed, arguments), parsed)
-        sys.stdout.write(bundles.run(parsed, arguments) + "\n")
-        return 0
+        return _print(bundles.run(parsed, arguments))
     from pyrun.engine import run
 
     if parsed.get("dry_run"):
         return _show(run.plan_only(parsed, arguments[0], arguments[1:]), parsed)
-    sys.stdout.write(run.run(parsed, arguments[0], arguments[1:], _progress) + "\n")
+    return _print(run.run(parsed, arguments[0], arguments[1:], _progress))
+
+
+def _print(line: str) -> int:
+    """To standard output, without the stream of an interpreter that has none yet. Raises BrokenPipeError."""
+    data = (line + "\n").encode("utf-8", "surrogateescape")
+    while data:
+        data = data[posix.write(1, data) :]
     return 0
 
 
