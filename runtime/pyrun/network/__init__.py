@@ -34,7 +34,8 @@ Networks, made and healed:
 Other ways to be wired:
 
     drivers/        macvlan, ipvlan, l2, cni, joined namespaces; shaping.py  rates and faults
-    adopt.py        a bridge made by hand; strangers.py  who is on it; net_devices.py  OCI's netDevices
+    adopt.py        a bridge made by hand; strangers.py  who is on it; gateway_mac.py  its MAC is kept
+    net_devices.py  OCI's netDevices
     user_mode/      without root: pasta.py, slirp.py, complaints.py
 
     explain.py, explain_drivers.py  sentence, shell equivalent and check of every operation

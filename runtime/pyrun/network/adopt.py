@@ -24,7 +24,7 @@ from typing import Any
 
 from pyrun import boot, linux, notice
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
-from pyrun.network import design, host, records, requests, strangers
+from pyrun.network import design, gateway_mac, host, records, requests, strangers
 from pyrun.network.firewall import firewalld
 from pyrun.network.records import Network
 from pyrun.store import containers, paths
@@ -52,12 +52,7 @@ def adopt(bridge: str, name: str = "") -> Network:
     name = requests.check_name(name or bridge, "network adopt --name")
     with host.locked(), IPRoute() as route:
         network, there = _noted(route, bridge, name)
-        # Said aloud, it is kept; a bridge takes the lowest of its ports', and those on it would lose their gateway.
-        route.link(
-            "set",
-            index=network["index"],
-            address=route.get_links(network["index"])[0].get_attr("IFLA_ADDRESS"),
-        )
+        gateway_mac.hold(route, network["index"])
         records.save(network)
         _claim(network, there)
     try:
