@@ -72,8 +72,9 @@ def opened(path, *more, _open=posix.open, **named):
 posix._exit = leave
 posix.open = opened
 posix.register_at_fork(after_in_child=called.clear)  # what came before counts for the parent
-with open("@BUNDLE@", "rb") as file:
-    bundle = marshal.loads(file.read()[16:])
+fd = posix.open("@BUNDLE@", posix.O_RDONLY | posix.O_CLOEXEC)
+bundle = marshal.loads(posix.read(fd, posix.fstat(fd).st_size)[16:])
+posix.close(fd)
 sys.setprofile(note)
 exec(bundle, {"__name__": "__main__", "__file__": __file__})
 """

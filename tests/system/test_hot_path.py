@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bundle
+import interpreter_build
 from command import Pyrun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -69,28 +70,43 @@ def test_a_hot_verb_imports_only_hot_modules(pyrun: Pyrun, args: tuple[str, ...]
     assert imported(pyrun, *args) - hot - CHEAP == set()
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        ("run", "--rm", "--net=none", "busybox", "true"),
-        ("run", "--rm", "--net=bridge", "busybox", "true"),
-        ("run", "--rm", "--net=bridge", "-p", "18080:80", "busybox", "true"),
-        ("exec", "warm", "true"),
-    ],
-    ids=lambda words: " ".join(words),
-)
+STARTS = [
+    ("run", "--rm", "--net=none", "busybox", "true"),
+    ("run", "--rm", "--net=bridge", "busybox", "true"),
+    ("run", "--rm", "--net=bridge", "-p", "18080:80", "busybox", "true"),
+    ("exec", "warm", "true"),
+]
+
+
+def hidden(pyrun: Pyrun, file: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """`pyrun ARGS` where there is nothing in *file*."""
+    words = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(file)]
+    return subprocess.run([*words, str(pyrun.binary), *args], capture_output=True, text=True, env=pyrun.env,
+                          check=False, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda words: " ".join(words))
 def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) -> None:
     """With nothing in the file of cold functions a start works; if not, `make hot` has to write the list anew."""
     pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
     pyrun.ok(*start)  # makes bridges and caches
     (cold,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/hot.*.cold")
-    hidden = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(cold)]
-    done = subprocess.run([*hidden, str(pyrun.binary), *start], capture_output=True, text=True, env=pyrun.env,
-                          check=False, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
+    done = hidden(pyrun, cold, *start)
     assert (done.returncode, done.stderr) == (0, ""), "then make hot"
-    rare = subprocess.run([*hidden, str(pyrun.binary), "ps", "--filter", "x"], capture_output=True,
-                          text=True, env=pyrun.env, check=False, timeout=60)  # fmt: skip
+    rare = hidden(pyrun, cold, "ps", "--filter", "x")
     assert "EOFError" in rare.stderr, "a command that is not quick does call one"
+
+
+@pytest.mark.skipif(interpreter_build.library() is None, reason="this Python has no libpython.a")
+@pytest.mark.parametrize("start", STARTS, ids=lambda words: " ".join(words))
+def test_a_start_needs_half_an_interpreter(pyrun: Pyrun, start: tuple[str, ...]) -> None:
+    """Its second half begins with a module that is hidden here (csrc/interpreter)."""
+    pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
+    pyrun.ok(*start)  # makes bridges and caches
+    (first,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/home/lib/*/encodings.pyc")
+    done = hidden(pyrun, first, *start)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "init_fs_encoding" in hidden(pyrun, first, "ps").stderr, "a command that is not quick does need it"
 
 
 def test_the_launcher_hides_the_environment(pyrun: Pyrun, tmp_path: Path) -> None:
