@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyrun.errors import PyrunError, StageFailed, UsageError
+from pyrun.errors import NotFound, PyrunError, StageFailed, UsageError
 from pyrun.spec import capabilities, env_file, values
 from pyrun.store import paths, platforms
 
@@ -75,13 +75,27 @@ def _check_open_files(text: str) -> None:
         )
 
 
-def worded(error: StageFailed, options: Options) -> PyrunError:
+def worded(error: PyrunError, options: Options, request: dict[str, object]) -> PyrunError:
     """The error as one about an option, if it was for one; else as it is."""
+    if request.get("netns") and not paths.exists(str(request["netns"])):
+        return _gone(str(request["mode"]), str(request["target"]))
+    if not isinstance(error, StageFailed):
+        return error
     told, hint = _option(error, options)
     if not told:
         return error
     what = error.message.removeprefix(f"{error.stage}: ")
     return UsageError(f"{told}: {what}", hint or error.hint)
+
+
+def _gone(mode: str, target: str) -> PyrunError:
+    """The error about a namespace that went between the look at it and the start in it."""
+    hint = (
+        "`pyrun ps` lists those that run"
+        if mode == "container"
+        else "`ip netns list` shows the names there are"
+    )
+    return NotFound(f"--network {mode}:{target}: it went while this container was starting", hint)
 
 
 # Of a directory of the container's own.
