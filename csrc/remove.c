@@ -219,49 +219,12 @@ static int first_below(int directory_fd, char *name, size_t size) {
     return 0;
 }
 
-/* From the lowest up. Whoever may make cgroups in his own can go deeper than there are descriptors or stack: so there
- * is one descriptor, and ".." leads back, since the kernel lets nobody move a cgroup into another. */
-static int remove_below(int *fd, int64_t deadline_ms) {
-    char name[NAME_MAX + 1];
-    int error = 0, depth = 0, next_fd;
-    while (!error && now_ms() < deadline_ms) {
-        int empty = !first_below(*fd, name, sizeof name);
-        if (empty && !depth) return 0;
-        if (empty) next_fd = openat(*fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        else if ((next_fd = open_below(*fd, name)) == -ENOENT) continue;
-        if (next_fd < 0) return empty ? -errno : next_fd;
-        close(*fd);
-        *fd = next_fd;
-        depth += empty ? -1 : 1;
-        if (empty && first_below(*fd, name, sizeof name)) error = remove_busy(*fd, name, now_ms() + PATIENCE_MS);
-    }
-    return error ? error : -EBUSY;
-}
-
-int remove_cgroups(const char *path) {
-    if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
-    int fd = open_top(path);
-    if (fd < 0) return fd == -ENOENT ? 0 : fd;
-    remove_below(&fd, now_ms() + CROWD_MS);
-    close(fd);
-    return remove_busy(AT_FDCWD, path, now_ms() + PATIENCE_MS);
-}
-
 static int write_word(int directory_fd, const char *name, const char *word) {
     int fd = openat(directory_fd, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return -1;
     ssize_t written = write(fd, word, strlen(word));
     close(fd);
     return written < 0 ? -1 : 0;
-}
-
-static int is_populated(int directory_fd) {
-    char text[128];
-    int fd = openat(directory_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0) close(fd);
-    text[got > 0 ? got : 0] = 0; /* removed meanwhile */
-    return strstr(text, "populated 1") != NULL;
 }
 
 struct visit {
@@ -288,11 +251,55 @@ static void kill_listed(struct visit *visit, int directory_fd) {
     }
 }
 
-/* By recursion: where cgroups are of v1, hardly anybody inside makes some. */
+/* From the lowest up. Whoever may make cgroups in his own can go deeper than there are descriptors or stack: so there
+ * is one descriptor, and ".." leads back, since the kernel lets nobody move a cgroup into another. visit: who is met on
+ * the way down is killed; NULL spares them. */
+static int remove_below(int *fd, int64_t deadline_ms, struct visit *visit) {
+    char name[NAME_MAX + 1];
+    int error = 0, depth = 0, next_fd;
+    while (!error && now_ms() < deadline_ms) {
+        int empty = !first_below(*fd, name, sizeof name);
+        if (empty && !depth) return 0;
+        if (empty) next_fd = openat(*fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        else if ((next_fd = open_below(*fd, name)) == -ENOENT) continue;
+        if (next_fd < 0) return empty ? -errno : next_fd;
+        close(*fd);
+        *fd = next_fd;
+        depth += empty ? -1 : 1;
+        if (visit && !empty) kill_listed(visit, *fd);
+        if (empty && first_below(*fd, name, sizeof name)) error = remove_busy(*fd, name, now_ms() + PATIENCE_MS);
+    }
+    return error ? error : -EBUSY;
+}
+
+int remove_cgroups(const char *path) {
+    if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
+    int fd = open_top(path);
+    if (fd < 0) return fd == -ENOENT ? 0 : fd;
+    remove_below(&fd, now_ms() + CROWD_MS, NULL);
+    close(fd);
+    return remove_busy(AT_FDCWD, path, now_ms() + PATIENCE_MS);
+}
+
+static int is_populated(int directory_fd) {
+    char text[128];
+    int fd = openat(directory_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    text[got > 0 ? got : 0] = 0; /* removed meanwhile */
+    return strstr(text, "populated 1") != NULL;
+}
+
+/* By recursion: where cgroups are of v1, hardly anybody inside makes some. What is deeper goes with who is in it. */
 static void kill_below(struct visit *visit, int directory_fd, int depth) {
     _Alignas(struct entry) char buffer[1024];
     long got;
-    if (depth > CGROUPS_DEEP) visit->error = -ELOOP;
+    if (depth > CGROUPS_DEEP) {
+        int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        visit->error = fd < 0 ? -errno : remove_below(&fd, now_ms() + CROWD_MS, visit);
+        if (fd >= 0) close(fd);
+        return;
+    }
     while (!visit->error && (got = syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer)) > 0)
         for (long at = 0; at < got;) {
             const struct entry *entry = (const struct entry *)(buffer + at);

@@ -269,7 +269,12 @@ BESIDE = """Accepting a packet is not final: every chain of the same hook is ask
 pyrun puts a few marked rules in front, into `DOCKER-USER` where Docker is, and takes them away with the last network.
 No policy and no rule of others is changed. `pyrun network reload`, every start and pyrun-guard look whether they are
 there. Networks of libvirt work beside ours, whoever came first: their subnets are taken by nobody else, and containers
-get no further into them than anybody from outside."""
+get no further into them than anybody from outside.
+
+A published port is open to the outside if this host's rules would let it in to the host itself, from everybody and by
+every card: one that they let in by one card alone stays closed by all of them, which is told, and
+`--publish-through-firewall` opens it by all. Into an adopted bridge nothing is let past rules that drop what is
+forwarded; `pyrun port` tells which of its ports they keep from the outside."""
 
 
 def main() -> int:

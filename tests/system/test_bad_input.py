@@ -6,6 +6,7 @@ object. What the registry and archives may do wrong is in test_pull.py and test_
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -127,6 +128,23 @@ def test_bad_words(pyrun: Pyrun, status: int, words: tuple[str, ...]) -> None:
 def test_a_load_of_no_image(pyrun: Pyrun, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "garbage").write_text("garbage")
     refused(pyrun, 1, *[word.replace("FILE", str(tmp_path / "garbage")) for word in words], "-t", "x")
+
+
+def test_a_load_of_nothing(pyrun: Pyrun, tmp_path: Path) -> None:
+    """Whoever should have written it has failed; an archive that holds nothing is an empty image."""
+    (tmp_path / "packed").write_bytes(gzip.compress(b""))
+    for words in ((), ("-i", "/dev/null"), ("-i", str(tmp_path / "packed"))):
+        assert "is empty" in refused(pyrun, 1, "load", "-t", "x", *words)
+    assert "x" not in [line.split()[0] for line in pyrun.ok("images").splitlines()]
+    pyrun.ok("load", "-t", "scratch", input="\0" * 1024)
+
+
+@pytest.mark.parametrize("verb", ["pull", "load"])
+@pytest.mark.parametrize("platform", ["bogus", "linux/bogus", "windows/amd64", "a/b/c/d"])
+def test_a_platform_that_is_none(pyrun: Pyrun, verb: str, platform: str) -> None:
+    """Said before anything is fetched or read."""
+    message = refused(pyrun, 125, verb, f"--platform={platform}", "no.such.registry.test/name")
+    assert f"'{platform}'" in message and "linux/arm64" in message
 
 
 def test_an_unknown_image(pyrun: Pyrun) -> None:

@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from command import Pyrun
 
 BY_HAND = [
@@ -24,8 +26,13 @@ BY_HAND = [
 INSIDE = "busybox cat /proc/self/mountinfo; busybox hostname; busybox ping -c1 -W2 10.77.0.1"
 
 
-def test_a_container_by_hand(pyrun: Pyrun) -> None:
+@pytest.mark.parametrize("root", ["root", "one's own root"])
+def test_a_container_by_hand(pyrun: Pyrun, prepared_store: Path, root: str) -> None:
     """Every line of the text is typed as it stands, but for those with `...`: the container is the one `run` makes."""
+    pyrun.root = pyrun.directory / root
+    pyrun.env["PYRUN_ROOT"] = str(pyrun.root)
+    if root != "root":
+        pyrun.copy_store(prepared_store)
     pyrun.ok("run", "--rm", "--net=bridge", "busybox", "true")  # whose rules are not to be typed
     text = pyrun.ok("run", "--dry-run", *BY_HAND, "busybox", "sleep", "60")
     typed: dict[str, list[str]] = {}
@@ -37,7 +44,7 @@ def test_a_container_by_hand(pyrun: Pyrun) -> None:
     variables = re.findall(r"^export (?:ID|ROOT)=.*$", text, re.MULTILINE)
     assert len(variables) == 2
     _type([*variables, *typed["planner, before"]])
-    _type([*variables, "cd ${ROOT%/*}; touch hosts hostname resolv.conf"])
+    _type([*variables, 'cd "${ROOT%/*}"; touch hosts hostname resolv.conf'])
     (clone,) = typed["planner"]
     words = ["bash", "-c", "\n".join([*variables, f"exec {clone.replace('...', 'bash')}"])]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -219,7 +219,7 @@ def test_an_image_of_another_system(tmp_path: Path) -> None:
     )
     with pytest.raises(ImageError, match="is for windows/"):
         load.load(str(tmp_path / "image.tar"))
-    with pytest.raises(ImageError, match="is for windows/"):
+    with pytest.raises(UsageError, match="no platform of Linux images"):
         load.load(str(tmp_path / "image.tar"), platform="windows/amd64")
 
 
@@ -373,7 +373,8 @@ def archive_with(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "kind", "reason"),
     [
-        (b"", UsageError, "neither"),
+        (b"", ImageError, "is empty"),
+        (bytes(1024), UsageError, "neither"),
         (b"hello" * 1000, ImageError, "not a tar archive"),
         (b"hello", ImageError, "not a tar archive, or damaged: it is 5 bytes long"),
         (docker_archive(an_image(), "app:1")[:1500], ImageError, "truncated"),

@@ -73,6 +73,35 @@ def test_by_its_id_and_when_it_is_gone(web: Pyrun) -> None:
     assert error.startswith("pyrun: --network container:web: the container does not run")
 
 
+def test_it_goes_while_a_start_joins_it(web: Pyrun, tmp_path: Path) -> None:
+    """Between the look at the container and the start in its namespace; what is read in that time waits for us here."""
+    profile = tmp_path / "profile"
+    os.mkfifo(profile)
+    words = ("run", "--rm", "--network=container:web", f"--security-opt=seccomp={profile}", "busybox", "true")
+    starting = web.start(*words)
+    with profile.open("w") as file:
+        web.ok("rm", "-f", "web")
+        file.write('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    _, told = starting.communicate(timeout=60)
+    assert (starting.returncode, told.splitlines()) == (125, [
+        "pyrun: --network container:web: it went while this container was starting",
+        "hint: `pyrun ps` lists those that run",
+    ])  # fmt: skip
+    assert web.ok("ps", "-aq") == ""
+
+
+def test_of_a_container_on_the_hosts_network_what_that_opens_is_told(pyrun: Pyrun) -> None:
+    pyrun.ok("run", "-d", "--name", "web", "--net=host", "busybox", "sleep", "100")
+    opens = "the container reaches what listens on this host's loopback, and its abstract sockets"
+    for word in ("container:web", "ns:/proc/self/ns/net"):
+        done = pyrun("run", "--rm", f"--network={word}", "busybox", "true")
+        assert (done.returncode, done.stderr) == (
+            0,
+            f"with --network {word}, which is the host's own, {opens}\n",
+        )
+    assert pyrun("run", "--rm", "-q", "--network=container:web", "busybox", "true").stderr == ""
+
+
 @pytest.mark.parametrize("path", [False, True])
 def test_a_namespace_made_by_hand(blue: str, pyrun: Pyrun, path: bool) -> None:
     word = f"--network=/run/netns/{blue}" if path else f"--network=ns:{blue}"

@@ -17,6 +17,7 @@ import pytest
 
 from command import Pyrun
 from places import HOST6, INTERNET, INTERNET6, page, setting, telling, uplink6
+from published import fetch, refuses
 from segments import pings, shell
 
 pytestmark = pytest.mark.alone
@@ -132,6 +133,33 @@ def test_the_way_in_stays_as_the_hand_made_rules_have_it(by_hand: Pyrun, interne
         assert "0 received" in lost, "what their rules shut, pyrun does not open"
     finally:
         internet.at("neighbour", "ip", "route", "delete", "10.0.0.0/24")
+        shell("iptables -P FORWARD ACCEPT")
+
+
+def test_a_published_port_that_these_rules_do_not_forward(by_hand: Pyrun, internet: SimpleNamespace) -> None:
+    """It is the host's and its containers' own, and `pyrun port` says so."""
+
+    def told() -> tuple[object, str]:
+        row = json.loads(by_hand.ok("port", "--format=json", "web"))
+        return row["ReachableFrom"], row["Firewall"]
+
+    by_hand.ok("network", "adopt", BRIDGE)
+    by_hand.ok("run", "-d", "--name", "web", "--network", BRIDGE, "-p", "8080:80", "busybox", *SERVE)
+    assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+    everywhere = {"host": True, "lan": [internet.host], "containers": True}
+    assert told()[0] == everywhere
+    shell(f"iptables -D FORWARD ! -i {BRIDGE} -o {BRIDGE} -j ACCEPT", "iptables -P FORWARD DROP")
+    try:
+        assert refuses(f"{internet.host}:8080", at="neighbour")
+        assert fetch(f"{internet.host}:8080") == "hello"
+        assert told() == (
+            {**everywhere, "lan": []},
+            "the chain FORWARD of iptables does not let it in: `network adopt` leaves that to it",
+        )
+        shell(f"iptables -A FORWARD -o {BRIDGE} -p tcp --dport 80 -j ACCEPT")
+        assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
+        assert told()[0] == everywhere
+    finally:
         shell("iptables -P FORWARD ACCEPT")
 
 

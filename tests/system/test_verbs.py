@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import hostile
 from command import Pyrun
 from detached import POLITE, begin, kill_monitor, listed
 from pyrun.spec.config import OCI_VERSION
@@ -217,19 +218,10 @@ def test_aliases_and_help(pyrun: Pyrun) -> None:
 
 def test_a_terminal_gets_a_decorated_table(pyrun: Pyrun) -> None:
     begin(pyrun, "web")
-    master, slave = os.openpty()
-    env = pyrun.env | {"NO_COLOR": "", "TERM": "xterm-256color"}
-    with subprocess.Popen([str(pyrun.binary), "ps"], stdout=slave, env=env) as shown:
-        os.close(slave)
-        output = b""
-        try:
-            while chunk := os.read(master, 65536):
-                output += chunk
-        except OSError:  # EIO: the other side is closed
-            pass
-    os.close(master)
-    assert shown.returncode == 0
-    assert b"\x1b[" in output and b"web" in output
+    shown = hostile.on_a_terminal(
+        [str(pyrun.binary), "ps"], pyrun.env | {"NO_COLOR": "", "TERM": "xterm-256color"}
+    )
+    assert "\x1b[" in shown and "web" in shown
 
 
 def test_a_name_of_a_start_that_was_killed_is_free(pyrun: Pyrun) -> None:

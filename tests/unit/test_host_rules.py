@@ -241,6 +241,49 @@ def test_firewalld() -> None:
     assert said(hook, 8080, uplink="eth1") == ""
 
 
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        ("-i eth0 -o br666 -j ACCEPT", True),
+        ("! -i br666 -o br6+ -j ACCEPT", True),
+        ("-o docker0 -j ACCEPT", False),
+        ("-d 10.0.0.2/32 -p tcp -m tcp --dport 80 -j ACCEPT", True),
+        ("-p tcp -m tcp --dport 8080 -j ACCEPT", False),
+        ("-m conntrack --ctstate DNAT -j ACCEPT", True),
+        ("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", False),
+    ],
+)
+def test_what_is_forwarded(rule: str, passed: bool) -> None:
+    """It goes to the container's address and port by now, and its flow is known to be redirected."""
+    hook = iptables.hook(
+        f"*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n-A FORWARD {rule}\nCOMMIT",
+        "FORWARD",
+        six=False,
+        begins="FORWARD",
+    )
+    assert hook and (refusal(hook, FORWARDED) == "") is passed
+
+
+FORWARDED = Packet("tcp", 80, False, "eth0", "10.0.0.2", outgoing="br666")
+
+
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        ([match({"ct": {"key": "status"}}, 32, "in")], True),
+        ([match({"ct": {"key": "status"}}, ["snat", "dnat"], "in")], True),
+        ([match({"meta": {"key": "oifname"}}, "br6*")], True),
+        ([match({"meta": {"key": "oif"}}, "docker0")], False),
+    ],
+)
+def test_what_is_forwarded_by_nftables(rule: list[object], passed: bool) -> None:
+    base = {"family": "inet", "table": "t", "name": "fwd", "hook": "forward", "policy": "drop"}
+    rules = {"family": "inet", "table": "t", "chain": "fwd", "expr": [*rule, ACCEPT]}
+    document = {"nftables": [{"chain": base}, {"rule": rules}]}
+    (hook,) = nftables.hooks(document, set(), "forward")
+    assert (refusal(hook, FORWARDED) == "") is passed and nftables.hooks(document, set()) == []
+
+
 def test_the_strictest_of_all_hooks_and_uplinks_counts() -> None:
     open_hook = saved("-A INPUT -j ACCEPT")
     one_card = saved("-A INPUT -i eth0 -j ACCEPT")

@@ -355,7 +355,7 @@ def test_paths_that_are_no_namespace(tmp_path: Path) -> None:
     for target, error in (("a/b", UsageError), ("..", UsageError)):
         with pytest.raises(error):
             joined.resolve("ns", target)
-    assert joined.resolve("ns", "/proc/self/ns/net") == ("/proc/self/ns/net", None)
+    assert joined.resolve("ns", "/proc/self/ns/net") == ("/proc/self/ns/net", None, True)
     with pytest.raises(UsageError, match="is a uts namespace"):
         joined.resolve("ns", "/proc/self/ns/uts")
 

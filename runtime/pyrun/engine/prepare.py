@@ -87,16 +87,18 @@ def _of_image(options: Options, image: dict[str, object]) -> dict[str, object]:
 
 
 def _joined(options: Options, mode: str, target: str) -> dict[str, object]:
-    """Whose network namespace it is to be: its path; of a container, its name on the network and its files as well."""
+    """Whose network namespace it is to be: its path, whether that is the host's; of a container, its name on the
+    network and its files as well."""
     from pyrun.network.drivers import joined
 
     joined.refuse(options, mode, target)
-    path, container = joined.resolve(mode, target)
+    path, container, on_host = joined.resolve(mode, target)
     shared = joined.shared_files(container, target)
+    found: dict[str, object] = {"netns": path, "on_host": on_host, "shared_files": shared}
     if container is None or not shared:  # a bundle has files of its own, which only it knows
-        return {"netns": path, "shared_files": shared}
+        return found
     keep = f"{paths.root()}/containers/{container['id']}"
-    return {"netns": path, "files_of": keep, "hostname": container["hostname"], "shared_files": shared}
+    return {**found, "files_of": keep, "hostname": container["hostname"]}
 
 
 def _mode(request: dict[str, object]) -> str:

@@ -16,7 +16,6 @@ Source: man 7 user_namespaces, man 5 sysfs, podman's specgen (rootless rules). C
 
 from __future__ import annotations
 
-import os
 import resource
 from typing import Any
 
@@ -36,7 +35,12 @@ def adapt(config: dict[str, Any], job: dict[str, Any]) -> None:
     """Change *config* and *job* in place. Raises UsageError for what a user cannot have."""
     job["rootless_engine"] = True
     check_user(config["process"]["user"])
-    _mounts(config, host_network=job["mode"] == "host" or _stays_on_the_host(config["linux"]))
+    if job.get(
+        "on_host"
+    ):  # of a container with --network=host; we are in it already, and only root enters it
+        section = config["linux"]
+        section["namespaces"] = [each for each in section["namespaces"] if each["type"] != "network"]
+    _mounts(config, host_network=job["mode"] == "host" or bool(job.get("on_host")))
     _sysctls(config["linux"])
     config["process"]["rlimits"] = [clamped(limit) for limit in config["process"]["rlimits"]]
     _cgroup(config, job)
@@ -77,17 +81,6 @@ def last_id(text: str) -> int:
 
 
 # ── config ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _stays_on_the_host(section: dict[str, Any]) -> bool:
-    """Whether the network namespace to be joined, that of a container with --network=host, is the one we are in: then
-    nobody enters it, which only root may."""
-    ours = os.stat("/proc/self/ns/net").st_ino
-    kept = [
-        each for each in section["namespaces"] if not each.get("path") or os.stat(each["path"]).st_ino != ours
-    ]
-    there, section["namespaces"] = len(section["namespaces"]), kept
-    return len(kept) < there
 
 
 def _mounts(config: dict[str, Any], *, host_network: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 
 from pyrun import launch, notice
-from pyrun.errors import Conflict, ImageError, StageFailed, UsageError
+from pyrun.errors import Conflict, ImageError, PyrunError, UsageError
 from pyrun.spec import values
 from pyrun.store import containers, images, paths
 
@@ -30,9 +30,7 @@ Options = dict[str, object]
 # The usual ones of store/platforms.py, which is loaded only when an image is for another.
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 # What no namespace keeps apart then; files have owners and modes, these have none.
-_ON_THE_HOST = (
-    "with --network host the container reaches what listens on this host's loopback, and its abstract sockets"
-)
+_ON_THE_HOST = "the container reaches what listens on this host's loopback, and its abstract sockets"
 
 
 def run(
@@ -61,16 +59,17 @@ def run(
     try:
         prepared = prepare.prepare(options, image, command, request)
         prepared.running_fd = running_fd
-        if request["mode"] == "host" and not options.get("quiet"):
-            notice.say(_ON_THE_HOST)
+        if (request["mode"] == "host" or request.get("on_host")) and not options.get("quiet"):
+            joined = f"{request['mode']}:{request['target']}, which is the host's own,"
+            notice.say(f"with --network {joined if request['target'] else 'host'} {_ON_THE_HOST}")
         explaining.announce(options, prepared)
         _start(options, request, prepared)
     except BaseException as error:
         _give_back(request, prepared)
-        if isinstance(error, StageFailed):
+        if isinstance(error, PyrunError):
             from . import run_options
 
-            raise run_options.worded(error, options) from error
+            raise run_options.worded(error, options, request) from error
         raise
     raise AssertionError("the monitor has taken over")
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyrun.errors import PyrunError, StageFailed, UsageError
+from pyrun.errors import NotFound, PyrunError, StageFailed, UsageError
 from pyrun.spec import capabilities, env_file, values
 from pyrun.store import paths, platforms
 
 Options = dict[str, object]
 
 PIDS_MAXIMUM = 1 << 22  # PID_MAX_LIMIT of linux/threads.h: the pids controller takes no more
-# GOARCH of the images there are. Source: image-spec image-index.md, go.dev/doc/install/source.
-_ARCHITECTURES = (
-    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
-    "s390x",
-)  # fmt: skip
 
 
 def check(options: Options) -> None:
@@ -32,7 +27,7 @@ def check(options: Options) -> None:
         _check_cpus(options)
     _check_numbers(options)
     if options.get("platform"):
-        _check_platform(str(options["platform"]))
+        platforms.parse(str(options["platform"]))
     for text in values.texts(options.get("ulimit")):
         _check_open_files(text)
     read = env_file.read(values.texts(options.get("env_file")))
@@ -68,16 +63,6 @@ def _check_numbers(options: Options) -> None:
         raise UsageError(f"--stop-timeout {seconds}: less than no time", "give seconds, or -1 for ever")
 
 
-def _check_platform(text: str) -> None:
-    hint = "for example linux/amd64, linux/arm64 or linux/arm/v7"
-    try:
-        wanted = platforms.parse(text)
-    except UsageError:
-        raise UsageError(f"invalid --platform: {text!r}", hint) from None
-    if wanted.os != "linux" or wanted.architecture not in _ARCHITECTURES:
-        raise UsageError(f"--platform {text!r}: no platform of Linux images", hint)
-
-
 def _check_open_files(text: str) -> None:
     """Of the limits, that on open files has an end of its own: not even root goes beyond it. Source: man 5 proc."""
     kind, _, hard = values.rlimit(text)
@@ -90,13 +75,27 @@ def _check_open_files(text: str) -> None:
         )
 
 
-def worded(error: StageFailed, options: Options) -> PyrunError:
+def worded(error: PyrunError, options: Options, request: dict[str, object]) -> PyrunError:
     """The error as one about an option, if it was for one; else as it is."""
+    if request.get("netns") and not paths.exists(str(request["netns"])):
+        return _gone(str(request["mode"]), str(request["target"]))
+    if not isinstance(error, StageFailed):
+        return error
     told, hint = _option(error, options)
     if not told:
         return error
     what = error.message.removeprefix(f"{error.stage}: ")
     return UsageError(f"{told}: {what}", hint or error.hint)
+
+
+def _gone(mode: str, target: str) -> PyrunError:
+    """The error about a namespace that went between the look at it and the start in it."""
+    hint = (
+        "`pyrun ps` lists those that run"
+        if mode == "container"
+        else "`ip netns list` shows the names there are"
+    )
+    return NotFound(f"--network {mode}:{target}: it went while this container was starting", hint)
 
 
 # Of a directory of the container's own.

@@ -7,6 +7,7 @@ hand, one by one; together they are the network of a container.
 from __future__ import annotations
 
 from collections.abc import Callable
+from shlex import join, quote
 
 from pyrun.network import explain_drivers, firewall, host
 from pyrun.network.egress import explain as explain_egress
@@ -28,7 +29,7 @@ def _network(operation: Operation) -> Explanation:
 
 def _lease(operation: Operation) -> Explanation:
     address, network = arguments(operation)
-    see = f"cat {paths.run()}/networks/{network}/leases/{address}"
+    see = f"cat {quote(f'{paths.run()}/networks/{network}/leases/{address}')}"
     return (f"lease the address {address} of the network {network}", "", see)
 
 
@@ -37,7 +38,7 @@ def _port(operation: Operation) -> Explanation:
     return (
         f"reserve the port {host}:{number}/{protocol} of the host",
         "",
-        f"cat {paths.run()}/ports/{protocol}-{host}-{number}",
+        f"cat {quote(f'{paths.run()}/ports/{protocol}-{host}-{number}')}",
     )
 
 
@@ -215,7 +216,7 @@ def _netns_file(operation: Operation) -> Explanation:
     (path,) = arguments(operation)
     return (
         "give the network namespace a name in the user's mount namespace",
-        f"touch {path}; mount --bind /proc/{{pid}}/ns/net {path}",
+        f"touch {quote(path)}; mount --bind /proc/{{pid}}/ns/net {quote(path)}",
         "lsns -t net -p {pid}",
     )
 
@@ -227,7 +228,7 @@ def _user_network(operation: Operation) -> Explanation:
     line = pasta.command(pid_file, name, given) if program == "pasta" else slirp.command(name, given)
     return (
         f"start {program}, which carries the container's packets through the user's own sockets",
-        " ".join(line),
+        join(line),
         "nsenter -t {pid} -n ip addr",
     )
 

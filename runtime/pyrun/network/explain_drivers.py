@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from ipaddress import ip_interface
+from shlex import quote
 
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
@@ -146,7 +147,7 @@ def _names_of(operation: Operation) -> Explanation:
     return (
         f"let the containers on {network} be known by name: the resolver reads their leases",
         "# one resolver for all networks, started by the first question",
-        f"ls {paths.run()}/networks/{network}/leases",
+        f"ls {quote(f'{paths.run()}/networks/{network}/leases')}",
     )
 
 
@@ -171,8 +172,9 @@ def _cni(operation: Operation) -> Explanation:
     plugins = [str(plugin["type"]) for plugin in job["network"]["plugins"]]
     return (
         f"run the plugins of the CNI network {name}: {', '.join(plugins)}; what they answer is noted in {file}",
-        f"CNI_COMMAND=ADD CNI_CONTAINERID={str(job['id'])[:12]} CNI_NETNS={namespace} CNI_IFNAME={job['ifname']} "
-        f"CNI_PATH={job['path']} {plugins[0]} <{job['network']['file']}; ...",
+        f"CNI_COMMAND=ADD CNI_CONTAINERID={str(job['id'])[:12]} CNI_NETNS={quote(namespace)} "
+        f"CNI_IFNAME={job['ifname']} CNI_PATH={quote(str(job['path']))} {quote(plugins[0])} "
+        f"<{quote(str(job['network']['file']))}; ...",
         f"{INSIDE} ip addr show {job['ifname']}",
     )
 

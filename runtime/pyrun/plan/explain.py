@@ -8,6 +8,7 @@ numactl); none is run in the container, whose image may have it and must not be 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def _as_json(launch: Launch, rows: list[Row]) -> str:
             "kind": operation.kind,
             "arguments": list(operation.args),
             "sentence": sentence,
-            "shell": _fill(shell, launch).replace("$ROOT", root),
+            "shell": _rooted(_fill(shell, launch), root),
             "see": _fill(see, launch),
         }
         for who, operation, sentence, shell, see in rows
@@ -141,19 +142,19 @@ def _as_text(launch: Launch, rows: list[Row]) -> str:
             lines.append(f"  -- {who} --")
             before = who
         lines.append(f"{number:3}. {_short(sentence, launch)}")
-        lines += [f"       sh   {_short(_fill(shell, launch), launch)}"] if shell else []
-        lines += [f"       see  {_short(_fill(see, launch), launch)}"] if see else []
+        lines += [f"       sh   {_typed(_fill(shell, launch), launch)}"] if shell else []
+        lines += [f"       see  {_typed(_fill(see, launch), launch)}"] if see else []
     lines += ["", f"undo list, in {paths.run()}/containers/$ID/undo before the container is begun:"]
     return "\n".join(lines + [f"  {_short(line, launch)}".replace("\t", "  ") for line in launch.undo])
 
 
 def _variables(launch: Launch) -> list[str]:
     """What is to be typed first, so that the commands can be, in the shells that some of them begin, too."""
-    state = f"{paths.run()}/containers/$ID/state.json"
+    state = shlex.quote(f"{paths.run()}/containers/{launch.job['id']}/state.json")
     return [
         f"export ID={launch.job['id']}",
-        _short(f"export ROOT={_root(launch)}", launch),
-        f"""export PID=$(grep -o '"pid": *[0-9]*' {state} | tr -dc 0-9)  # once it runs""",
+        _typed(f"export ROOT={_root(launch)}", launch),
+        f"""export PID=$(grep -o '"pid": *[0-9]*' {_typed(state, launch)} | tr -dc 0-9)  # once it runs""",
     ]
 
 
@@ -167,6 +168,27 @@ def _short(text: str, launch: Launch) -> str:
     """An image's container has an id of 64 digits, shown as $ID: a line fits the screen, and can still be typed."""
     identity = str(launch.job["id"])
     return text.replace(identity, "$ID") if len(identity) == 64 else text
+
+
+# What stands in quotes, and what is filled in where none are.
+_PIECES = re.compile(r""""[^"]*"|'[^']*'|\$ROOT\b""")
+
+
+def _rooted(text: str, root: str) -> str:
+    """A command with *root* for $ROOT; what the user has put in quotes is the user's."""
+    return _PIECES.sub(lambda found: root if found[0] == "$ROOT" else found[0], text)
+
+
+def _typed(text: str, launch: Launch) -> str:
+    """As _short, of a command as the shell takes it: $ID is not filled in in single quotes, where a path with a blank
+    is, and a $ROOT that has one is taken apart without double ones."""
+    text = _rooted(text, '"$ROOT"') if _root(launch)[0] == "'" else text
+    identity = str(launch.job["id"])
+    apart = identity if len(identity) < 64 else "'$ID'"
+    text = _PIECES.sub(
+        lambda found: found[0].replace(identity, apart) if found[0][0] == "'" else found[0], text
+    )
+    return _short(text, launch)
 
 
 def _fill(text: str, launch: Launch) -> str:

@@ -52,11 +52,12 @@ def _enter(operation: Operation) -> Explanation:
 
 def _devices(operation: Operation) -> Explanation:
     directory, *rules = operation.args
+    place = shlex.quote(str(directory))
     allowed = ", ".join(str(rule).partition(" ")[2] for rule in rules if str(rule).startswith("allow"))
     split = [str(rule).split(" ", 1) for rule in rules]
-    writes = "; ".join(f"echo {shlex.quote(what)} > {directory}/devices.{verb}" for verb, what in split)
+    writes = "; ".join(f"echo {shlex.quote(what)} > {place}/devices.{verb}" for verb, what in split)
     v1 = "/devices/" in str(directory)
-    see = f"cat {directory}/devices.list" if v1 else f"bpftool cgroup show {directory}"
+    see = f"cat {place}/devices.list" if v1 else f"bpftool cgroup show {place}"
     if allowed == "a":
         return "let the container's processes use all devices", writes, see
     return (f"let the container's processes use these devices and no others: {allowed}", writes, see)
@@ -65,7 +66,8 @@ def _devices(operation: Operation) -> Explanation:
 def _cgroup_write(operation: Operation) -> Explanation:
     # ?: not on every kernel; |: under another name
     path = str(operation.args[0]).rstrip("?").partition("|")[0]
-    return (f"set {path} to {operation.args[1]}", f"echo {operation.args[1]} > {path}", f"cat {path}")
+    typed = shlex.quote(path)
+    return (f"set {path} to {operation.args[1]}", f"echo {operation.args[1]} > {typed}", f"cat {typed}")
 
 
 def _identity(operation: Operation) -> Explanation:
@@ -165,8 +167,8 @@ def _fuse_overlay(operation: Operation) -> Explanation:
     words = overlay_kind.command(f"{keep}/rootfs", f"{keep}/upper", f"{keep}/work", layers)
     return (
         "have fuse-overlayfs lay a writable directory over the image's layers",
-        " ".join(words),
-        f"ls {keep}/upper",
+        shlex.join(words),
+        f"ls {shlex.quote(f'{keep}/upper')}",
     )
 
 

@@ -45,7 +45,7 @@ _WORDS = (
 
 
 def _with(words: list[str]) -> str:
-    return f" -o {','.join(words)}" if words else ""
+    return f" -o {quote(','.join(words))}" if words else ""
 
 
 def _texts(values: tuple[object, ...]) -> list[str]:
@@ -71,7 +71,7 @@ def _overlay(operation: Operation) -> Explanation:
     count = f"{len(lowers)} layer{'s' if len(lowers) != 1 else ''}"
     return (
         f"lay a writable directory over the image's {count}: the container's root",
-        f"mount -t overlay overlay -o {words} {mountpoint}",
+        f"mount -t overlay overlay -o {quote(words)} {quote(str(mountpoint))}",
         f"{_MOUNT} /",
     )
 
@@ -100,7 +100,7 @@ def _mount_old(operation: Operation) -> Explanation:
     words = _with(["iversion"] * bool(int(flags) >> 23 & 1) + _texts(tuple(data)))
     return (
         f"mount a {kind} on {target}",
-        f"{_made(target)}mount -t {kind}{words} {source} $ROOT{quote(str(target))}"
+        f"{_made(target)}mount -t {kind}{words} {quote(str(source))} $ROOT{quote(str(target))}"
         f"  # mount(2) with flags {int(flags):#x}",
         f"{_MOUNT} {quote(str(target))}",
     )
@@ -122,7 +122,7 @@ def _remount(operation: Operation) -> Explanation:
     words = _names(int(attributes), int(cleared)) + _texts(tuple(data))
     return (
         f"change the mount on {target} ({', '.join(words) or 'as it is'})",
-        f"mount -o {','.join(['remount', *words])} $ROOT{quote(str(target))}",
+        f"mount{_with(['remount', *words])} $ROOT{quote(str(target))}",
         f"{_MOUNT} {quote(str(target))}",
     )
 

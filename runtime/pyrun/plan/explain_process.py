@@ -80,10 +80,10 @@ def _label(operation: Operation) -> Explanation:
 
 def _look_up(operation: Operation) -> Explanation:
     command, uid, _, path, *_ = operation.args
-    where = "" if "/" in str(command) else f" in {path}"
+    where, look = "" if "/" in str(command) else f" in {path}", f"command -v {shlex.quote(str(command))}"
     return (
         f"look for the program {command}{where}, as user {uid}",
-        f"setpriv --ruid={uid} env PATH={shlex.quote(str(path))} sh -c 'command -v {shlex.quote(str(command))}'",
+        f"setpriv --ruid={uid} env PATH={shlex.quote(str(path))} sh -c {shlex.quote(look)}",
         "",
     )
 

@@ -6,6 +6,7 @@ sched_setattr, 2 ioprio_set, 2 set_mempolicy. Not here: id mappings and time off
 
 from __future__ import annotations
 
+from . import scheduling
 from .check_rules import (
     Each,
     Fields,
@@ -52,26 +53,19 @@ def _scheduler(value: Object, path: str) -> None:
 
 SCHEDULER = Fields(
     {
-        "policy": Word(
-            "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"
-        ),
+        "policy": Word(*scheduling.POLICIES),
         "nice": Whole(-20, 19),
         "priority": Whole(0, 99),
-        "flags": Each(
-            Word(
-                "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_KEEP_POLICY",
-                "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX",
-            )
-        ),
+        "flags": Each(Word(*scheduling.SCHEDULER_FLAGS)),
         "runtime": UINT64,
         "deadline": UINT64,
         "period": UINT64,
     },
     needed="policy",
     then=_scheduler,
-)  # fmt: skip
+)
 IO_PRIORITY = Fields(
-    {"class": Word("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"), "priority": Whole(0, 7)},
+    {"class": Word(*scheduling.IO_CLASSES), "priority": Whole(0, scheduling.IO_PRIORITY_MAX)},
     needed="class priority",
 )
 
@@ -177,9 +171,9 @@ INTEL_RDT = Fields(
 def _memory_policy(value: Object, path: str) -> None:
     mode, flags = str(value["mode"]), value.get("flags") or ()
     nodes = str(value.get("nodes", "")).strip(", ")
-    if mode in ("MPOL_DEFAULT", "MPOL_LOCAL") and nodes:
+    if mode in scheduling.NO_NODES and nodes:
         raise wrong(f"{path}.nodes", f"must be empty for {mode}", nodes)
-    if mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED") and not nodes:
+    if mode not in (*scheduling.NO_NODES, "MPOL_PREFERRED") and not nodes:
         raise wrong(f"{path}.nodes", f"must name a memory node for {mode}")
     if {"MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"} <= set(flags):
         raise wrong(f"{path}.flags", "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude one another")
@@ -187,16 +181,13 @@ def _memory_policy(value: Object, path: str) -> None:
 
 MEMORY_POLICY = Fields(
     {
-        "mode": Word(
-            "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED",
-            "MPOL_PREFERRED_MANY", "MPOL_LOCAL",
-        ),
+        "mode": Word(*scheduling.MEMORY_MODES),
         "nodes": number_list,
-        "flags": Each(Word("MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES")),
+        "flags": Each(Word(*scheduling.MEMORY_FLAGS)),
     },
     needed="mode",
     then=_memory_policy,
-)  # fmt: skip
+)
 
 # The specification knows no flags yet: whoever applies it refuses them.
-PERSONALITY = Fields({"domain": Word("LINUX", "LINUX32"), "flags": Each(text)}, needed="domain")
+PERSONALITY = Fields({"domain": Word(*scheduling.DOMAINS), "flags": Each(text)}, needed="domain")

@@ -15,28 +15,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_POLICIES = {
+# Each word with its number; check_rare.py takes the words alone.
+POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
     "SCHED_DEADLINE": 6,
 }  # fmt: skip
-_SCHEDULER_FLAGS = {
+SCHEDULER_FLAGS = {
     "SCHED_FLAG_RESET_ON_FORK": 0x01, "SCHED_FLAG_RECLAIM": 0x02, "SCHED_FLAG_DL_OVERRUN": 0x04,
     "SCHED_FLAG_KEEP_POLICY": 0x08, "SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
     "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }  # fmt: skip
-_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
-_IO_CLASS_SHIFT, _IO_PRIORITY_MAX = 13, 7
-_MEMORY_MODES = {
+IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+_IO_CLASS_SHIFT, IO_PRIORITY_MAX = 13, 7
+MEMORY_MODES = {
     "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
     "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
 }  # fmt: skip
-_MEMORY_FLAGS = {
+MEMORY_FLAGS = {
     "MPOL_F_STATIC_NODES": 1 << 15,
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
-_NO_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
-_DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
+NO_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
+DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
 _ID_MAX = 64 * 1024 - 1  # of a processor or memory node; as in csrc/init_scheduling.c
 
 
@@ -95,7 +96,7 @@ def scheduler(value: object) -> tuple[int, ...]:
     """process.scheduler as policy, nice, priority, flags, runtime, deadline, period (times signed, for init)."""
     path = "process.scheduler"
     given = _object(value, path)
-    policy = _known(given.get("policy"), _POLICIES, f"{path}.policy")
+    policy = _known(given.get("policy"), POLICIES, f"{path}.policy")
     timed = given["policy"] == "SCHED_DEADLINE"
     nice = _number(given.get("nice") or 0, f"{path}.nice", -(1 << 31), (1 << 31) - 1)
     if given["policy"] in ("SCHED_OTHER", "SCHED_BATCH"):
@@ -103,7 +104,7 @@ def scheduler(value: object) -> tuple[int, ...]:
     priority = _number(given.get("priority") or 0, f"{path}.priority", 0, (1 << 31) - 1)
     if priority and given["policy"] not in ("SCHED_FIFO", "SCHED_RR"):
         raise wrong(f"{path}.priority", f"is for SCHED_FIFO and SCHED_RR, not for {given['policy']}")
-    flags = _flags(given.get("flags"), _SCHEDULER_FLAGS, f"{path}.flags")
+    flags = _flags(given.get("flags"), SCHEDULER_FLAGS, f"{path}.flags")
     times = []
     for name in ("runtime", "deadline", "period"):
         time_ns = _number(given.get(name) or 0, f"{path}.{name}", 0, (1 << 64) - 1)
@@ -116,8 +117,8 @@ def scheduler(value: object) -> tuple[int, ...]:
 def io_priority(value: object) -> int:
     """process.ioPriority as ioprio_set wants it."""
     given = _object(value, "process.ioPriority")
-    kind = _known(given.get("class"), _IO_CLASSES, "process.ioPriority.class")
-    priority = _number(given.get("priority") or 0, "process.ioPriority.priority", 0, _IO_PRIORITY_MAX)
+    kind = _known(given.get("class"), IO_CLASSES, "process.ioPriority.class")
+    priority = _number(given.get("priority") or 0, "process.ioPriority.priority", 0, IO_PRIORITY_MAX)
     return kind << _IO_CLASS_SHIFT | priority
 
 
@@ -125,12 +126,12 @@ def memory_policy(value: object) -> tuple[int, ...]:
     """linux.memoryPolicy as mode and flags, then ranges of nodes."""
     path = "linux.memoryPolicy"
     given = _object(value, path)
-    mode = _known(given.get("mode"), _MEMORY_MODES, f"{path}.mode")
-    flags = _flags(given.get("flags"), _MEMORY_FLAGS, f"{path}.flags")
+    mode = _known(given.get("mode"), MEMORY_MODES, f"{path}.mode")
+    flags = _flags(given.get("flags"), MEMORY_FLAGS, f"{path}.flags")
     nodes = ranges(given.get("nodes") or "", f"{path}.nodes")
-    if nodes and given["mode"] in _NO_NODES:
+    if nodes and given["mode"] in NO_NODES:
         raise wrong(f"{path}.nodes", f"{given['mode']} takes no nodes, not {given['nodes']!r:.60}")
-    if not nodes and given["mode"] not in (*_NO_NODES, "MPOL_PREFERRED"):
+    if not nodes and given["mode"] not in (*NO_NODES, "MPOL_PREFERRED"):
         raise wrong(f"{path}.nodes", f"{given['mode']} needs at least one node")
     return (mode | flags, *nodes)
 
@@ -138,7 +139,7 @@ def memory_policy(value: object) -> tuple[int, ...]:
 def personality(value: object) -> int:
     """linux.personality as personality(2) wants it. Its flags have no values yet, so any is an error."""
     given = _object(value, "linux.personality")
-    domain = _known(given.get("domain"), _DOMAINS, "linux.personality.domain")
+    domain = _known(given.get("domain"), DOMAINS, "linux.personality.domain")
     if names := given.get("flags"):
         raise wrong("linux.personality.flags", f"must be empty, there are none yet, not {names!r:.60}")
     return domain

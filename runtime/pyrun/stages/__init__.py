@@ -19,7 +19,8 @@ A `job` is what they read beside the config, and where they note something for o
 
     id name run_dir keep    the container, its run directory and the one that lasts (for a bundle that is the bundle)
     layers, or root         the image's from the top down, or the directory that is the root; bundle: its directory
-    namespaces              their kinds; user_namespace: one of them is; loopback: lo is for init to bring up
+    namespaces              their kinds; user_namespace: one of them is; loopback: lo is for init to bring up; on_host:
+                            the network namespace that is joined is the host's
     hierarchies cgroups     what is mounted where, and the container's directory in each
     driver                  cgroupfs, systemd or disabled; unit, slice: systemd's words for it; parents: directories to
                             be made above; rdt: the resctrl group; unprivileged: not the machine's root; late: joined

@@ -68,6 +68,8 @@ class TarFile:
         self.what = what
         self._file = file
         self._size = file.seek(0, io.SEEK_END)
+        if not self._size:  # a tar that holds nothing has two blocks that say so
+            raise ImageError(f"{what} is empty", "what was to write it has failed, or wrote nothing")
         self._files: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         self._sparse: set[str] = set()  # in a root file system they are unpacked; none is looked for by name

@@ -22,8 +22,11 @@ _SPELLINGS = {
     "armel": "arm/v6",
     "i386": "386",
 }
-
-
+# GOARCH of the images there are. Source: image-spec image-index.md, go.dev/doc/install/source.
+_ARCHITECTURES = (
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x",
+)  # fmt: skip
 _FALLBACK = 16
 
 
@@ -45,17 +48,22 @@ def host() -> Platform:
 
 
 def parse(text: str | None) -> Platform:
-    """Read `linux/arm/v7`, `arm64` or nothing (this machine's). Raises UsageError."""
-    if not text:
+    """Read `linux/arm/v7`, `arm64`, or nothing and `linux` (this machine's): the value of --platform. Raises UsageError
+    for what no image of Linux is for, before anybody asks a registry."""
+    if not text or text.lower() == "linux":
         return host()
+    hint = "for example linux/amd64, linux/arm64 or linux/arm/v7"
     parts = text.lower().split("/")
     if len(parts) == 1:
         parts = ["linux", *parts]
     if len(parts) == 2:
         parts = [parts[0], *_SPELLINGS.get(parts[1], parts[1]).split("/")]
     if len(parts) > 3 or not all(part.replace("_", "").isalnum() for part in parts):
-        raise UsageError(f"invalid platform {text!r}", "a platform looks like linux/amd64 or linux/arm/v7")
-    return normal(*parts)
+        raise UsageError(f"invalid --platform: {text!r:.80}", hint)
+    wanted = normal(*parts)
+    if wanted.os != "linux" or wanted.architecture not in _ARCHITECTURES:
+        raise UsageError(f"--platform {text!r:.80}: no platform of Linux images", hint)
+    return wanted
 
 
 def normal(os_name: str, architecture: str, variant: str = "") -> Platform:

@@ -42,8 +42,9 @@ _SHARED = ("hosts", "hostname", "resolv.conf")
 _BESIDE = "/etc/netns"
 
 
-def resolve(mode: str, target: str) -> tuple[str, Record | None]:
-    """(path of the network namespace, the container it is of or None) for mode "container" or "ns".
+def resolve(mode: str, target: str) -> tuple[str, Record | None, bool]:
+    """(path of the network namespace, the container it is of or None, whether it is the host's: the one we are in) for
+    mode "container" or "ns".
 
     Raises: NotFound, UsageError (no network namespace; the container does not run).
     """
@@ -56,8 +57,7 @@ def resolve(mode: str, target: str) -> tuple[str, Record | None]:
             "ns:NAME of `ip netns list`, or ns:/proc/PID/ns/net",
         )
     path = target if target.startswith("/") else f"{paths.NETNS_DIR}/{target}"
-    _verify(path, option)
-    return path, None
+    return path, None, _verify(path, option)
 
 
 def refuse(options: dict[str, object], mode: str, target: str) -> None:
@@ -87,7 +87,7 @@ def shared_files(record: Record | None, target: str = "") -> dict[str, str]:
     return {name: path for name, path in places.items() if paths.exists(path)}
 
 
-def _of_container(reference: str) -> tuple[str, Record]:
+def _of_container(reference: str) -> tuple[str, Record, bool]:
     option = f"--network container:{reference}"
     try:
         record = state.load(state.resolve(reference))
@@ -103,12 +103,11 @@ def _of_container(reference: str) -> tuple[str, Record]:
             path = named  # stays what it is, should the process end in this moment
     except OSError:
         pass
-    _verify(path, option)
-    return path, record
+    return path, record, _verify(path, option)
 
 
-def _verify(path: str, option: str) -> None:
-    """Raises UsageError unless *path* is a network namespace."""
+def _verify(path: str, option: str) -> bool:
+    """Whether *path* is the network namespace we are in. Raises UsageError unless it is one."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
     except FileNotFoundError:
@@ -119,7 +118,7 @@ def _verify(path: str, option: str) -> None:
             "`ip netns list` shows the names there are",
         ) from None
     try:
-        kind = ioctl(fd, _NS_GET_NSTYPE)
+        kind, inode = ioctl(fd, _NS_GET_NSTYPE), posix.fstat(fd).st_ino
     except OSError:
         raise UsageError(
             f"{option}: {path} is no network namespace",
@@ -132,3 +131,4 @@ def _verify(path: str, option: str) -> None:
             f"{option}: {path} is a {_KINDS.get(kind, 'different')} namespace, not a network namespace",
             "one of `ip netns list`, or /proc/PID/ns/net",
         )
+    return inode == posix.stat("/proc/self/ns/net").st_ino

@@ -30,7 +30,7 @@ DUMP_TABLES, DUMP_CHAINS = (pack("=IHHIIBBH", 20, 10 << 8 | kind, 0x301, 0, 0, 0
 _TABLE, _HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 1, 4, 5, 6, 7, 1
 # How the answer about a table or chain of ours begins, after the header: the table's name is its first attribute.
 _OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
-_INPUT = (1).to_bytes(4, "big")
+INPUT, FORWARD = ((1).to_bytes(4, "big"), (2).to_bytes(4, "big"))  # NF_INET_LOCAL_IN, NF_INET_FORWARD
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 
 _LEGACY = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
@@ -41,9 +41,9 @@ def outside(published: Iterable[Port]) -> list[Port]:
     return [port for port in published if not (port[0].startswith("127.") or port[0] == "::1")]
 
 
-def suspected(netfilter: socket) -> bool:
-    """Whether anybody else filters what enters this host: ufw, firewalld, legacy iptables, a chain for input that
-    drops by policy or has rules."""
+def suspected(netfilter: socket, hook: bytes = INPUT) -> bool:
+    """Whether anybody else filters what enters this host, or with FORWARD what is forwarded: ufw, firewalld, legacy
+    iptables, a chain of that hook that drops by policy or has rules."""
     if any(b"filter" in _read(path) for path in _LEGACY):
         return True
     tables = _dumped(netfilter, DUMP_TABLES)
@@ -55,7 +55,7 @@ def suspected(netfilter: socket) -> bool:
         if payload.startswith(_OURS, 4):  # most of them: not worth a closer look
             continue
         told = health.attributes(payload, 4)
-        if health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != _INPUT:
+        if health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != hook:
             continue
         # it drops by policy, or has rules of which the last may refuse the rest
         if told.get(_POLICY) == bytes(4) or (
@@ -103,13 +103,13 @@ def refused(published: Iterable[Port], hooks: list[Hook], uplinks: list[str]) ->
         if key not in known:
             address = "" if host in (ANY, ANY6, "") else host
             packets = [judge.Packet(protocol, number, ":" in host, uplink, address) for uplink in uplinks]
-            known[key] = _strictest(packets, hooks)
+            known[key] = strictest(packets, hooks)
         if known[key]:
             found[port] = known[key]
     return found
 
 
-def _strictest(packets: list[Packet], hooks: list[Hook]) -> str:
+def strictest(packets: list[Packet], hooks: list[Hook]) -> str:
     """Why one of the interfaces does not let its packet in; which, if others do. "" if all do."""
     from pyrun.network.publishing.host_rules import judge
 

@@ -2,7 +2,8 @@
 
     this host     always, but where the address it is published on is not this host's any more: then nobody reaches it
     the LAN       by which addresses of the host; none when it is published on the loopback address or is closed, or
-                  when what is answered leaves the container by another interface than the question came in
+                  when what is answered leaves the container by another interface than the question came in, or
+                  when it leads to an adopted bridge and the host's rules do not forward it (adopted.py)
     containers    by every address of the host but the loopback's, the gateway of their network among them; those of
                   its own network alone, if that is isolated (--isolate), or if others get no answer either
 
@@ -29,7 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 from pyrun.network import attach, endpoint, messages, records  # noqa: E402
 from pyrun.network.endpoint import Wire  # noqa: E402
-from pyrun.network.publishing import host_firewall, ports, shutting  # noqa: E402
+from pyrun.network.publishing import adopted, host_firewall, ports, shutting  # noqa: E402
 
 Row = dict[str, object]
 
@@ -64,6 +65,7 @@ def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
         with _inside(pid) as route:
             for row in found:
                 _follow_answers(row, wires, addresses, route)
+        adopted.correct(found, wires)
     return found
 
 

@@ -24,8 +24,8 @@ _IDLE = ("-m", "--match", "--comment", "--limit", "--limit-burst", "-c", "--set-
          "--log-prefix", "--log-level", "--queue-num", "--mask", "--rsource", "--name")  # fmt: skip
 
 
-def hook(text: str, name: str, *, six: bool) -> Hook | None:
-    """The chain INPUT of the table filter and all it may call; None when there is none."""
+def hook(text: str, name: str, *, six: bool, begins: str = "INPUT") -> Hook | None:
+    """The chain *begins* of the table filter and all it may call; None when there is none."""
     chains: dict[str, list[Rule]] = {}
     policy = table = ""
     for line in text.splitlines():
@@ -36,15 +36,15 @@ def hook(text: str, name: str, *, six: bool) -> Hook | None:
         elif line.startswith(":"):
             chain, word, *_ = line[1:].split(" ")
             chains[chain] = []
-            policy = word.lower() if chain == "INPUT" else policy
+            policy = word.lower() if chain == begins else policy
         elif line.startswith("-A "):
             chain, rule = _rule(line)
             if rule:
                 chains.setdefault(chain, []).append(rule)
-    if "INPUT" not in chains:
+    if begins not in chains:
         return None
     ufw = "ufw-user-input" in chains or "ufw6-user-input" in chains
-    return Hook("ufw" if ufw else name, "INPUT", ACCEPT if policy == "accept" else DROP, chains, (six,))
+    return Hook("ufw" if ufw else name, begins, ACCEPT if policy == "accept" else DROP, chains, (six,))
 
 
 def _rule(line: str) -> tuple[str, Rule | None]:
@@ -95,8 +95,11 @@ def _test(option: str, values: list[str], negated: bool) -> Test:
     if option in ("--dport", "--dports"):
         return _ports(word, negated)
     what, said = "other", tuple(word.lower().split(","))
-    if option == "-i":
-        what, said = "interface", (word[:-1] + "*" if word.endswith("+") else word,)
+    if option in ("-i", "-o"):
+        what, said = (
+            "interface" if option == "-i" else "outgoing",
+            (word[:-1] + "*" if word.endswith("+") else word,),
+        )
     elif option in ("-p", "--protocol"):
         what = "protocol"
     elif option in ("--ctstate", "--state"):

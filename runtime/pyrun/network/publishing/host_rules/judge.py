@@ -1,4 +1,5 @@
-"""Would a new connection from outside to a port of this host be let in by these rules? Said with three values.
+"""Would a new connection from outside to a port of this host be let in by these rules, or to where that leads be
+forwarded? Said with three values.
 
 A test of a rule is passed, not passed, or depends on what nobody knows beforehand: who connects, how often. A rule that
 accepts only some is no reason to open a port to all; one that refuses some is no reason to close it, unless it refuses
@@ -17,18 +18,22 @@ _DEPTH = 16
 
 @dataclass(frozen=True)
 class Packet:
-    """The first packet of a connection from outside. address: the host's that it goes to, "" for any of them."""
+    """The first packet of a connection from outside. address: the host's that it goes to, "" for any of them.
+
+    outgoing: the interface it is forwarded to, redirected to that address by us; "" for what is the host's own.
+    """
 
     protocol: str
     port: int
     six: bool
     interface: str
     address: str = ""
+    outgoing: str = ""
 
 
 @dataclass(frozen=True)
 class Test:
-    """One condition: interface, protocol, port, address (the host's), source, state, status, six, or "other".
+    """One condition: interface, outgoing, protocol, port, address (it goes to), source, state, status, six, "other".
 
     values: words (interface patterns, protocols, states), pairs (ports), networks (addresses).
     """
@@ -113,16 +118,17 @@ def _passed(rule: Rule, packet: Packet) -> tuple[bool | None, list[str]]:
 
 
 def _one(test: Test, packet: Packet) -> bool | None:
-    if test.what == "interface":
-        passed: bool | None = any(fnmatchcase(packet.interface, str(pattern)) for pattern in test.values)
+    if test.what in ("interface", "outgoing"):
+        name = packet.interface if test.what == "interface" else packet.outgoing
+        passed: bool | None = any(fnmatchcase(name, str(pattern)) for pattern in test.values)
     elif test.what == "protocol":
         passed = packet.protocol in test.values or "all" in test.values
     elif test.what == "port":
         passed = any(isinstance(span, tuple) and span[0] <= packet.port <= span[1] for span in test.values)
-    elif test.what == "state":
-        passed = "new" in test.values
-    elif test.what == "status":  # redirected, answered: not what comes to the port itself for the first time
-        passed = False
+    elif test.what in ("state", "status"):  # answered: not what comes to the port for the first time
+        passed = (test.what == "state" and "new" in test.values) or (
+            "dnat" in test.values and bool(packet.outgoing)
+        )
     elif test.what == "six":
         passed = packet.six in test.values
     elif test.what == "local":

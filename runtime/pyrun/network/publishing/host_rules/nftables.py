@@ -1,4 +1,6 @@
-"""The rules of `nft -j list ruleset` that filter what enters, for judge.py. Source: man 5 libnftables-json."""
+"""The rules of `nft -j list ruleset` that filter what enters or is forwarded, for judge.py.
+
+Source: man 5 libnftables-json."""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ _IDLE = (
 _STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
 
 
-def hooks(document: dict[str, Any], skipped: set[tuple[str, str]]) -> list[Hook]:
-    """Every chain of an input hook, but for those in the tables *skipped*: (family, name)."""
+def hooks(document: dict[str, Any], skipped: set[tuple[str, str]], where: str = "input") -> list[Hook]:
+    """Every chain of the hook *where*, but for those in the tables *skipped*: (family, name)."""
     items: list[dict[str, Any]] = document["nftables"]
     chains: dict[tuple[str, str], dict[str, list[Rule]]] = {}
     sets = {_place(item, kind): item[kind] for item in items for kind in ("set", "map") if kind in item}
@@ -53,7 +55,7 @@ def hooks(document: dict[str, Any], skipped: set[tuple[str, str]]) -> list[Hook]
     for item in items:
         chain = item.get("chain", {})
         table = (chain.get("family"), chain.get("table"))
-        if chain.get("hook") == "input" and table[0] in _FAMILIES and table != _OURS and table not in skipped:
+        if chain.get("hook") == where and table[0] in _FAMILIES and table != _OURS and table not in skipped:
             policy = ACCEPT if chain.get("policy", "accept") == "accept" else DROP
             name = (
                 "firewalld"
@@ -142,6 +144,10 @@ def _state(value: Any) -> str:
     return _STATES.get(value, str(value))
 
 
+def _status(value: Any) -> str:
+    return {32: "dnat"}.get(value, str(value))
+
+
 def _is_six(value: Any) -> bool:
     return str(value) in ("ipv6", "ip6", "10")
 
@@ -150,6 +156,8 @@ def _is_six(value: Any) -> bool:
 _KINDS: dict[tuple[str, str], tuple[str, Callable[[Any], object]]] = {
     ("meta", "iifname"): ("interface", str),
     ("meta", "iif"): ("interface", str),
+    ("meta", "oifname"): ("outgoing", str),
+    ("meta", "oif"): ("outgoing", str),
     ("meta", "l4proto"): ("protocol", _protocol),
     ("payload", "protocol"): ("protocol", _protocol),
     ("payload", "nexthdr"): ("protocol", _protocol),
@@ -157,7 +165,7 @@ _KINDS: dict[tuple[str, str], tuple[str, Callable[[Any], object]]] = {
     ("meta", "nfproto"): ("six", _is_six),
     ("meta", "protocol"): ("six", _is_six),
     ("ct", "state"): ("state", _state),
-    ("ct", "status"): ("status", str),
+    ("ct", "status"): ("status", _status),
     ("fib", "type"): ("local", str),
 }
 

@@ -1,4 +1,5 @@
-"""The rules that filter what enters this host, as the kernel has them now, by the programs their makers use.
+"""The rules that filter what enters this host, or what it forwards, as the kernel has them now, by the programs their
+makers use.
 
 nft shows everything in JSON but for what iptables wrote: its table ip filter is read by iptables-save, and so are the
 tables of the old iptables, which nft does not see at all. What cannot be read counts as letting nothing in.
@@ -28,21 +29,21 @@ _SIOCGIFADDR, _IFREQ_BYTES = 0x8915, 40
 _SAVED = ((False, "ip", "iptables"), (True, "ip6", "ip6tables"))
 
 
-def hooks() -> list[Hook]:
-    """Every chain that is asked about what enters this host, ours left out."""
+def hooks(where: str = "input") -> list[Hook]:
+    """Every chain that is asked about what enters this host, or with "forward" what it forwards; ours left out."""
     found: list[Hook] = []
     skipped: set[tuple[str, str]] = set()
-    document = _ruleset()
+    document, chain = _ruleset(), where.upper()
     for six, family, program in _SAVED:
-        if document is None or not _has_input(document, family):
+        if document is None or not _has(document, family, chain):
             continue
         skipped.add((family, "filter"))
-        found += _saved([f"{program}-nft-save", f"{program}-save"], six, f"the chain INPUT of {program}")
-    found += nftables.hooks(document, skipped) if document else []
+        found += _saved([f"{program}-nft-save", f"{program}-save"], six, chain, program)
+    found += nftables.hooks(document, skipped, where) if document else []
     for six, family, program in _SAVED:
         if b"filter" in _read(f"/proc/net/{family}_tables_names"):
             names = [f"{program}-legacy-save", f"{program}-save"]
-            found += _saved(names, six, f"the chain INPUT of {program}-legacy")
+            found += _saved(names, six, chain, f"{program}-legacy")
     return found if document is not None else [*found, _unread("nft", (False, True))]
 
 
@@ -58,20 +59,21 @@ def _ruleset() -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
-def _has_input(document: dict[str, object], family: str) -> bool:
+def _has(document: dict[str, object], family: str, name: str) -> bool:
     items = document.get("nftables")
     chains = [item.get("chain", {}) for item in items] if isinstance(items, list) else []
     return any(
-        (chain.get("family"), chain.get("table"), chain.get("name")) == (family, "filter", "INPUT")
+        (chain.get("family"), chain.get("table"), chain.get("name")) == (family, "filter", name)
         for chain in chains
     )
 
 
-def _saved(programs: list[str], six: bool, name: str) -> list[Hook]:
+def _saved(programs: list[str], six: bool, chain: str, whose: str) -> list[Hook]:
     for program in programs:
         path = _found(program)
         if path:
-            found = iptables.hook(_output([path, "-t", "filter"]), name, six=six)
+            name = f"the chain {chain} of {whose}"
+            found = iptables.hook(_output([path, "-t", "filter"]), name, six=six, begins=chain)
             return [found] if found else []
     return [_unread(programs[0], (six,))]
 
