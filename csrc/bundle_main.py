@@ -6,6 +6,7 @@ needs in that of @FIRST@, and the name of the one with all cold functions in tha
 
 from __future__ import annotations
 
+import _codecs
 import builtins
 import gc
 import marshal
@@ -14,6 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from codecs import CodecInfo
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
     from typing import Any
@@ -85,12 +87,10 @@ class Bundle:
         """The spec of a module that is in a file; that it is loaded already does not matter to importlib."""
         file = PLACES.get(name)
         if file is None:
-            if name in sys.builtin_module_names:
-                return None
-            complete()
-            if name not in sys.modules:
-                return None
-        elif name not in sys.modules:
+            if name not in sys.builtin_module_names:
+                complete()
+            return None
+        if name not in sys.modules:
             load(file)
         from _frozen_importlib import ModuleSpec
 
@@ -107,8 +107,19 @@ class Bundle:
         module.__spec__ = module.__loader__ = None
 
 
+# ── an interpreter that is half-way (csrc/interpreter): whoever needs the rest has it made ────────────────────────
+
+
+def complete() -> None:
+    """Have what is missing made; the system's interpreter is whole from the beginning."""
+    if "_halfway" in sys.builtin_module_names:
+        import _halfway
+
+        _halfway.complete()
+
+
 class Later:
-    """Stands for a standard stream in an interpreter that is half-way (csrc/interpreter)."""
+    """Stands for a standard stream."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -122,20 +133,25 @@ class Later:
 
 
 def open_later(*given: Any, **named: Any) -> Any:
-    """Stands for `open` there."""
+    """Stands for `open`."""
     complete()
     return builtins.open(*given, **named)
 
 
-def complete() -> None:
-    """Have what is missing made; the system's interpreter is whole from the beginning."""
-    if "_halfway" in sys.builtin_module_names:
-        import _halfway
+def find_codec(name: str) -> CodecInfo | None:
+    """The codec of that name. Stands for `encodings`, of which one is made to believe that it is there: the registry of
+    codecs asks for it once, and the rest of the interpreter asks the registry."""
+    complete()
+    if sys.modules["encodings"] is NO_ENCODINGS:
+        _codecs.unregister(find_codec)
+        del sys.modules["encodings"]
+        __import__("encodings")
+    return _codecs.lookup(name)
 
-        _halfway.complete()
 
-
-if not hasattr(builtins, "open"):
+if "_halfway" in sys.builtin_module_names:
+    NO_ENCODINGS = sys.modules["encodings"] = Module("encodings")
+    _codecs.register(find_codec)
     builtins.open = open_later
     for stream in ("stdin", "stdout", "stderr"):
         setattr(sys, stream, Later(stream))

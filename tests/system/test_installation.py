@@ -6,6 +6,7 @@ those of the tests' environment, linked: nothing is fetched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import build_backend
+import interpreter_build
 from command import Pyrun
 
 PYTHON = os.path.realpath(sys.executable)
@@ -46,6 +48,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def install(wheel: Path, interpreter: str | Path, *words: str, **env: str) -> None:
     pip = ("-m", "pip", "--python", str(interpreter), "install", "-q", "--no-index", "--no-deps")
     python(*pip, *words, str(wheel), **env)
+
+
+def environment(wheel: Path, place: Path) -> None:
+    """An environment with pyrun, and with the libraries of the tests' own."""
+    python("-m", "venv", "--without-pip", str(place))
+    install(wheel, place / "bin/python3")
+    (package,) = place.glob(f"lib/{VERSION}/site-packages/pyrun")
+    for library in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not (package.parent / library.name).exists():
+            (package.parent / library.name).symlink_to(library)
 
 
 PATHS = "import sys; sys.path.append(sys.argv[1]); from pyrun import boot; boot.system_packages(); print(sys.path)"
@@ -105,15 +117,24 @@ def test_of_packages_for_several_interpreters_those_of_the_one_that_is_here_are_
     assert done.returncode == 125 and "which is not here any more; install it again" in done.stderr
 
 
+@pytest.mark.skipif(interpreter_build.library() is None, reason="this Python has no libpython.a")
+def test_its_own_interpreter_serves_until_python_is_updated(
+    wheel: Path, pyrun: Pyrun, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    environment(wheel, place)
+    pyrun.binary = place / "bin/pyrun"
+    assert json.loads(pyrun.ok("info", "--format", "json"))["interpreter"] == "own"
+    (own,) = place.glob(f"lib/{VERSION}/site-packages/pyrun/home/python3-*")
+    size, made = own.name.split("-")[1:]
+    own.rename(own.with_name(f"python3-{size}-{int(made) - 1}"))  # as if the one that is installed were newer
+    assert json.loads(pyrun.ok("info", "--format", "json"))["interpreter"] == "system"
+
+
 def test_what_runs_goes_on_when_pyrun_is_installed_anew(wheel: Path, pyrun: Pyrun, tmp_path: Path) -> None:
     """pip moves the old files away: pyrun-guard starts the resolver and repairs from the new ones."""
     place = tmp_path / "place"
-    python("-m", "venv", "--without-pip", str(place))
-    install(wheel, place / "bin/python3")
-    (package,) = place.glob(f"lib/{VERSION}/site-packages/pyrun")
-    for library in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if not (package.parent / library.name).exists():
-            (package.parent / library.name).symlink_to(library)
+    environment(wheel, place)
     pyrun.binary = place / "bin/pyrun"
     pyrun.ok("run", "-d", "--name", "web", "busybox", "httpd", "-f", "-h", "/etc")
     install(wheel, place / "bin/python3", "--force-reinstall")
