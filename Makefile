@@ -70,7 +70,8 @@ $(VENV)/.dependencies: pyproject.toml | packages
 	@$(PIP) --use-pep517 -r $(VENV)/requirements.txt
 	@touch $@
 
-$(VENV)/.installed: $(SOURCES) $(VENV)/.dependencies
+# the interpreter of its own is made from this one (csrc/interpreter_build.py)
+$(VENV)/.installed: $(SOURCES) $(realpath $(PYTHON)) $(VENV)/.dependencies
 	@echo "build: pyrun into $(VENV)"
 	@$(PIP) --no-index --no-deps --no-build-isolation --force-reinstall .
 	@touch $@

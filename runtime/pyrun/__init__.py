@@ -25,7 +25,8 @@
            notice, host (what this machine can do)
 
 and in C: csrc/launcher.c (seals the interpreter), csrc/init.c (executes the plan), csrc/monitor.c (stays with
-the container), csrc/quick.c (start, state, kill and delete in the plain case), csrc/rootless.c (a user's namespace).
+the container), csrc/quick.c (start, state, kill and delete in the plain case), csrc/rootless.c (a user's namespace),
+csrc/interpreter/ (Python, half-way).
 "Plan in Python, execute in C, explain for free."
 """
 
