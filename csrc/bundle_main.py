@@ -94,7 +94,7 @@ class Bundle:
             load(file)
         from _frozen_importlib import ModuleSpec
 
-        return ModuleSpec(name, Bundle)
+        return ModuleSpec(name, Bundle)  # type: ignore[arg-type]  # a class, where one would be made
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType:

@@ -59,11 +59,12 @@ static void free_arena(void *context, void *arena, size_t size) { munmap(arena, 
 /* ── the second phase ────────────────────────────────────────────────────────────────────────────────────────────── */
 
 static PyObject *complete(PyObject *self, PyObject *nothing) {
-    static int done;
-    if (done++) Py_RETURN_NONE; /* what it imports itself may ask for it */
-    PyStatus status = _Py_InitializeMain();
-    if (PyStatus_Exception(status)) Py_ExitStatusException(status);
-    Py_RETURN_NONE;
+    static int begun;
+    if (!begun++) { /* what it imports itself may ask for it */
+        PyStatus status = _Py_InitializeMain();
+        if (PyStatus_Exception(status)) Py_ExitStatusException(status);
+    }
+    return Py_NewRef(Py_None);
 }
 
 static PyMethodDef functions[] = {{"complete", complete, METH_NOARGS, "Make the rest of the interpreter."}, {0}};

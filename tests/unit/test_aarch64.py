@@ -82,7 +82,7 @@ def test_where_ids_would_have_16_bits_it_does_not(tmp_path: Path) -> None:
 
 def test_no_assembly() -> None:
     found = [
-        path.name for path in fuzzing.CSRC.glob("*.[chS]") if re.search(r"\basm\b|__asm", path.read_text())
+        path.name for path in fuzzing.CSRC.rglob("*.[chS]") if re.search(r"\basm\b|__asm", path.read_text())
     ]
     assert not found
 
@@ -136,7 +136,7 @@ def test_an_undo_list_that_is_none(binary: Path, tmp_path: Path) -> None:
 def written_down() -> dict[str, tuple[str, str]]:
     """Name -> (number, where) of every constant of csrc/ and linux.py."""
     found: dict[str, tuple[str, str]] = {}
-    for path in sorted(fuzzing.CSRC.glob("*.[ch]")):
+    for path in sorted(fuzzing.CSRC.rglob("*.[ch]")):
         for name, number in re.findall(
             r"^#define ([A-Z][A-Z0-9_]+) \(?((?:0x)?[0-9a-fA-F]+)U?L*\)?(?:\s|$)",
             path.read_text(),

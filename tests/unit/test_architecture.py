@@ -70,7 +70,7 @@ def python_files() -> list[Path]:
 
 
 def c_files() -> list[Path]:
-    return sorted((REPOSITORY / "csrc").glob("*.[ch]"))
+    return sorted((REPOSITORY / "csrc").rglob("*.[ch]"))
 
 
 def inside(path: Path) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import build_backend
+import interpreter_build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CSRC = REPOSITORY / "csrc"
-C_FILES = sorted(str(path) for path in CSRC.glob("*.[ch]"))
+C_FILES = sorted(str(path) for path in CSRC.rglob("*.[ch]"))
 PYTHON_PATHS = ["runtime", "csrc", "tests"]
 
 pytestmark = pytest.mark.timeout(300)
@@ -50,7 +51,7 @@ def test_ruff_would_format_nothing() -> None:
 def test_mypy_strict_is_content() -> None:
     python_tool(
         "mypy", "--strict", "runtime/pyrun", "csrc/build_backend.py", "csrc/archives.py", "csrc/bundle.py",
-        "csrc/bundle_home.py",
+        "csrc/bundle_home.py", "csrc/bundle_main.py", "csrc/interpreter_build.py",
     )  # fmt: skip
 
 
@@ -90,13 +91,14 @@ def test_cppcheck_finds_nothing() -> None:
 
 
 def test_the_compiler_warns_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """-Wall -Wextra -Werror, for the static binary and for the shim."""
+    """-Wall -Wextra -Werror, for the static binary and for what is compiled with Python's headers."""
     try:
         build_backend.build_static(tmp_path, extra=("-Werror",))
     except SystemExit:
         pytest.fail(capfd.readouterr().err)
     include = sysconfig.get_paths()["include"]
-    check("cc", *build_backend.WARNINGS, "-Werror", "-fsyntax-only", f"-I{include}", "csrc/shim.c")
+    for source in ("csrc/shim.c", str(interpreter_build.SOURCE)):
+        check("cc", *build_backend.WARNINGS, "-Werror", "-fsyntax-only", f"-I{include}", source)
 
 
 def test_the_static_binary_is_small(tmp_path: Path) -> None:
