@@ -10,6 +10,7 @@ brings, or where what was built does not tell the same version, there is no such
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,8 +26,9 @@ import posix, sys
 from _halfway import complete
 half = hasattr(sys, "stdout"), sys.argv[1:]
 complete()
-import json
-posix.write(1, (json.dumps([half, sys.version])).encode())
+import hashlib, json, random
+digest, number = hashlib.sha256(b"").hexdigest()[:4], random.Random("x").randint(1, 1)
+posix.write(1, json.dumps([half, sys.version, digest, number]).encode())
 posix._exit(0)
 """
 
@@ -47,22 +49,31 @@ def build(scratch: Path, compiler: str) -> Path | None:
     """Compile and try it; None where it cannot be had, with a line that says so."""
     from_library, product = library(), scratch / "interpreter"
     if from_library is None:
-        print(f"pyrun: {sys.executable} has no libpython.a: starts will take 2 ms more")
+        print(f"pyrun: {sys.executable} has no libpython.a: starts take 2 ms more")
         return None
-    # as the interpreter itself is linked; all of the library, since modules to be loaded look for it here
-    words = " ".join(
-        str(sysconfig.get_config_var(each) or "") for each in ("LINKFORSHARED", "MODLIBS", "LIBS", "SYSLIBS")
-    )
-    whole = ["-Wl,--whole-archive", str(from_library), "-Wl,--no-whole-archive"]
-    include = f"-I{sysconfig.get_paths()['include']}"
-    command = [compiler, *FLAGS, include, str(SOURCE), *whole, *shlex.split(words), "-o", str(product)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _compile(compiler, from_library, product, [])
+    lacking = set(re.findall(r"undefined reference to `(\w+)'", done.stderr))
+    if done.returncode and lacking and all("Hacl_Hash_SHA2" in each for each in lacking):
+        without = [f"-Wl,--defsym={each}=abort" for each in sorted(lacking)]
+        done = _compile(compiler, from_library, product, ['-DLEFT_OUT="_sha2"', *without])
     if done.returncode or not works(product, scratch):
-        print(
-            f"pyrun: no interpreter of our own could be built, starts will take 2 ms more: {done.stderr.strip()}"
-        )
+        print(f"pyrun: no interpreter of our own, starts take 2 ms more: {done.stderr.strip()[-500:]}")
         return None
     return product
+
+
+def _compile(
+    compiler: str, library: Path, product: Path, more: list[str]
+) -> subprocess.CompletedProcess[str]:
+    """As the interpreter itself is linked, but for libraries of its build that were left there (Debian 13: see
+    LEFT_OUT in interpreter.c); all of libpython.a, since modules that are loaded look for it here."""
+    names = ("LINKFORSHARED", "MODLIBS", "LIBS", "SYSLIBS")
+    words = shlex.split(" ".join(str(sysconfig.get_config_var(each) or "") for each in names))
+    words = [word for word in words if not word.endswith(".a") or Path(word).is_file()]
+    whole = ["-Wl,--whole-archive", str(library), "-Wl,--no-whole-archive"]
+    include = f"-I{sysconfig.get_paths()['include']}"
+    command = [compiler, *FLAGS, *more, include, str(SOURCE), *whole, *words, "-o", str(product)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def works(product: Path, scratch: Path) -> bool:
@@ -88,4 +99,4 @@ def works(product: Path, scratch: Path) -> bool:
     done = subprocess.run([*words, "\u00e4"], executable=product, capture_output=True, text=True, check=False)
     if done.returncode:
         return False
-    return bool(json.loads(done.stdout) == [[False, ["\u00e4"]], sys.version])
+    return bool(json.loads(done.stdout) == [[False, ["\u00e4"]], sys.version, "e3b0", 1])

@@ -33,6 +33,10 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#ifndef LEFT_OUT
+#define LEFT_OUT "" /* see leave_out */
+#endif
+
 enum { FAILED = 125, PYC_HEADER = 16, PAGE_MASK = 4095 };
 
 /* In libpython.a, but in no header for programs: signals are the second phase's, and Ctrl-C has to work before. */
@@ -142,6 +146,15 @@ static int execute(const char *path) {
     return PyEval_EvalCode(code, names, names) ? 0 : -1;
 }
 
+/* Debian 13's libpython.a has a module _sha2 and not the functions it calls: the build then puts abort() in their
+ * place, and there is no such module. hashlib has OpenSSL's. */
+static void leave_out(const char *name) {
+    struct _inittab *to = PyImport_Inittab;
+    for (struct _inittab *from = to; from->name; from++)
+        if (strcmp(from->name, name) != 0) *to++ = *from;
+    to->name = NULL;
+}
+
 int main(int argc, char **argv) {
     PyObjectArenaAllocator arenas = {NULL, new_arena, free_arena};
     int program = 1;
@@ -151,6 +164,7 @@ int main(int argc, char **argv) {
     populate(&__executable_start, &__data_start, MADV_POPULATE_READ);
     populate(&__data_start, &_end, MADV_POPULATE_WRITE);
     PyObject_SetArenaAllocator(&arenas);
+    leave_out(LEFT_OUT);
     if (PyImport_AppendInittab("_halfway", make_module) < 0) return FAILED;
     PyStatus status = begin(argc, argv, program);
     if (PyStatus_Exception(status)) Py_ExitStatusException(status);

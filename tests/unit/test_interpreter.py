@@ -112,5 +112,5 @@ def test_where_none_can_be_built_it_is_said(
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
     assert interpreter_build.build(tmp_path, "cc") is None
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 and all("starts will take 2 ms more" in line for line in said)
+    assert len(said) == 2 and all("starts take 2 ms more" in line for line in said)
     assert f"{sys.executable} has no libpython.a" in said[1]

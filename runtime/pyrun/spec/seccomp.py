@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import posix
 
-from pyrun.digest import sha256_hex
+from pyrun.digest import fingerprint
 from pyrun.errors import UsageError
 from pyrun.spec import capabilities
 from pyrun.store import paths
@@ -70,7 +70,7 @@ def profile_filter(profile: dict[str, object]) -> tuple[str, int]:
     text = repr(program)
     if NOTIFY in text and notifies(profile) and not profile.get("listenerPath"):
         raise UsageError(f"linux.seccomp: {NOTIFY} needs linux.seccomp.listenerPath: nobody would answer")
-    name = "profile-" + sha256_hex(text.encode("utf-8", "surrogatepass"))
+    name = "profile-" + fingerprint(text.encode("utf-8", "surrogatepass"))
     return _cached(name) or _compile(name, program), _flags(profile)
 
 
