@@ -65,3 +65,21 @@ def test_each_port_is_connected_to_as_often_as_was_asked_for(load: Load) -> None
     taken_us = json.loads(said)
     assert {port: len(each) for port, each in taken_us.items()} == dict.fromkeys(ports, 50)
     assert all(0 < took < 1e6 for each in taken_us.values() for took in each)
+
+
+def test_the_tenth_start_is_that_of_before_and_after_the_crowd(load: Load) -> None:
+    samples = load("hyperfine").Samples
+    starts = {"pyrun, number 10": samples([10.0, 12.0, 11.0], rounds=1), "pyrun": samples([33.0], rounds=1)}
+    ends = {"pyrun beside 9": samples([10.0]), "pyrun": samples([90.0])}
+    judged, told = load("thousand_rows").of_starts(starts, samples([21.0, 23.0, 22.0], rounds=1), ends)
+    assert (judged.ours, judged.theirs, judged.limit, judged.verdict) == (33.0, 16.5, 1.5, "over")
+    assert judged.failed and judged.notes == ["before 11.0 ms, after 22.0 ms"]
+    assert told.ratio == 9.0 and not told.verdict and not told.failed
+    assert load("report").line_of(told).endswith("| 90.0 ms | 10.0 ms (itself) | 9.000 |  |  |")
+
+
+def test_a_start_that_fails_is_told_with_what_it_said(load: Load) -> None:
+    hyperfine = load("hyperfine")
+    assert hyperfine.returned_ms(["true"]) > 0
+    with pytest.raises(hyperfine.MeasuringFailed, match="status 3: no such image"):
+        hyperfine.returned_ms(["sh", "-c", "echo no such image >&2; exit 3"])
