@@ -24,6 +24,7 @@ import oci_rows
 import port_rows
 import report
 import rows
+import thousand_rows
 import warm_rows
 from contenders import NoPeer, Peers
 from hyperfine import Effort, MeasuringFailed
@@ -32,7 +33,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # (effort for a row, seconds for all of them)
 FULL = Effort(rounds=10, runs=5, budget_s=75), 2400
 QUICK = Effort(rounds=3, runs=3, budget_s=15), 280
-ROWS = rows.ROWS | oci_rows.ROWS | warm_rows.ROWS | dns_rows.ROWS | port_rows.ROWS | network_rows.ROWS
+ROWS = (
+    rows.ROWS | oci_rows.ROWS | warm_rows.ROWS | dns_rows.ROWS | port_rows.ROWS | network_rows.ROWS | thousand_rows.ROWS
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:

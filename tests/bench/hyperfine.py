@@ -4,6 +4,8 @@ One call of hyperfine measures its commands one after the other, so a machine th
 Many short rounds, every second one in the opposite order, spread whatever else happens over all of them. A round
 is never begun when the row's time is up; `rounds` says how many there were.
 
+A command that can be run only once is timed by `returned_ms`.
+
 Not here: what is measured (rows.py) and how it is judged (report.py).
 """
 
@@ -13,6 +15,7 @@ import json
 import shlex
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +51,23 @@ class Samples:
 
 class MeasuringFailed(Exception):
     """A command that was measured failed; the text says which and how."""
+
+
+def returned_ms(command: Sequence[str]) -> float:
+    """The milliseconds until a command returns; of `run -d`, until the container runs. Raises MeasuringFailed.
+
+    Without a pipe, whose end is another moment, and without a time limit: with one, Python looks now and then, and up
+    to sixteen milliseconds late.
+    """
+    null = subprocess.DEVNULL
+    with tempfile.TemporaryFile("w+") as said:
+        began = time.perf_counter()
+        status = subprocess.call(command, stdin=null, stdout=null, stderr=said)
+        took_ms = (time.perf_counter() - began) * 1000
+        if status:
+            said.seek(0)
+            raise MeasuringFailed(f"{shlex.join(command)}: status {status}: {said.read().strip()[-300:]}")
+    return took_ms
 
 
 def interleaved(

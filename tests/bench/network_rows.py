@@ -1,34 +1,29 @@
-"""The rows of the network: its stage in a start, the thousandth container, the end of a thousand, first packets.
+"""The rows of the network: its stage in a start, and first packets.
 
-Not here: published ports (port_rows.py), names (dns_rows.py), whole starts on a bridge or with a port (rows.py).
+Not here: a thousand containers (thousand_rows.py), published ports (port_rows.py), names (dns_rows.py), whole starts on
+a bridge or with a port (rows.py).
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
-from contenders import RUN, WORK, NoPeer, Peers, output
-from hyperfine import Effort, MeasuringFailed, Samples, interleaved
+from contenders import RUN, NoPeer, Peers, output
+from hyperfine import Effort, MeasuringFailed, Samples
 from network_work import NOT_COUNTED
 from port_rows import INTERNET
 from rows import Figure, Row
 
 WORKER = Path(__file__).with_name("network_work.py")
 PORT, HOST = 8099, "198.51.100.2"
-FEW, MANY, AT_ONCE = 9, 999, 4
-OF_DOCKER = 40  # as many of Docker's are removed, for its time per container
 STARTS, LOST_MS = 200, 500.0
 SLEEP = ("sleep", "1000")
-SERVE = ("nc", "-ll", "-p", "81", "-e", "cat")
 NETAVARK = ("/usr/lib/podman/netavark", "/usr/libexec/podman/netavark")
 
 # The tutorial's way into a network, bridge and namespace being there, as they are for all: eight commands, and two for
@@ -156,97 +151,6 @@ def _taken_back(line: str) -> str:
     return line.replace(" -A ", " -D ")
 
 
-# ── a thousand ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def thousand_row(peers: Peers, effort: Effort) -> list[Figure]:
-    """The start of one more beside FEW and beside MANY, then the end of all of them against Docker's."""
-    command = {"pyrun": peers.run("pyrun", "--rm")}
-    part = Effort(effort.rounds, effort.runs, effort.budget_s / 3)
-    names = [f"bench-{number}" for number in range(MANY)]
-    published = {name: PORT + 1 + number for number, name in enumerate(names[::10])}
-    output(*command["pyrun"])
-    before = traces()
-    try:
-        start(peers, names[:FEW], published)
-        quiet = interleaved(command, part)["pyrun"]
-        start(peers, names[FEW:], published)
-        crowded = interleaved(command, part)["pyrun"]
-        with ExitStack() as flows:  # flows that lead to some of them
-            for port in published.values():
-                sock = flows.enter_context(socket.create_connection((HOST, port), timeout=5))
-                sock.sendall(b"anybody there?")
-                sock.recv(100)
-            led = len(traces()["flows"] - before["flows"])
-            if led < len(published):
-                raise MeasuringFailed(f"{led} flows lead to {len(published)} published ports")
-            removed_ms = ending(peers, "pyrun", names) / MANY
-    finally:
-        peers.remove("pyrun", *names)
-    left = {kind: len(found - before[kind]) for kind, found in traces().items() if found - before[kind]}
-    starts = f"start number {MANY + 1} on one network against number {FEW + 1}"
-    what = f"{MANY} containers stopped and removed, each"
-    figures = [
-        Figure(starts, "itself", crowded.median_ms, quiet.median_ms, 1.5,
-               samples={"pyrun": crowded, f"pyrun beside {FEW}": quiet}),
-        Figure(f"{MANY} containers removed: links, rules, leases, flows left", unit="things", limit=0,
-               ours=float(sum(left.values())), notes=[f"{kind} {number}" for kind, number in left.items()]),
-    ]  # fmt: skip
-    return [*figures, _against_docker(peers, what, removed_ms)]
-
-
-def _against_docker(peers: Peers, what: str, ours_ms: float) -> Figure:
-    if not peers.docker:
-        return Figure(what, "docker", limit=0.2, problem=peers.missing["docker"])
-    names = [f"bench-{number}" for number in range(OF_DOCKER)]
-    for name in names:
-        output(*peers.run("docker", "-d", "--name", name, command=SLEEP))
-    theirs_ms = ending(peers, "docker", names) / OF_DOCKER
-    return Figure(what, "docker", ours_ms, theirs_ms, 0.2, notes=[f"of Docker's {OF_DOCKER}"])
-
-
-def start(peers: Peers, names: list[str], published: dict[str, int]) -> None:
-    """Detached containers, AT_ONCE at a time; published: the port of the host of those that have one."""
-    listed = WORK / "numbers-network"
-    ports = {name: f" -p {published[name]}:81" if name in published else "" for name in names}
-    listed.write_text("".join(f"--name {name}{ports[name]}\n" for name in names))
-    shell = shlex.join(peers.run("pyrun", "-d", "@", command=SERVE)).replace(" @ ", ' "$@" ')
-    timed(["xargs", "-a", str(listed), "-L", "1", "-P", str(AT_ONCE), "sh", "-c", shell, "sh"])
-    running = len(output(peers.pyrun, "ps", "-q").split())
-    if running < len(names):
-        raise MeasuringFailed(f"{running} containers are running, not {len(names)}")
-
-
-def ending(peers: Peers, who: str, names: list[str]) -> float:
-    """Milliseconds from `rm -f` of all to the moment in which none of their links is there any more."""
-    program = [peers.pyrun] if who == "pyrun" else peers.docker
-    prefix = "pyv" if who == "pyrun" else "veth"
-    began = time.monotonic()
-    timed([*program, "rm", "-f", *names])
-    while any(path.name.startswith(prefix) for path in Path("/sys/class/net").iterdir()):
-        if time.monotonic() - began > 300:
-            raise MeasuringFailed("the links of removed containers stay")
-        time.sleep(0.005)
-    return (time.monotonic() - began) * 1000
-
-
-def traces() -> dict[str, set[str]]:
-    """What a container leaves on the network while it is there."""
-    rules = subprocess.run(
-        ["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=False
-    ).stdout
-    flows = Path("/proc/net/nf_conntrack")
-    lines = flows.read_text().splitlines() if flows.exists() else []
-    run = Path("/run/pyrun/networks")
-    return {
-        "links": {path.name for path in Path("/sys/class/net").glob("pyv*")},
-        "rules": {line.strip() for line in rules.splitlines() if "pyv" in line or "10.77.0." in line},
-        "leases": {str(path) for path in run.glob("*/leases/*")},
-        "names": {path.name for path in Path("/run/netns").glob("*")},
-        "flows": {line for line in lines if "=10.77." in line and "ASSURED" in line},
-    }
-
-
 # ── the first packet ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -276,6 +180,5 @@ def first_row(peers: Peers, effort: Effort) -> list[Figure]:
 
 ROWS: dict[str, Row] = {
     "network-stage": stage_row,
-    "network-thousand": thousand_row,
     "network-first": first_row,
 }

@@ -24,6 +24,10 @@ HOST = "198.51.100.2"
 MANY, FIRST = 5000, 20000
 LAST = FIRST + MANY - 1
 RULES, FIRST_RULE = 1000, 30000  # of iptables, as Docker writes them
+LAST_RULE = FIRST_RULE + RULES - 1
+# To each port, a run. All rounds together stay below the source ports a client has for one destination, so that no
+# connection is one the host remembers, and far below as many as it can remember.
+CONNECTIONS = 100
 SERVED = 5201
 MEGABYTES = 512
 SLEEP = ("sleep", "600")
@@ -44,9 +48,9 @@ INTERNET = "/run/pyrun-lab/internet"
 
 
 @contextmanager
-def serving(inside: str, *numbers: int) -> Iterator[None]:
-    """A server in the namespace *inside*, ready."""
-    with subprocess.Popen(work("serve", *map(str, numbers), inside=inside), stdout=subprocess.PIPE) as server:
+def serving(inside: str, *numbers: int, how: str = "serve") -> Iterator[None]:
+    """A server in the namespace *inside*, ready; *how*: port_work.py tells serve from listen."""
+    with subprocess.Popen(work(how, *map(str, numbers), inside=inside), stdout=subprocess.PIPE) as server:
         assert server.stdout and server.stdout.readline() == b"ready\n"
         try:
             yield
@@ -138,24 +142,28 @@ def two_rules(number: int) -> float:
 
 def connect_row(peers: Peers, effort: Effort) -> list[Figure]:
     """A connection from outside to the last of MANY ports against the first, and against the last of RULES rules."""
-    times = str(40 * effort.runs)
+    times = str(CONNECTIONS * effort.runs)
     samples = {"pyrun": Samples(), "pyrun, the first": Samples(), "iptables": Samples()}
-    ports = f"{FIRST}-{LAST}:{FIRST}-{LAST}"
+
+    def connected(whom: dict[str, int]) -> None:
+        found = asked("connect", HOST, times, *map(str, whom.values()), inside=INTERNET)
+        assert isinstance(found, dict)
+        for who, port in whom.items():
+            samples[who].wall_ms += in_ms(found[str(port)])
+            samples[who].rounds += 1
+
     with (
-        container(peers, "bench-ports", "-p", ports) as inside,
-        serving(inside, FIRST, LAST, FIRST_RULE + RULES - 1),
+        container(peers, "bench-ports", "-p", f"{FIRST}-{LAST}:{FIRST}-{LAST}") as inside,
+        serving(inside, FIRST, LAST, LAST_RULE, how="listen"),
     ):
         address = address_in(inside)
-        for _ in range(effort.rounds):
-            found = asked("connect", HOST, times, str(FIRST), str(LAST), inside=INTERNET)
-            assert isinstance(found, dict)
-            samples["pyrun, the first"].wall_ms += in_ms(found[str(FIRST)])
-            samples["pyrun"].wall_ms += in_ms(found[str(LAST)])
-            with docker_like_rules(address):
-                last = str(FIRST_RULE + RULES - 1)
-                found = asked("connect", HOST, times, last, inside=INTERNET)
-                assert isinstance(found, dict)
-                samples["iptables"].wall_ms += in_ms(found[last])
+        for number in range(effort.rounds):
+            for who in sorted(("iptables", "pyrun"), reverse=bool(number % 2)):
+                if who == "pyrun":
+                    connected({"pyrun, the first": FIRST, "pyrun": LAST})
+                else:
+                    with docker_like_rules(address):
+                        connected({"iptables": LAST_RULE})
     ours, first, rules = (samples[who].median_ms for who in ("pyrun", "pyrun, the first", "iptables"))
     what = f"connection to the last of {MANY} published ports"
     return [

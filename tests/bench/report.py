@@ -66,8 +66,7 @@ def markdown(figures: list[Figure], about: dict[str, str]) -> str:
 def line_of(figure: Figure) -> str:
     """One row of the table."""
     against = f" against {figure.peer}" if figure.peer and figure.limit is not None else ""
-    ours = amount(figure.ours, figure.unit)
-    theirs = amount(figure.theirs, figure.unit)
+    ours, theirs = amounts(figure)
     if figure.peer and figure.limit is None:
         theirs = f"{theirs} ({figure.peer})"
     ratio = f"{figure.ratio:.3f}" if figure.ours and figure.ratio is not None else ""
@@ -75,6 +74,14 @@ def line_of(figure: Figure) -> str:
     if limit and figure.unit != "ms":
         limit += f" {figure.unit}"
     return f"| {figure.what}{against} | {ours} | {theirs} | {ratio} | {limit} | {figure.verdict} |"
+
+
+def amounts(figure: Figure) -> tuple[str, str]:
+    """Ours and theirs in one unit: microseconds where a ratio is of less than a millisecond."""
+    values, unit = (figure.ours, figure.theirs), figure.unit
+    if unit == "ms" and figure.ratio is not None and min(values) < 1:
+        values, unit = (figure.ours * 1000, figure.theirs * 1000), "us"
+    return amount(values[0], unit), amount(values[1], unit)
 
 
 def amount(value: float, unit: str) -> str:
