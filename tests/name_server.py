@@ -233,12 +233,13 @@ class Site:
             posix.environ.pop(name, None)
 
 
-def processes(word: str) -> list[int]:
-    """Those whose command line has *word*, and that are no zombies."""
+def processes(*words: str) -> list[int]:
+    """Those whose command line has all *words*, and that are no zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if word in path.read_text().replace("\0", " "):
+            line = path.read_text().replace("\0", " ")
+            if all(word in line for word in words):
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -250,9 +251,7 @@ def guards(site: Site) -> list[int]:
 
 
 def resolvers(site: Site) -> list[int]:
-    return [
-        pid for pid in processes(f"{site.run}") if "network/dns" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
+    return processes(f"{site.run}", "network/dns")
 
 
 def pss_kb(pid: int) -> int:

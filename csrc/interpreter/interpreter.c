@@ -160,7 +160,7 @@ int main(int argc, char **argv) {
     int program = 1;
     while (program < argc && argv[program][0] == '-') program++;
     if (program >= argc) return fprintf(stderr, "%s: no program given\n", argv[0]), FAILED;
-    prctl(PR_SET_NAME, "pyrun"); /* executed by descriptor, it would be named after the file */
+    prctl(PR_SET_NAME, "python3"); /* executed by descriptor, it would have the file's name */
     populate(&__executable_start, &__data_start, MADV_POPULATE_READ);
     populate(&__data_start, &_end, MADV_POPULATE_WRITE);
     PyObject_SetArenaAllocator(&arenas);

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from contenders import RUN, NoPeer, Peers
-from hyperfine import MeasuringFailed
+from hyperfine import returned_ms
 
 OURS = "pyrun"  # as the figures call it
 HYBRID = Path("/sys/fs/cgroup/unified")
@@ -44,34 +40,15 @@ class Runtimes:
     def __call__(self, who: str, *words: str) -> list[str]:
         return [self.program(who), "--root", str(RUN / f"oci-{who}"), *words]
 
-    def call(self, command: Sequence[str], timeout_s: float = 120) -> float:
-        """Run it; returns the milliseconds it took. Raises MeasuringFailed with what it complained about.
-
-        Without pipes: an init that waits keeps what its creator was given.
-        """
-        null = subprocess.DEVNULL
-        with tempfile.TemporaryFile("w+") as said:
-            began = time.monotonic()
-            done = subprocess.run(
-                command, stdin=null, stdout=null, stderr=said, timeout=timeout_s, check=False
-            )
-            took_ms = (time.monotonic() - began) * 1000
-            if done.returncode:
-                said.seek(0)
-                raise MeasuringFailed(
-                    f"{' '.join(command)}: status {done.returncode}: {said.read().strip()[-400:]}"
-                )
-        return took_ms
-
     def create(self, who: str, name: str, bundle: Path, *options: str) -> float:
         """`create`; returns the milliseconds it took."""
-        return self.call(self(who, "create", *options, "--bundle", str(bundle), name))
+        return returned_ms(self(who, "create", *options, "--bundle", str(bundle), name))
 
     def start(self, who: str, name: str) -> float:
         """`start`; the same."""
-        return self.call(self(who, "start", name))
+        return returned_ms(self(who, "start", name))
 
     def remove(self, who: str, *names: str) -> None:
         """`delete --force` of each, until the first that fails; there may be none of that name."""
         for name in names:
-            self.call(self(who, "delete", "--force", name))
+            returned_ms(self(who, "delete", "--force", name))

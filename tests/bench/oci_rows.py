@@ -11,7 +11,7 @@ from pathlib import Path
 
 import memory
 from contenders import PODMAN_RUN, RUN, WORK, Peers
-from hyperfine import Effort, Samples, interleaved
+from hyperfine import Effort, Samples, interleaved, returned_ms
 from oci_contenders import OURS, Runtimes, without_hybrid
 from rows import Figure, Row, judged
 
@@ -72,7 +72,7 @@ def _lifecycle(runtimes: Runtimes, who: str, bundle: Path) -> float:
     took_ms += runtimes.start(who, "bench")
     while process.exists():
         time.sleep(0.001)
-    return took_ms + runtimes.call(runtimes(who, "delete", "bench"))
+    return took_ms + returned_ms(runtimes(who, "delete", "bench"))
 
 
 def exec_row(peers: Peers, effort: Effort) -> list[Figure]:
@@ -150,7 +150,7 @@ def together_row(peers: Peers, effort: Effort) -> list[Figure]:
             words = ["xargs", "-a", str(numbers), "-n", "1", "-P", str(TOGETHER)]
             words += runtimes(who, "create", "--bundle", str(bundle))
             try:
-                samples[who].wall_ms.append(runtimes.call(words))
+                samples[who].wall_ms.append(returned_ms(words))
             finally:
                 runtimes.remove(who, *names)
             samples[who].rounds += 1

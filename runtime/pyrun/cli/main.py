@@ -69,8 +69,7 @@ def leave(status: int) -> None:
         except BrokenPipeError:  # the reader is gone; nobody is left to tell
             status = status or 1
         except OSError as error:
-            _to_stderr(f"pyrun: cannot write to standard output: {error.strerror}")
-            status = status or 1
+            status = max(status, _untold(error))
     caller.leave(status)
 
 
@@ -234,11 +233,21 @@ def _run(parsed: dict[str, object], arguments: list[str]) -> int:
 
 
 def _print(line: str) -> int:
-    """To standard output, without the stream of an interpreter that has none yet. Raises BrokenPipeError."""
+    """To standard output, without the stream, which makes an interpreter whole; returns the exit status."""
     data = (line + "\n").encode("utf-8", "surrogateescape")
-    while data:
-        data = data[posix.write(1, data) :]
+    try:
+        while data:
+            data = data[posix.write(1, data) :]
+    except BrokenPipeError:  # the reader is gone; nobody is left to tell
+        return 1
+    except OSError as error:
+        return _untold(error)
     return 0
+
+
+def _untold(error: OSError) -> int:
+    _to_stderr(f"pyrun: cannot write to standard output: {error.strerror}")
+    return 1
 
 
 def _progress(quiet: bool) -> AbstractContextManager[Progress | None]:
