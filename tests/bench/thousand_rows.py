@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shlex
 import socket
+import statistics
 import subprocess
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contenders import WORK, Peers, output
@@ -21,61 +23,81 @@ FEW, MANY, AT_ONCE = 9, 999, 4
 # How many are there before the first of those that are timed, and with the last: twenty around the tenth, forty around
 # the thousandth. One bridge takes 1,023.
 AROUND_FEW, AROUND_MANY = (0, 20), (980, 1020)
-SERIES = 3
+CROWDS = 3
 PAUSE_S, LONG_PAUSE_S = 3.0, 10.0  # in which the kernel does what is left to do for what ended
 OF_DOCKER = 40  # as many of Docker's are removed, for its time per container
 SERVE = ("nc", "-ll", "-p", "81", "-e", "cat")
 
 
 def thousand_row(peers: Peers, effort: Effort) -> list[Figure]:
-    """The starts around the tenth and the thousandth, then the end of all of them against Docker's.
+    """The starts around the tenth and the thousandth, in turns, then the end of all of them against Docker's.
 
-    Those around the tenth are timed before and after the crowd, half each.
+    A network is filled and emptied CROWDS times: a machine has slower and quicker minutes, and a crowd takes one. The
+    starts around the tenth are timed before each crowd, and after the last.
     """
     names = [f"bench-{number}" for number in range(1, AROUND_MANY[1] + 1)]
+    crowds = min(CROWDS, max(1, effort.rounds // 3))
     output(*peers.run("pyrun", "--rm"))
     before = traces()
-    part = Effort(effort.rounds, effort.runs, effort.budget_s / 3)
-    first = names[slice(*AROUND_FEW)]
+    found = Found()
     try:
-        starts = {f"pyrun, number {FEW + 1}": one_by_one(peers, first)}
-        ends = {f"pyrun beside {FEW}": back_to_back(peers, part, first[FEW:])}
-        published = crowd(peers, names[FEW : AROUND_MANY[0]])
-        starts["pyrun"] = one_by_one(peers, names[slice(*AROUND_MANY)])
-        ends["pyrun"] = back_to_back(peers, part, names[MANY:])
-        with ExitStack() as flows:  # flows that lead to some of them
-            lead(flows, published, before)
-            removed_ms = ending(peers, "pyrun", names[:MANY]) / MANY
+        for _ in range(crowds):
+            part = Effort(effort.rounds, effort.runs, effort.budget_s / 3 / crowds)
+            filled_and_emptied(peers, part, names, before, found)
+            found.left |= {(kind, each) for kind, there in traces().items() for each in there - before[kind]}
+            time.sleep(LONG_PAUSE_S)
+        found.few += one_by_one(peers, names[slice(*AROUND_FEW)])
     finally:
         peers.remove("pyrun", *names)
-    left = {kind: len(found - before[kind]) for kind, found in traces().items() if found - before[kind]}
-    time.sleep(LONG_PAUSE_S)
-    try:
-        later = one_by_one(peers, first)
-    finally:
-        peers.remove("pyrun", *first)
-    things = f"{MANY} containers removed: links, rules, leases, flows left"
+    kinds = [kind for kind, _ in found.left]
+    removed_ms = statistics.median(found.removed_ms) / MANY
     return [
-        *of_starts(starts, later, ends),
-        Figure(things, unit="things", limit=0,
-               ours=float(sum(left.values())), notes=[f"{kind} {number}" for kind, number in left.items()]),
+        *of_starts(found),
+        Figure(f"{MANY} containers removed: links, rules, leases, flows left", unit="things", limit=0,
+               ours=float(len(kinds)), notes=[f"{kind} {kinds.count(kind)}" for kind in sorted(set(kinds))]),
         _against_docker(peers, f"{MANY} containers stopped and removed, each", removed_ms),
     ]  # fmt: skip
 
 
-def of_starts(starts: dict[str, Samples], later: Samples, ends: dict[str, Samples]) -> list[Figure]:
+@dataclass
+class Found:
+    """What was measured: milliseconds, and what was left of the networks."""
+
+    few: list[float] = field(default_factory=list)
+    many: list[float] = field(default_factory=list)
+    ends_beside_few: list[float] = field(default_factory=list)
+    ends_beside_many: list[float] = field(default_factory=list)
+    removed_ms: list[float] = field(default_factory=list)
+    left: set[tuple[str, str]] = field(default_factory=set)
+
+
+def filled_and_emptied(
+    peers: Peers, part: Effort, names: list[str], before: dict[str, set[str]], found: Found
+) -> None:
+    """One crowd."""
+    first = names[slice(*AROUND_FEW)]
+    found.few += one_by_one(peers, first)
+    found.ends_beside_few += back_to_back(peers, part, first[FEW:])
+    published = crowd(peers, names[FEW : AROUND_MANY[0]])
+    found.many += one_by_one(peers, names[slice(*AROUND_MANY)])
+    found.ends_beside_many += back_to_back(peers, part, names[MANY:])
+    with ExitStack() as flows:  # flows that lead to some of them
+        lead(flows, published, before)
+        found.removed_ms.append(ending(peers, "pyrun", names[:MANY]))
+
+
+def of_starts(found: Found) -> list[Figure]:
     """Start against start, with its limit; for information the other figure, in which the ends before are."""
-    tenth = starts[f"pyrun, number {FEW + 1}"]
-    notes = [f"before {tenth.median_ms:.1f} ms, after {later.median_ms:.1f} ms"]
-    tenth.wall_ms += later.wall_ms
-    tenth.rounds += later.rounds
     what = f"start number {MANY + 1} on one network against number {FEW + 1}"
     both = f"start and end, one after the other, beside {MANY} containers against beside {FEW}"
-    quiet = ends[f"pyrun beside {FEW}"].median_ms
+    starts = {"pyrun": Samples(found.many), f"pyrun, number {FEW + 1}": Samples(found.few)}
+    ends = {"pyrun": Samples(found.ends_beside_many), f"pyrun beside {FEW}": Samples(found.ends_beside_few)}
+    median = statistics.median
     return [
-        Figure(what, "itself", starts["pyrun"].median_ms, tenth.median_ms, 1.5, samples=starts, notes=notes),
-        Figure(both, "itself", ends["pyrun"].median_ms, quiet, samples=ends, for_information=True),
-    ]
+        Figure(what, "itself", median(found.many), median(found.few), 1.5, samples=starts),
+        Figure(both, "itself", median(found.ends_beside_many), median(found.ends_beside_few), samples=ends,
+               for_information=True),
+    ]  # fmt: skip
 
 
 def _against_docker(peers: Peers, what: str, ours_ms: float) -> Figure:
@@ -91,27 +113,17 @@ def _against_docker(peers: Peers, what: str, ours_ms: float) -> Figure:
 # ── starts ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def one_by_one(peers: Peers, names: list[str]) -> Samples:
-    """Start detached containers one after the other, as somebody fills a network; each is timed.
-
-    SERIES times, so that it is no single second of the machine's that decides; those of the last one stay.
-    """
-    found = Samples()
-    for number in range(SERIES):
-        if number:
-            peers.remove("pyrun", *names)
-        time.sleep(PAUSE_S)
-        for name in names:
-            found.wall_ms.append(returned_ms(peers.run("pyrun", "-d", "--name", name, command=SLEEP)))
-        found.rounds += 1
-    return found
+def one_by_one(peers: Peers, names: list[str]) -> list[float]:
+    """Milliseconds of starting detached containers one after the other, as somebody fills a network."""
+    time.sleep(PAUSE_S)
+    return [returned_ms(peers.run("pyrun", "-d", "--name", name, command=SLEEP)) for name in names]
 
 
-def back_to_back(peers: Peers, effort: Effort, too_many: list[str]) -> Samples:
-    """`run --rm`, one after the other, beside the others there are without *too_many*."""
+def back_to_back(peers: Peers, effort: Effort, too_many: list[str]) -> list[float]:
+    """Milliseconds of `run --rm`, one after the other, beside the others there are without *too_many*."""
     peers.remove("pyrun", *too_many)
     time.sleep(PAUSE_S)
-    return interleaved({"pyrun": peers.run("pyrun", "--rm")}, effort)["pyrun"]
+    return interleaved({"pyrun": peers.run("pyrun", "--rm")}, effort)["pyrun"].wall_ms
 
 
 def crowd(peers: Peers, names: list[str]) -> list[int]:
