@@ -13,6 +13,7 @@ import pytest
 import hostile
 from command import Pyrun
 from pyrun.cli.tables import VERBS
+from waiting import until
 
 RUN = ("run", "--rm", "--net=none")
 ROWS = {row[2]: row for row in VERBS["run"][0]}
@@ -56,11 +57,14 @@ def refused(pyrun: Pyrun, status: int, *words: str) -> str:
 
 @pytest.fixture
 def bundle(pyrun: Pyrun, tmp_path: Path) -> Path:
-    return hostile.put_bundle(pyrun, tmp_path / "bundle", args=["sh", "-c", "ip addr; cat; sleep 100"])
+    return hostile.put_bundle(
+        pyrun, tmp_path / "bundle", args=["sh", "-c", "ip addr; echo told; cat; sleep 100"]
+    )
 
 
 def seen(pyrun: Pyrun, name: str) -> str:
     """What is noted of the containers, what the command has seen, and how its links are slowed."""
+    until(lambda: "told\n" in pyrun("logs", name).stdout, "what the command has seen")
     found = [f"{path.relative_to(pyrun.runroot)}/\n" for path in pyrun.runroot.rglob("*")]
     found += [path.read_text(errors="replace") for path in pyrun.runroot.rglob("*") if path.is_file()]
     tc = "tc qdisc show; tc class show; tc -n $0 qdisc show; tc -n $0 class show"
@@ -102,7 +106,7 @@ def test_a_bundle_in_the_background(pyrun: Pyrun, bundle: Path) -> None:
     assert pyrun.ok("run", "-d", "--bundle", str(bundle), "--name", "behind") == "behind"
     row = json.loads(pyrun.ok("ps", "--format", "json", "--no-trunc"))
     assert (row["ID"], row["State"]) == ("behind", "running")
-    assert row["Command"] == "\"sh -c 'ip addr; cat; sleep 100'\""
+    assert row["Command"] == "\"sh -c 'ip addr; echo told; cat; sleep 100'\""
     assert "LOOPBACK" in pyrun.ok("logs", "behind")
     assert pyrun.ok("exec", "behind", "echo", "in") == "in"
     assert "behind" in refused(pyrun, 125, "run", "-d", "--bundle", str(bundle), "behind")
