@@ -183,6 +183,12 @@ def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     return {file_name(): bundle_code.as_pyc(main), **files, cold: bytes(rest), **home()}
 
 
+def without_modules() -> str:
+    """The bundle's program without what it is for: an interpreter is tried with it (interpreter_build.py)."""
+    text = MAIN.read_text().replace('"@PLACES@"', "()").replace('load("@FIRST@")\n', "")
+    return text.partition('sys.modules["pyrun.cli.main"]')[0]
+
+
 def home() -> dict[str, bytes]:
     """The directory in which the interpreter finds its first module (bundle_home.py), by its landmarks of a library:
     os.py and lib-dynload. Source: Modules/getpath.py of CPython."""

@@ -139,18 +139,14 @@ def open_later(*given: Any, **named: Any) -> Any:
 
 
 def find_codec(name: str) -> CodecInfo | None:
-    """The codec of that name. Stands for `encodings`, of which one is made to believe that it is there: the registry of
-    codecs asks for it once, and the rest of the interpreter asks the registry."""
+    """The codec of that name, which the library's `encodings` finds as soon as the interpreter is whole."""
     complete()
-    if sys.modules["encodings"] is NO_ENCODINGS:
-        _codecs.unregister(find_codec)
-        del sys.modules["encodings"]
-        __import__("encodings")
+    _codecs.unregister(find_codec)
+    __import__("encodings")
     return _codecs.lookup(name)
 
 
 if "_halfway" in sys.builtin_module_names:
-    NO_ENCODINGS = sys.modules["encodings"] = Module("encodings")
     _codecs.register(find_codec)
     builtins.open = open_later
     for stream in ("stdin", "stdout", "stderr"):

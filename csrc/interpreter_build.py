@@ -9,6 +9,8 @@ brings, or where what was built does not tell the same version, there is no such
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import shlex
@@ -17,18 +19,20 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import bundle
+import bundle_code
+
 SOURCE = Path(__file__).resolve().parent / "interpreter/interpreter.c"
 FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-O2", "-no-pie", "-s"]
 
-# What it has to answer before it is taken: half-way, and then whole.
+# What it has to answer before it is taken, behind the bundle's program without its modules: half-way, made whole by a
+# codec, and then.
 _TRIAL = """
-import posix, sys
-from _halfway import complete
-half = hasattr(sys, "stdout"), sys.argv[1:]
-complete()
+half = sys.argv[1:], "_halfway" in sys.builtin_module_names, "io" in sys.modules, b"\\xe4".decode("cp1252")
 import hashlib, json, random
 digest, number = hashlib.sha256(b"").hexdigest()[:4], random.Random("x").randint(1, 1)
-posix.write(1, json.dumps([half, sys.version, digest, number]).encode())
+sys.stdout.write(json.dumps([half, sys.version, digest, number]))
+sys.stdout.flush()
 posix._exit(0)
 """
 
@@ -78,16 +82,12 @@ def _compile(
 
 def works(product: Path, scratch: Path) -> bool:
     """Whether it executes a program half-way, is whole when asked to, and is the Python that builds it."""
-    import json
-
-    import bundle
-    import bundle_code
-
     for path, content in bundle.home().items():
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).write_bytes(content)
     program = scratch / "trial.pyc"
-    program.write_bytes(bundle_code.as_pyc(compile(_TRIAL, "trial", "exec")))
+    code = bundle_code.compiled(ast.parse(bundle.without_modules() + _TRIAL), "trial")
+    program.write_bytes(bundle_code.as_pyc(code))
     words = [
         f"{scratch}/home/python3",
         "-I",
@@ -99,4 +99,4 @@ def works(product: Path, scratch: Path) -> bool:
     done = subprocess.run([*words, "\u00e4"], executable=product, capture_output=True, text=True, check=False)
     if done.returncode:
         return False
-    return bool(json.loads(done.stdout) == [[False, ["\u00e4"]], sys.version, "e3b0", 1])
+    return bool(json.loads(done.stdout) == [[["\u00e4"], True, False, "\u00e4"], sys.version, "e3b0", 1])

@@ -8,8 +8,7 @@
  * And it asks for its pages in one go. A start touches a thousand of them, and for each by itself the kernel wants
  * almost a microsecond.
  *
- *   home/python3 -I -S -Xutf8 -Xlibrary=LIBRARY  hot.cpython-3X.pyc  ARGS       as the launcher starts any other
- * python3
+ *   home/python3 -I -S -Xutf8 -Xlibrary=LIBRARY  hot.cpython-3X.pyc  ARGS       as any other python3 is started
  *
  * Linked with the libpython.a of the interpreter that is installed (csrc/interpreter_build.py); the launcher prefers it
  * as long as that one is the same. Source: docs.python.org/3/c-api/init_config.html#multi-phase-initialization-private-
@@ -39,8 +38,12 @@
 
 enum { FAILED = 125, PYC_HEADER = 16, PAGE_MASK = 4095 };
 
-/* In libpython.a, but in no header for programs: signals are the second phase's, and Ctrl-C has to work before. */
+/* In libpython.a, but in no header for programs. Both are the second phase's; but Ctrl-C has to work before, and since
+ * Python 3.13 whoever looks for a codec too early would die of it. */
 extern int _PySignal_Init(int install_handlers);
+#if PY_VERSION_HEX >= 0x030D0000
+extern PyStatus _PyCodec_InitRegistry(PyInterpreterState *interpreter);
+#endif
 
 /* The linker's: where the program begins, where its variables do, and where they end. */
 extern char __executable_start, __data_start, _end;
@@ -66,6 +69,7 @@ static void free_arena(void *context, void *arena, size_t size) { munmap(arena, 
 static PyObject *complete(PyObject *self, PyObject *nothing) {
     static int begun;
     if (!begun++) { /* what it imports itself may ask for it */
+        if (PyDict_DelItemString(PyImport_GetModuleDict(), "encodings") < 0) return NULL; /* see begin_codecs */
         PyStatus status = _Py_InitializeMain();
         if (PyStatus_Exception(status)) Py_ExitStatusException(status);
     }
@@ -102,6 +106,17 @@ static PyStatus begin(int argc, char **argv, int program) {
     if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(&config);
     PyConfig_Clear(&config);
     return status;
+}
+
+/* The registry of codecs imports `encodings` once, which is in the library: it finds an empty module. Who needs a codec
+ * all the same is csrc/bundle_main.py's to serve. */
+static int begin_codecs(void) {
+    if (!PyImport_AddModule("encodings")) return -1;
+#if PY_VERSION_HEX >= 0x030D0000
+    PyStatus status = _PyCodec_InitRegistry(PyInterpreterState_Get());
+    if (PyStatus_Exception(status)) Py_ExitStatusException(status);
+#endif
+    return 0;
 }
 
 /* The program's words and the library's directories, which are the second phase's to tell. */
@@ -168,7 +183,9 @@ int main(int argc, char **argv) {
     if (PyImport_AppendInittab("_halfway", make_module) < 0) return FAILED;
     PyStatus status = begin(argc, argv, program);
     if (PyStatus_Exception(status)) Py_ExitStatusException(status);
-    if (_PySignal_Init(1) == 0 && tell_sys(argc, argv, program) == 0 && execute(argv[program]) == 0) return 0;
+    if (_PySignal_Init(1) == 0 && begin_codecs() == 0 && tell_sys(argc, argv, program) == 0 &&
+        execute(argv[program]) == 0)
+        return 0;
     PyErr_Print();
     return FAILED;
 }

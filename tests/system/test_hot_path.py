@@ -98,6 +98,7 @@ def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) ->
 
 
 @pytest.mark.skipif(interpreter_build.library() is None, reason="this Python has no libpython.a")
+@pytest.mark.skipif("fcntl" not in sys.builtin_module_names, reason="this Python has few modules compiled in")
 @pytest.mark.parametrize("start", STARTS, ids=lambda words: " ".join(words))
 def test_a_start_needs_half_an_interpreter(pyrun: Pyrun, start: tuple[str, ...]) -> None:
     """Its second half begins with a module that is hidden here (csrc/interpreter)."""

@@ -91,8 +91,7 @@ def test_an_error_half_way_is_told_and_125(interpreter: Path) -> None:
 @needs_library
 def test_the_bundles_program_makes_it_whole_when_that_is_needed(interpreter: Path) -> None:
     """A codec looked up by the interpreter itself, a stream, a file: each by itself is enough."""
-    text = bundle.MAIN.read_text().replace('"@PLACES@"', "()").replace('load("@FIRST@")\n', "")
-    start = text.partition('sys.modules["pyrun.cli.main"]')[0]
+    start = bundle.without_modules()
     end = "sys.stdout.write('whole' if sys.stdout.encoding == 'utf-8' else '')\nsys.stdout.flush()\nposix._exit(0)\n"
     for use in ("b'\\xe4'.decode('cp1252')", "sys.stdin.read()", "open('/dev/null').read()", "import json"):
         done = execute(interpreter, f"{start}\n{use}\n{end}")
