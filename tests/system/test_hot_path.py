@@ -85,11 +85,16 @@ def hidden(pyrun: Pyrun, file: Path, *args: str) -> subprocess.CompletedProcess[
                           check=False, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
 
 
+def made_ready(pyrun: Pyrun, start: tuple[str, ...]) -> None:
+    """With a container to enter, and with what the first start makes: bridges and caches."""
+    pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
+    pyrun.ok(*start)
+
+
 @pytest.mark.parametrize("start", STARTS, ids=lambda words: " ".join(words))
 def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) -> None:
     """With nothing in the file of cold functions a start works; if not, `make hot` has to write the list anew."""
-    pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
-    pyrun.ok(*start)  # makes bridges and caches
+    made_ready(pyrun, start)
     (cold,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/hot.*.cold")
     done = hidden(pyrun, cold, *start)
     assert (done.returncode, done.stderr) == (0, ""), "then make hot"
@@ -102,8 +107,7 @@ def test_a_start_calls_no_cold_function(pyrun: Pyrun, start: tuple[str, ...]) ->
 @pytest.mark.parametrize("start", STARTS, ids=lambda words: " ".join(words))
 def test_a_start_needs_half_an_interpreter(pyrun: Pyrun, start: tuple[str, ...]) -> None:
     """Its second half begins with a module that is hidden here (csrc/interpreter)."""
-    pyrun.ok("run", "-d", "--name", "warm", "--net=bridge", "busybox", "sleep", "100")
-    pyrun.ok(*start)  # makes bridges and caches
+    made_ready(pyrun, start)
     (first,) = pyrun.binary.parent.parent.glob("lib/python3.*/site-packages/pyrun/home/lib/*/encodings.pyc")
     done = hidden(pyrun, first, *start)
     assert (done.returncode, done.stderr) == (0, "")
