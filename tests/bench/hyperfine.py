@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+CROWDS = 3
+PAUSE_S = 3.0  # after a crowd came or went: the kernel does what is left to do
+
 
 @dataclass
 class Effort:
@@ -30,6 +33,19 @@ class Effort:
     runs: int
     budget_s: float
     warm_up: bool = True
+
+    @property
+    def crowds(self) -> int:
+        """How often a crowd comes and goes, in a row about one.
+
+        A machine has slower and quicker minutes, and a crowd takes a part of one: so the few are measured before each
+        crowd and after the last.
+        """
+        return min(CROWDS, max(1, self.rounds // 3))
+
+    def parted(self, parts: int) -> Effort:
+        """That of one of *parts* equal ones."""
+        return Effort(max(2, self.rounds // parts), self.runs, self.budget_s / parts, self.warm_up)
 
 
 @dataclass
@@ -47,6 +63,12 @@ class Samples:
     def median_ms(self) -> float:
         """Median wall time."""
         return statistics.median(self.wall_ms)
+
+    def add(self, more: Samples) -> None:
+        """Take in those of *more*, which were measured at another time."""
+        self.wall_ms += more.wall_ms
+        self.cpu_ms += more.cpu_ms
+        self.rounds += more.rounds
 
 
 class MeasuringFailed(Exception):

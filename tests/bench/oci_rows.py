@@ -11,11 +11,13 @@ from pathlib import Path
 
 import memory
 from contenders import PODMAN_RUN, RUN, WORK, Peers
-from hyperfine import Effort, Samples, interleaved, returned_ms
+from hyperfine import PAUSE_S, Effort, Samples, interleaved, returned_ms
 from oci_contenders import OURS, Runtimes, without_hybrid
 from rows import Figure, Row, judged
 
-FEW, MANY = 9, 499
+FEW, MANY = 10, 500
+# Those that are timed, by how many there are before the first and with the last.
+AROUND_FEW, AROUND_MANY = (0, 20), (480, 520)
 TOGETHER = 100
 SOAK_CYCLES_A_ROUND = 500
 # what the kernel of a whole, quiet machine may hold after thousands of cycles: its caches settle slowly
@@ -107,34 +109,54 @@ def podman_row(peers: Peers, effort: Effort) -> list[Figure]:
 
 
 def crowd_row(peers: Peers, effort: Effort) -> list[Figure]:
-    """`create` beside MANY created containers against beside FEW; the few are measured before and after."""
+    """Bundles are created one after the other: the creates around the MANYth against those around the FEWth.
+
+    For information the other figure, in which each is deleted before the next: what the kernel does for a cgroup that
+    went takes the longer the more there are, and a create waits for it.
+    """
     runtimes = Runtimes(peers)
     bundle = peers.make_bundle(False)
-    names = [f"bench-{number}" for number in range(MANY)]
-    count = max(15, effort.rounds * effort.runs // 2)
+    names = [f"bench-{number}" for number in range(1, AROUND_MANY[1] + 1)]
+    first, others = names[slice(*AROUND_FEW)], names[AROUND_FEW[1] :]
+    few, many, beside_few, beside_many = Samples(), Samples(), Samples(), Samples()
+
+    def create(some: list[str]) -> list[float]:
+        time.sleep(PAUSE_S)
+        return [runtimes.create(OURS, name, bundle) for name in some]
+
     try:
-        for name in names[:FEW]:
-            runtimes.create(OURS, name, bundle)
-        quiet = _creates(runtimes, bundle, count)
-        for name in names[FEW:]:
-            runtimes.create(OURS, name, bundle)
-        crowded = _creates(runtimes, bundle, count)
-        runtimes.remove(OURS, *names[FEW:])
-        quiet.wall_ms += _creates(runtimes, bundle, count).wall_ms
+        for _ in range(effort.crowds):
+            few.wall_ms += create(first)
+            beside_few.wall_ms += _and_deletes(runtimes, bundle, len(first))
+            many.wall_ms += create(others)[AROUND_MANY[0] - AROUND_MANY[1] :]
+            beside_many.wall_ms += _and_deletes(runtimes, bundle, len(first))
+            runtimes.remove(OURS, *names)
+        few.wall_ms += create(first)
     finally:
         runtimes.remove(OURS, *names)
-    samples = {"pyrun": crowded, f"pyrun beside {FEW}": quiet}
-    what = f"pyrun-oci create beside {MANY} created containers against beside {FEW}"
-    return [Figure(what, "itself", crowded.median_ms, quiet.median_ms, 1.2, samples=samples)]
+    what = f"pyrun-oci create, container number {MANY} against number {FEW}"
+    both = f"pyrun-oci create and delete, one after the other, beside {len(names)} created against beside {len(first)}"
+    return [
+        Figure(
+            what,
+            "itself",
+            many.median_ms,
+            few.median_ms,
+            1.2,
+            samples={"pyrun": many, f"pyrun, number {FEW}": few},
+        ),
+        Figure(both, "itself", beside_many.median_ms, beside_few.median_ms, for_information=True),
+    ]
 
 
-def _creates(runtimes: Runtimes, bundle: Path, count: int) -> Samples:
-    """*count* times create, whose time is taken, and delete."""
-    samples = Samples(rounds=1)
+def _and_deletes(runtimes: Runtimes, bundle: Path, count: int) -> list[float]:
+    """The milliseconds of *count* creates, each of which is deleted before the next."""
+    time.sleep(PAUSE_S)
+    took_ms = []
     for _ in range(count):
-        samples.wall_ms.append(runtimes.create(OURS, "bench-one", bundle))
+        took_ms.append(runtimes.create(OURS, "bench-one", bundle))
         runtimes.remove(OURS, "bench-one")
-    return samples
+    return took_ms
 
 
 def together_row(peers: Peers, effort: Effort) -> list[Figure]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import memory
 from contenders import WORK, Peers, output
-from hyperfine import Effort, MeasuringFailed, Samples, interleaved
+from hyperfine import PAUSE_S, Effort, MeasuringFailed, Samples, interleaved
 
 PARALLEL, AT_A_TIME = 50, 8
 FEW, MANY = 9, 199
@@ -129,28 +130,30 @@ def parallel_row(peers: Peers, effort: Effort) -> list[Figure]:
 
 
 def many_row(peers: Peers, effort: Effort) -> list[Figure]:
-    """A start beside MANY running containers against one beside FEW; the few are measured before and after."""
-    command = {"pyrun": peers.run("pyrun", "--rm")}
-    part = Effort(effort.rounds, effort.runs, effort.budget_s / 3)
+    """A start beside MANY running containers against one beside FEW."""
     names = [f"bench-{number}" for number in range(1, MANY + 1)]
+    quiet, crowded = Samples(), Samples()
     try:
         start_sleepers(peers, names[:FEW])
-        before = interleaved(command, part)["pyrun"]
-        start_sleepers(peers, names[FEW:])
-        running = len(output(peers.pyrun, "ps", "-q").split())
-        if running != MANY:
-            raise MeasuringFailed(f"{running} containers are running, not {MANY}")
-        crowded = interleaved(command, part)["pyrun"]
-        peers.remove("pyrun", *names[FEW:])
-        after = interleaved(command, part)["pyrun"]
+        for _ in range(effort.crowds):
+            quiet.add(_starts(peers, effort))
+            start_sleepers(peers, names[FEW:])
+            running = len(output(peers.pyrun, "ps", "-q").split())
+            if running != MANY:
+                raise MeasuringFailed(f"{running} containers are running, not {MANY}")
+            crowded.add(_starts(peers, effort))
+            peers.remove("pyrun", *names[FEW:])
+        quiet.add(_starts(peers, effort))
     finally:
         peers.remove("pyrun", *names)
-    quiet = Samples(
-        before.wall_ms + after.wall_ms, before.cpu_ms + after.cpu_ms, before.rounds + after.rounds
-    )
     samples = {"pyrun": crowded, f"pyrun beside {FEW}": quiet}
     what = f"start beside {MANY} containers against beside {FEW}"
     return [Figure(what, "itself", crowded.median_ms, quiet.median_ms, 1.3, samples=samples)]
+
+
+def _starts(peers: Peers, effort: Effort) -> Samples:
+    time.sleep(PAUSE_S)
+    return interleaved({"pyrun": peers.run("pyrun", "--rm")}, effort.parted(effort.crowds))["pyrun"]
 
 
 def start_sleepers(peers: Peers, names: list[str]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contenders import WORK, Peers, output
-from hyperfine import Effort, MeasuringFailed, Samples, interleaved, returned_ms
+from hyperfine import PAUSE_S, Effort, MeasuringFailed, Samples, interleaved, returned_ms
 from network_rows import HOST, PORT, SLEEP, timed
 from rows import Figure, Row
 
@@ -23,8 +23,7 @@ FEW, MANY, AT_ONCE = 9, 999, 4
 # How many are there before the first of those that are timed, and with the last: twenty around the tenth, forty around
 # the thousandth. One bridge takes 1,023.
 AROUND_FEW, AROUND_MANY = (0, 20), (980, 1020)
-CROWDS = 3
-PAUSE_S, LONG_PAUSE_S = 3.0, 10.0  # in which the kernel does what is left to do for what ended
+LONG_PAUSE_S = 10.0  # in which the kernel does what is left to do for what ended
 OF_DOCKER = 40  # as many of Docker's are removed, for its time per container
 SERVE = ("nc", "-ll", "-p", "81", "-e", "cat")
 
@@ -32,17 +31,16 @@ SERVE = ("nc", "-ll", "-p", "81", "-e", "cat")
 def thousand_row(peers: Peers, effort: Effort) -> list[Figure]:
     """The starts around the tenth and the thousandth, in turns, then the end of all of them against Docker's.
 
-    A network is filled and emptied CROWDS times: a machine has slower and quicker minutes, and a crowd takes one. The
+    A network is filled and emptied a few times: a machine has slower and quicker minutes, and a crowd takes one. The
     starts around the tenth are timed before each crowd, and after the last.
     """
     names = [f"bench-{number}" for number in range(1, AROUND_MANY[1] + 1)]
-    crowds = min(CROWDS, max(1, effort.rounds // 3))
     output(*peers.run("pyrun", "--rm"))
     before = traces()
     found = Found()
     try:
-        for _ in range(crowds):
-            part = Effort(effort.rounds, effort.runs, effort.budget_s / 3 / crowds)
+        for _ in range(effort.crowds):
+            part = Effort(effort.rounds, effort.runs, effort.budget_s / 3 / effort.crowds)
             filled_and_emptied(peers, part, names, before, found)
             found.left |= {(kind, each) for kind, there in traces().items() for each in there - before[kind]}
             time.sleep(LONG_PAUSE_S)
