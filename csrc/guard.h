@@ -68,6 +68,12 @@ void watch_ended(pid_t pid);
 int64_t watch_tick(void);
 void watch_sweep(void);
 
+/* guard_filter.c */
+enum { ENDED_GROUP = 0x70797275 /* network/templates.py has it too */ };
+#define OUR_LINKS "pyr"    /* how the names of our bridges begin */
+void filter_links(int fd); /* before it joins a group */
+void filter_tables(int fd);
+
 /* guard_spare.c */
 void spare_start(char *shown); /* argv[0] */
 void spare_ended(pid_t pid);

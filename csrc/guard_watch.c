@@ -32,9 +32,9 @@
 #include <unistd.h>
 
 enum { SETTLE_MS = 200, BETWEEN_MS = 1000, PATIENCE_MS = 60000, QUEUE_BYTES = 4 << 20, BUFFER = 65536 };
-enum { LINGER_MS = 2000, ENDED_GROUP = 0x70797275 /* network/templates.py has it too */ };
+enum { LINGER_MS = 2000 };
 
-static const char OUR_TABLE[] = "pyrun", OUR_LINKS[] = "pyr", OUR_PORTS[] = "pyv", OUR_MARK[] = "pyrun";
+static const char OUR_TABLE[] = "pyrun", OUR_MARK[] = "pyrun";
 
 static int tables_fd = -1, links_fd = -1;
 static pid_t reloading;
@@ -53,7 +53,7 @@ static void changed(void) {
 
 /* ── netlink ────────────────────────────────────────────────────────────────────────────────────── */
 
-static int opened(int family, const unsigned *groups, size_t count) {
+static int opened(int family, const unsigned *groups, size_t count, void (*filter)(int)) {
     struct sockaddr_nl own = {.nl_family = AF_NETLINK};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, family), queue = QUEUE_BYTES;
     if (fd < 0) return -1;
@@ -62,6 +62,7 @@ static int opened(int family, const unsigned *groups, size_t count) {
         close(fd);
         return -1;
     }
+    filter(fd);
     for (size_t i = 0; i < count; i++)
         setsockopt(fd, 270 /* SOL_NETLINK */, NETLINK_ADD_MEMBERSHIP, &groups[i], sizeof groups[i]);
     return fd;
@@ -170,7 +171,7 @@ static void link_message(const struct nlmsghdr *message) {
     uint32_t number = 0;
     if (group.length == sizeof number) memcpy(&number, group.data, sizeof number);
     if (message->nlmsg_type == RTM_NEWLINK && number == ENDED_GROUP) sooner(&sweep, now_ms() + LINGER_MS);
-    if (!begins(name, OUR_LINKS) || begins(name, OUR_PORTS) || link->ifi_family == AF_BRIDGE) return;
+    if (!begins(name, OUR_LINKS) || link->ifi_family == AF_BRIDGE) return;
     /* a new one is down for a moment: only what was taken down says so in `change` */
     if (message->nlmsg_type == RTM_DELLINK || (link->ifi_change & IFF_UP && !(link->ifi_flags & IFF_UP))) changed();
 }
@@ -197,8 +198,8 @@ void watch_links(void) { read_all(links_fd, link_message); }
 void watch_start(void) {
     const unsigned tables[] = {NFNLGRP_NFTABLES}, links[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
                                                              RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF};
-    tables_fd = opened(NETLINK_NETFILTER, tables, sizeof tables / sizeof *tables);
-    links_fd = opened(NETLINK_ROUTE, links, sizeof links / sizeof *links);
+    tables_fd = opened(NETLINK_NETFILTER, tables, sizeof tables / sizeof *tables, filter_tables);
+    links_fd = opened(NETLINK_ROUTE, links, sizeof links / sizeof *links, filter_links);
     if (tables_fd >= 0) watch(tables_fd, TABLES, 0);
     if (links_fd >= 0) watch(links_fd, LINKS, 0);
 }

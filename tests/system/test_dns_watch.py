@@ -126,6 +126,27 @@ def test_a_loss_is_noticed_within_a_second_and_once(host: Host, command: str) ->
     assert quiet(host) == 1
 
 
+def test_it_sleeps_through_what_is_none_of_its_business(host: Host) -> None:
+    status = Path("/proc", str(guard.status()["pid"]), "status")
+
+    def woken() -> int:
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["voluntary_ctxt_switches"])
+
+    assert quiet(host, 0.5) == 0
+    before = woken()
+    for number in range(20):  # thirty messages each
+        for command in (
+            "add {} type veth peer name in-{}",
+            "set {} master pyrdnsw",
+            "set {} up",
+            "delete {}",
+        ):
+            subprocess.run(["ip", "link", *command.replace("{}", f"pyv-{number}").split()], check=True)
+    assert woken() - before < 5
+    assert host.calls() == 0
+
+
 def test_a_rule_of_ours_in_a_foreign_chain(host: Host) -> None:
     rule = "add rule ip filter FORWARD"
     nft("add table ip filter", "add chain ip filter FORWARD", f'{rule} iifname "pyr*" accept comment "pyrun"',
