@@ -4,7 +4,7 @@
  *                                        "inside CONTAINER PORT ASKS" + its namespace: the same on 127.0.0.11
  *              sockets on every gateway  the first question starts the resolver, which gets them (guard_dns.c)
  *              sockets on ports          reserved while their claim exists; [::1]:PORT is relayed (guard_ports.c)
- *              nftables, links           what somebody takes away, `network reload` puts back (guard_watch.c, guard_filter.c)
+ *              nftables, links           what somebody takes away is put back (guard_watch.c; guard_filter.c)
  *              a pipe to its spare       which has another made if this one is killed (guard_spare.c)
  *
  * The socket comes listening as descriptor 3: whoever starts the guard connects before it runs
