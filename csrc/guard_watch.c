@@ -11,7 +11,9 @@
  *
  * One thing is taken away here: the cable of a container that has ended. The kernel does it with the network namespace,
  * which open connections may hold for minutes. The undo list puts the host's end into a group; whatever is in that
- * group two seconds later is deleted, all at once, since the kernel waits as long for one as for a thousand. */
+ * group two seconds later is deleted, all at once, since the kernel waits as long for one as for a thousand.
+ *
+ * Of links, settings and addresses only that arrives which is handled here: guard_filter.c. */
 #define _GNU_SOURCE
 #include "guard.h"
 
