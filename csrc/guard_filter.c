@@ -46,23 +46,13 @@ static void decide(struct filter *filter, unsigned how) { add(filter, BPF_RET | 
 
 static void take(struct filter *filter, int size, unsigned where) { add(filter, BPF_LD | BPF_ABS | size, where, 0, 0); }
 
-/* Decide where what was taken is *value*, or is not. */
-static void if_equal(struct filter *filter, unsigned value, unsigned how) {
-    add(filter, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
+/* Decide where what was taken passes a test (BPF_JEQ: it is *value*; BPF_JSET: it has one of its bits), or fails it. */
+static void when(struct filter *filter, int test, unsigned value, unsigned how) {
+    add(filter, BPF_JMP | BPF_K | test, value, 0, 1);
     decide(filter, how);
 }
-static void unless_equal(struct filter *filter, unsigned value, unsigned how) {
-    add(filter, BPF_JMP | BPF_JEQ | BPF_K, value, 1, 0);
-    decide(filter, how);
-}
-
-/* Decide where what was taken has one of *bits*, or has none. */
-static void if_any(struct filter *filter, unsigned bits, unsigned how) {
-    add(filter, BPF_JMP | BPF_JSET | BPF_K, bits, 0, 1);
-    decide(filter, how);
-}
-static void unless_any(struct filter *filter, unsigned bits, unsigned how) {
-    add(filter, BPF_JMP | BPF_JSET | BPF_K, bits, 1, 0);
+static void unless(struct filter *filter, int test, unsigned value, unsigned how) {
+    add(filter, BPF_JMP | BPF_K | test, value, 1, 0);
     decide(filter, how);
 }
 
@@ -71,7 +61,7 @@ static void take_attribute(struct filter *filter, unsigned first, unsigned type)
     add(filter, BPF_LD | BPF_IMM, first, 0, 0);
     add(filter, BPF_LDX | BPF_IMM, type, 0, 0);
     add(filter, BPF_LD | BPF_W | BPF_ABS, (unsigned)(SKF_AD_OFF + SKF_AD_NLATTR), 0, 0);
-    if_equal(filter, 0, KEEP);
+    when(filter, BPF_JEQ, 0, KEEP);
     add(filter, BPF_MISC | BPF_TAX, 0, 0, 0);
     add(filter, BPF_LD | BPF_W | BPF_IND, NLA_HDRLEN, 0, 0);
 }
@@ -94,14 +84,14 @@ static void attach(int fd, struct filter *filter) {
 /* What a bridge says of its ports: they say it themselves too. */
 static void not_of_a_bridge(struct filter *filter) {
     take(filter, BPF_B, FAMILY);
-    if_equal(filter, AF_BRIDGE, DROP);
+    when(filter, BPF_JEQ, AF_BRIDGE, DROP);
 }
 
 static void only_ours(struct filter *filter) {
     take_attribute(filter, OF_LINK, IFLA_IFNAME);
     add(filter, BPF_ALU | BPF_AND | BPF_K, THREE_LETTERS, 0, 0);
-    unless_equal(filter, (unsigned)OUR_LINKS[0] << 24 | (unsigned)OUR_LINKS[1] << 16 | (unsigned)OUR_LINKS[2] << 8,
-                 DROP);
+    unless(filter, BPF_JEQ, (unsigned)OUR_LINKS[0] << 24 | (unsigned)OUR_LINKS[1] << 16 | (unsigned)OUR_LINKS[2] << 8,
+           DROP);
 }
 
 void filter_links(int fd) {
@@ -111,11 +101,11 @@ void filter_links(int fd) {
     unsigned short section = begin(&filter, RTM_NEWLINK); /* one that has ended; ours, and taken down */
     not_of_a_bridge(&filter);
     take_attribute(&filter, OF_LINK, IFLA_GROUP);
-    if_equal(&filter, htonl(ENDED_GROUP), KEEP);
+    when(&filter, BPF_JEQ, htonl(ENDED_GROUP), KEEP);
     take(&filter, BPF_W, CHANGE);
-    unless_any(&filter, htonl(IFF_UP), DROP);
+    unless(&filter, BPF_JSET, htonl(IFF_UP), DROP);
     take(&filter, BPF_W, FLAGS);
-    if_any(&filter, htonl(IFF_UP), DROP);
+    when(&filter, BPF_JSET, htonl(IFF_UP), DROP);
     only_ours(&filter);
     end(&filter, section, KEEP);
 
@@ -126,7 +116,7 @@ void filter_links(int fd) {
 
     section = begin(&filter, RTM_NEWNETCONF); /* of all links together */
     take_attribute(&filter, OF_NETCONF, NETCONFA_IFINDEX);
-    unless_equal(&filter, (unsigned)NETCONFA_IFINDEX_ALL, DROP);
+    unless(&filter, BPF_JEQ, (unsigned)NETCONFA_IFINDEX_ALL, DROP);
     end(&filter, section, KEEP);
 
     end(&filter, begin(&filter, RTM_DELNETCONF), DROP);

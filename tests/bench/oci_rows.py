@@ -117,7 +117,7 @@ def crowd_row(peers: Peers, effort: Effort) -> list[Figure]:
     runtimes = Runtimes(peers)
     bundle = peers.make_bundle(False)
     names = [f"bench-{number}" for number in range(1, AROUND_MANY[1] + 1)]
-    first, others = names[slice(*AROUND_FEW)], names[AROUND_FEW[1] :]
+    first, last = names[slice(*AROUND_FEW)], names[slice(*AROUND_MANY)]
     few, many, beside_few, beside_many = Samples(), Samples(), Samples(), Samples()
 
     def create(some: list[str]) -> list[float]:
@@ -128,7 +128,8 @@ def crowd_row(peers: Peers, effort: Effort) -> list[Figure]:
         for _ in range(effort.crowds):
             few.wall_ms += create(first)
             beside_few.wall_ms += _and_deletes(runtimes, bundle, len(first))
-            many.wall_ms += create(others)[AROUND_MANY[0] - AROUND_MANY[1] :]
+            create(names[AROUND_FEW[1] : AROUND_MANY[0]])
+            many.wall_ms += create(last)
             beside_many.wall_ms += _and_deletes(runtimes, bundle, len(first))
             runtimes.remove(OURS, *names)
         few.wall_ms += create(first)
@@ -136,15 +137,9 @@ def crowd_row(peers: Peers, effort: Effort) -> list[Figure]:
         runtimes.remove(OURS, *names)
     what = f"pyrun-oci create, container number {MANY} against number {FEW}"
     both = f"pyrun-oci create and delete, one after the other, beside {len(names)} created against beside {len(first)}"
+    samples = {"pyrun": many, f"pyrun, number {FEW}": few}
     return [
-        Figure(
-            what,
-            "itself",
-            many.median_ms,
-            few.median_ms,
-            1.2,
-            samples={"pyrun": many, f"pyrun, number {FEW}": few},
-        ),
+        Figure(what, "itself", many.median_ms, few.median_ms, 1.2, samples=samples),
         Figure(both, "itself", beside_many.median_ms, beside_few.median_ms, for_information=True),
     ]
 
