@@ -135,7 +135,7 @@ def test_it_sleeps_through_what_is_none_of_its_business(host: Host) -> None:
 
     assert quiet(host, 0.5) == 0
     before = woken()
-    for number in range(20):  # thirty messages each
+    for number in range(20):  # each command makes several messages
         for command in (
             "add {} type veth peer name in-{}",
             "set {} master pyrdnsw",
