@@ -43,6 +43,7 @@ def publish(container: str, times: str) -> list[float]:
         began = time.perf_counter_ns()
         published = publication.settled([("", number, 80, "tcp")], wires)
         publication.claim(published, wires, container, owner, [])
+        publication.reserve(published, leads)
         added = [elements.element(template, "publish", port, leads[False]) for port in published]
         messages.transact(netfilter, template, added)
         taken_us.append((time.perf_counter_ns() - began) / 1000)

@@ -458,9 +458,10 @@ def _killed_planner(host: Host) -> None:
     host.start("first")
     pid = os.fork()
     if pid == 0:
+        namespace = Namespace()  # before the plan, whose sockets a process that does not exec would keep
         planned = host.plan("lost", ports=[("", 8080, 80, "tcp")])
         planned["outside"] = [each for each in planned["outside"] if each.kind != "NETNS_NAME"]
-        stage.outside(planned, Namespace().pid)
+        stage.outside(planned, namespace.pid)
         os._exit(0)
     os.waitpid(pid, 0)
     shell("ip netns add lost")  # it died before the name had a file: this one is somebody else's

@@ -344,10 +344,10 @@ def test_what_an_older_pyrun_left_is_made_anew(
     pyrun.ok("run", "-d", "--name", "open", "-p", f"{FURTHER}:8080:80", "busybox", *SERVE)
     ruleset.end_guard(pyrun.runroot)
     template = Path(pyrun.runroot, "networks/bridge/template")
-    template.write_text(template.read_text().replace("pyrun-template 6", "pyrun-template 5"))
+    template.write_text(template.read_text().replace("pyrun-template 7", "pyrun-template 5"))
     nft("flush chain inet pyrun refusing; delete set inet pyrun closed_at; delete set inet pyrun closed6_at")
     pyrun.ok("run", "-d", "--name", "shut", "-p", f"{internet.host}:8080:80", "busybox", *SERVE)
-    assert template.read_text().startswith("pyrun-template 6\n")
+    assert template.read_text().startswith("pyrun-template 7\n")
     assert closed() == {f"closed_at {internet.host} . tcp . 8080"} and both(internet) == ["", "hello"]
 
 

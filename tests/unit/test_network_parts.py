@@ -33,7 +33,7 @@ from pyrun.network import (
     wiring,
 )
 from pyrun.network.egress import explain as explain_egress
-from pyrun.network.publishing import ports
+from pyrun.network.publishing import ports, reservation
 from pyrun.plan.operations import Operation
 from pyrun.stages import network as stage
 
@@ -152,7 +152,7 @@ def test_a_resolver_that_was_asked_for_early(
         monkeypatch.setattr(rebuilding, "note_resolver", lambda network, port: noted.append(port))
         link = attach.Attachment({"bridge": {**template, "dns_port": "53"}}, os.getpid(), None)
         try:
-            attach.ask_for_names(link, ["bridge"])
+            attach.tell_guard(link, ["bridge"], [])
             assert theirs.recv(100).decode().split() == [
                 "need",
                 "bridge",
@@ -165,6 +165,38 @@ def test_a_resolver_that_was_asked_for_early(
             link.close()
     assert len(again) == asked_again
     assert noted == ([] if asked_again else [5353])
+    assert ours.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [(b"0", ""), (b"-2", ""), (b"-24", "cannot be reserved: Too many open")]
+)
+def test_published_ports_are_given_away_on_the_same_connection(
+    template: messages.Template,
+    monkeypatch: pytest.MonkeyPatch,
+    said: bytes,
+    told: str,
+) -> None:
+    """In front of the question, whose answer therefore is the second; what became of them is heard too."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    heard: list[str] = []
+    monkeypatch.setattr(notice, "_sinks", [heard.append])
+    monkeypatch.setattr(guard, "connected", lambda: ours)
+    link = attach.Attachment({"bridge": {**template, "dns_port": "53"}}, os.getpid(), None)
+    bound = reservation.bound("127.0.0.1", 0, "tcp")
+    try:
+        attach.tell_guard(link, ["bridge"], [("tcp-127.0.0.1-80", bound, "")])
+        text, fds, _, _ = socket.recv_fds(theirs, 100, 2)
+        with socket.socket(fileno=fds[0]) as given_away:
+            assert text == b"hold\ntcp-127.0.0.1-80\t" and given_away.getsockname()[0] == "127.0.0.1"
+        assert theirs.recv(100).startswith(b"need\nbridge\t") and bound.fileno() == -1
+        theirs.send(b"tcp-127.0.0.1-80\t" + said)
+        theirs.send(b"bridge\t53")
+        attach.names(link, "bridge", "")
+    finally:
+        link.close()
+        theirs.close()
+    assert told in "".join(heard) and bool(told) is bool(heard)
     assert ours.fileno() == -1
 
 
@@ -193,7 +225,7 @@ def test_a_mark_by_chance_is_left_alone(by_chance: str) -> None:
         "",
         "pyrun-template 0\nend\n",
         "pyrun-template 4\nbridge\tpyrun0\nend\n",
-        "pyrun-template 6\nbridge\tpyrun0\n",
+        "pyrun-template 7\nbridge\tpyrun0\n",
     ],
 )
 def test_another_versions_template_is_none(text: str) -> None:

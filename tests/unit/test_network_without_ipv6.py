@@ -32,9 +32,8 @@ def attributes(message: bytes) -> list[bytes]:
 def test_a_port_of_the_bridge(monkeypatch: pytest.MonkeyPatch, six: bool) -> None:
     """It is told to have no address of IPv6 by itself, where there is IPv6."""
     monkeypatch.setattr(host, "has_ipv6", lambda: six)
-    join = templates.encode(FOUR, templates.MARKS)["join"]
-    kinds = attributes(join)
-    assert len(kinds) == 3 + six
+    kinds = attributes(templates.encode(FOUR, templates.MARKS)["label"])
+    assert len(kinds) == 2 + six
     assert any(kind in kinds for kind in AF_SPEC) is six
     assert messages.parsed(templates.text(FOUR)) is not None
 

@@ -24,9 +24,7 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
     (tmp_path / "networks").mkdir()
     yield tmp_path
-    for sock in reservation._kept.values():
-        sock.close()
-    reservation._kept.clear()
+    reservation.let_go()
 
 
 def record(letter: str) -> str:
@@ -228,6 +226,17 @@ def test_a_free_port_is_free_in_both_families() -> None:
     (four, six) = choosing.settle([("", 0, 80, "tcp")], six=True)
     assert (four[0], six[0]) == (ANY, ANY6)
     assert four[1:] == six[1:]
+
+
+def test_a_port_that_was_named_stays_bound_until_it_is_given_away() -> None:
+    number = free_port()
+    ((host, *_),) = choosing.settle([("", number, 80, "tcp")])
+    with pytest.raises(Conflict):
+        ports.bound(host, number, "tcp")
+    sock = reservation.kept(ports.path((host, number, 80, "tcp")))
+    assert sock is not None and sock.getsockname() == (ANY, number)
+    sock.close()
+    ports.bound(host, number, "tcp").close()
 
 
 def test_the_first_free_port_of_a_range() -> None:

@@ -158,6 +158,7 @@ def _publish(
         publication.claim(
             published, wires, str(container["name"]), owner, taken, through_firewall=through_firewall
         )
+        publication.reserve(published, publication.targets(wires))
         _perform(container, templates, netfilter, publication.operations(wires, published, first, shut))
         rows = [list(port) for port in published]
         later.change_record(

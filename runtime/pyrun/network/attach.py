@@ -23,7 +23,8 @@ from time import sleep
 
 from pyrun import linux
 from pyrun.errors import StageFailed
-from pyrun.network import attach_rules, messages, netns
+from pyrun.network import attach_rules, guard, messages, netns
+from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
 # Of an answer about a route: struct rtmsg of linux/rtnetlink.h.
@@ -39,8 +40,8 @@ class Attachment:
     """
 
     __slots__ = (
-        "address6", "asked", "index", "inner", "inside", "namespace_fd", "netfilter", "outer", "pid", "resolvers",
-        "rules", "template", "templates", "waiting",
+        "address6", "asked", "handed", "index", "inner", "inside", "namespace_fd", "netfilter", "outer", "pid",
+        "resolvers", "rules", "template", "templates", "waiting",
     )  # fmt: skip
 
     def __init__(self, templates: dict[str, messages.Template], pid: int, netfilter: socket | None) -> None:
@@ -55,6 +56,7 @@ class Attachment:
         self.waiting: list[bytes] = []
         self.rules: list[bytes] = []
         self.asked: socket | None = None
+        self.handed = False
         self.resolvers: dict[str, int] = {}
         self.index = 0
         self.inside = ""
@@ -135,9 +137,10 @@ def _make_pair(link: Attachment, name: str, create: bytes, network: str, alias: 
     remove = messages.filled(link.template, "remove", name=name.encode())
     problem: OSError
     for _ in range(3):
-        join = messages.filled(link.template, "join", name=name.encode(), alias=alias)
+        label = messages.filled(link.template, "label", name=name.encode(), alias=alias)
+        join = messages.filled(link.template, "join", name=name.encode())
         try:
-            return messages.send(link.outer, [create, join])
+            return messages.send(link.outer, [create, label, join])
         except OSError as error:
             # 1,023 ports are the most a bridge takes; or a further bridge, which health.py does not look at, is gone
             if error.errno in (errno.EXFULL, errno.EINVAL):
@@ -233,20 +236,21 @@ def _await_address6(link: Attachment) -> None:
     link.address6 = b""
 
 
-def ask_for_names(link: Attachment, networks: list[str]) -> None:
-    """Let the guard see to the resolver of these networks while we do the rest; `names` hears what came of it."""
-    from pyrun.network import guard
-
-    if networks:
-        link.asked = guard.need_soon([_gateways(link, network) for network in networks])
+def tell_guard(link: Attachment, networks: list[str], held: list[reservation.Held]) -> None:
+    """Give the guard the sockets of published ports, and let it see to the resolver of these networks, while we do the
+    rest; `names` hears it."""
+    with_guard = reservation.hand_over(held) if held else None
+    link.handed = with_guard is not None
+    if networks or with_guard:  # who publishes ports is in a network
+        link.asked = guard.need_soon([_gateways(link, network) for network in networks], with_guard)
 
 
 def names(link: Attachment, network: str, gateway: str) -> None:
     """Let the resolver listen at the network's gateway; what it knows is in the leases."""
     del gateway  # is in the template; for the reader of the plan
-    from pyrun.network import guard
-
     if link.asked is not None:
+        if link.handed:
+            reservation.confirm(link.asked)
         link.resolvers, link.asked = guard.answered(link.asked), None
     template = link.templates[network]
     port = link.resolvers.get(network, -1)

@@ -48,10 +48,13 @@ def need(networks: list[Gateway]) -> dict[str, int]:
     return ports
 
 
-def need_soon(networks: list[Gateway]) -> socket | None:
-    """Ask the same of a guard that runs, without waiting: `answered` reads what it said. None: ask with `need`."""
+def need_soon(networks: list[Gateway], with_guard: socket | None = None) -> socket | None:
+    """Ask the same of a guard that runs, without waiting: `answered` reads what it said. None: ask with `need`.
+
+    with_guard: the connection that `hand_over` left, closed if it is of no use.
+    """
     try:
-        with_guard = connected()
+        with_guard = with_guard or connected()
     except OSError:
         return None
     if _say(with_guard, "need", ["\t".join(each) for each in networks[:MOST]], []):
@@ -99,14 +102,18 @@ def hold_all(holds: list[Hold]) -> None:
     for at in range(0, len(holds), MOST):
         some = holds[at : at + MOST]
         lines = [f"{claim}\t{_spaced(target)}" for claim, _, target in some]
-        for claim, error in _asked("hold", lines, [fd for _, fd, _ in some]).items():
-            if error < 0 and error != -ENOENT:
-                raise NetworkError(f"port {claim} cannot be reserved: {posix.strerror(-error)}")
+        _check_held(_asked("hold", lines, [fd for _, fd, _ in some]))
 
 
-def hand_over(some: list[Hold]) -> None:
-    """`hold_all` of a few, without waiting for the answer: what is under way holds the ports already. Raises OSError,
-    NetworkError."""
+def _check_held(answer: dict[str, int]) -> None:
+    for claim, error in answer.items():
+        if error < 0 and error != -ENOENT:
+            raise NetworkError(f"port {claim} cannot be reserved: {posix.strerror(-error)}")
+
+
+def hand_over(some: list[Hold]) -> socket:
+    """`hold_all` of a few, without waiting for the answer: what is under way holds the ports already. Returns the
+    connection, for `confirm`. Raises OSError, NetworkError."""
     try:
         with_guard = connected()
     except OSError:
@@ -117,8 +124,16 @@ def hand_over(some: list[Hold]) -> None:
         lines = [f"{claim}\t{_spaced(target)}" for claim, _, target in some]
         rights = [(SOL_SOCKET, SCM_RIGHTS, pack(f"={len(some)}i", *[fd for _, fd, _ in some]))]
         with_guard.sendmsg(["\n".join(["hold", *lines]).encode()], rights)
-    finally:
+    except BaseException:
         with_guard.close()
+        raise
+    return with_guard
+
+
+def confirm(with_guard: socket) -> None:
+    """Hear what became of `hand_over`. Raises NetworkError. A guard that has ended is none: the next one takes the
+    ports by their claims."""
+    _check_held(_hear(with_guard) or {})
 
 
 def status() -> dict[str, int]:

@@ -4,7 +4,7 @@ pyroute2 encoded every message once, when the network was made; where each start
 left its name. What is left for a start is to put its values there and send. The file run/networks/<name>/template can
 be read by a person; a tab follows the name of each value:
 
-    pyrun-template 6
+    pyrun-template 7
     bridge              pyrun0
     index               5
     ...
@@ -29,7 +29,7 @@ TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FORMAT = "pyrun-template 6"
+FORMAT = "pyrun-template 7"
 # A container's name is kept as alias of its link, cut to this length.
 ALIAS_BYTES = 64
 NETLINK_ROUTE = 0

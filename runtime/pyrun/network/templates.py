@@ -126,6 +126,10 @@ def _encoded(
 # ended, where the guard deletes what is in it still (csrc/guard_watch.c).
 ENDED_GROUP = 0x70797275
 
+# What a veth has in use if nothing is said. Unsaid, the kernel makes one for each processor and takes them out of use
+# again, for which it waits twice, with the lock of all links held, until every processor has noticed.
+_ONE_QUEUE = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
+
 # A bridge port that may send a packet back to where it came from.
 _HAIRPIN = {
     "attrs": [
@@ -144,6 +148,7 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
             ("IFLA_IFNAME", values["inside"].decode()),
             ("IFLA_ADDRESS", ":".join(f"{byte:02x}" for byte in values["mac"])),
             mtu,
+            *_ONE_QUEUE,
             ("IFLA_NET_NS_FD", int.from_bytes(values["namespace"], "little")),
         ]
     }
@@ -154,12 +159,13 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
     quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() and int(str(network["mtu"])) >= _LEAST_MTU6 else []
     alias = ("IFLA_IFALIAS", values["alias"].decode())
     master = ("IFLA_MASTER", network.get("master_index") or network["index"])
-    join = [name, alias, *quiet, master]
     up = {"flags": IFF_UP, "change": IFF_UP}
     ended = ("IFLA_GROUP", ENDED_GROUP)
     return {
-        "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, ("IFLA_LINKINFO", kind)]),
-        "join": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, up, join),
+        "link": _encoded(ifinfmsg, NEWLINK, CREATE, {}, [name, mtu, *_ONE_QUEUE, ("IFLA_LINKINFO", kind)]),
+        # Before it is up: of a link that is, these two tell everybody, and IPv6 then looks through all of its routes.
+        "label": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, {}, [name, alias, *quiet]),
+        "join": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, up, [name, master]),
         "down": _encoded(ifinfmsg, SETLINK, REQUEST_ACK, {"flags": 0, "change": IFF_UP}, [name, ended]),
         "hairpin": _encoded(ifinfmsg, NEWLINK, REQUEST_ACK, {}, [name, ("IFLA_LINKINFO", _HAIRPIN)]),
         "remove": _encoded(ifinfmsg, DELLINK, REQUEST_ACK, {}, [name]),

@@ -20,7 +20,7 @@ from _socket import socket
 from pyrun import boot, notice
 from pyrun.errors import UsageError
 from pyrun.network import attach, claims, endpoint, health, messages, netns, requests, resolver, wiring
-from pyrun.network.publishing import ports, publication
+from pyrun.network.publishing import ports, publication, reservation
 from pyrun.plan.operations import Operation
 
 Request = dict[str, object]
@@ -109,12 +109,17 @@ def outside(planned: NetworkPlan, pid: int) -> None:
         return
     link = attach.Attachment(planned["templates"], pid, planned["netfilter"])  # type: ignore[arg-type]
     try:
-        attach.ask_for_names(
-            link, [str(operation.args[0]) for operation in todo if operation.kind == "RESOLVER"]
-        )
+        networks = [str(operation.args[0]) for operation in todo if operation.kind == "RESOLVER"]
+        attach.tell_guard(link, networks, _to_hold(planned))
         endpoint.perform(link, todo)
     finally:
         link.close()
+
+
+def _to_hold(planned: NetworkPlan) -> list[reservation.Held]:
+    """The sockets of published ports that the guard has not been given yet."""
+    leads: dict[bool, str] = planned["leads"]  # type: ignore[assignment]
+    return publication.reserved(planned["ports"], leads) if leads else []  # type: ignore[arg-type]
 
 
 def release(planned: NetworkPlan) -> None:
@@ -134,6 +139,7 @@ def _of_a_user(request: Request, mode: str) -> NetworkPlan:
 def _bridged(request: Request, *, alone: bool = False) -> NetworkPlan:
     """alone: no other drivers' interfaces beside them."""
     dry_run = bool(request["dry_run"])
+    reservation.let_go()
     netfilter = messages.opened(messages.NETLINK_NETFILTER)
     templates, made = _standing_all(request, netfilter, dry_run=dry_run)
     name, owner = str(request["name"]), claims.owner(str(request["id"]))
@@ -147,6 +153,7 @@ def _bridged(request: Request, *, alone: bool = False) -> NetworkPlan:
             ports.refuse_taken(published)
         elif published:
             publication.claim(published, wires, name, owner, taken, through_firewall=through)
+        leads = _reserving(published, wires, dry_run=dry_run)
     except BaseException:
         endpoint.release(taken, owner)
         raise
@@ -161,12 +168,24 @@ def _bridged(request: Request, *, alone: bool = False) -> NetworkPlan:
             "undo": wiring.undo(request, templates, wires, published, owner),
             "wires": wires,
             "ports": published,
+            "leads": leads,
             "templates": templates,
             # Kept open until the planner becomes the monitor: closing may wait for deletions of others.
             "netfilter": netfilter,
             **_told_of_first(request, wires, templates),
         }
     )
+
+
+def _reserving(published: list[ports.Port], wires: list[endpoint.Wire], *, dry_run: bool) -> dict[bool, str]:
+    """Where published ports lead that the guard is to be given once there is a namespace; of many it has them now."""
+    if not published or dry_run:
+        return {}
+    leads = publication.targets(wires)
+    if len(published) <= reservation.HELD_AT_ONCE:
+        return leads
+    publication.reserve(published, leads)
+    return {}
 
 
 def _silent(request: Request, wires: list[endpoint.Wire]) -> list[str]:
@@ -262,8 +281,8 @@ def _operations(planned: NetworkPlan, key: str) -> list[Operation]:
 
 _NOTHING: NetworkPlan = {
     "owner": "", "claims": [], "before": [], "outside": [], "no_ipv6": [], "undo": [], "wires": [], "address": "",
-    "address6": "", "gateway": "", "prefix": 0, "mac": "", "mtu": 0, "ports": [], "resolv": [], "templates": {},
-    "netfilter": None, "program": "",
+    "address6": "", "gateway": "", "prefix": 0, "mac": "", "mtu": 0, "ports": [], "leads": {}, "resolv": [],
+    "templates": {}, "netfilter": None, "program": "",
 }  # fmt: skip
 
 

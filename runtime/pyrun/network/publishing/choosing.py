@@ -18,7 +18,7 @@ def settle(asked: list[ports.Port], *, six: bool = False, keep: bool = True) -> 
     """The same ports with every default filled in: the wildcard address, and a free port where none was chosen.
 
     six: a port without an address is published for IPv6 too, as the entry after it. keep: a port that was chosen here
-    stays bound until the guard has it, so that no other start chooses it too.
+    stays bound until the guard has it, so that no other start chooses it too; others as well, if they are few.
     Raises: Conflict when another program of this host has the port, NetworkError for a foreign address.
     """
     fixed = {(port[3], port[1]) for port in asked if port[1] and not isinstance(port[1], ports.HostRange)}
@@ -31,7 +31,11 @@ def settle(asked: list[ports.Port], *, six: bool = False, keep: bool = True) -> 
             port = _any_free(hosts, protocol, fixed, keep=keep)
         else:
             for each in hosts:
-                ports.bound(each, port, protocol).close()
+                sock = ports.bound(each, port, protocol)
+                if keep and len(asked) <= reservation.HELD_AT_ONCE // 2:
+                    reservation.keep([(ports.path((each, port, 0, protocol)), sock)])
+                else:
+                    sock.close()
         fixed.add((protocol, port))
         settled += [(each, port, inside, protocol) for each in hosts]
     return settled

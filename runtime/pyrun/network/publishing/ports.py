@@ -197,7 +197,7 @@ def place(port: Port) -> str:
 
 def bound(host: str, number: int, protocol: str) -> socket:
     """A socket on the port. Raises: Conflict with the name of who has it, NetworkError."""
-    for _ in range(_PATIENCE):
+    for tries in range(_PATIENCE):
         try:
             return reservation.bound(host, number, protocol)
         except OSError as error:
@@ -213,10 +213,11 @@ def bound(host: str, number: int, protocol: str) -> socket:
                 f" [::1]:{number}",
                 "publish another port, or both on that container",
             )
-        if not reservation.guarded():
+        if reservation.guarded():
+            if host in (ANY, ANY6) and (beside := _beside_resolver(host, number, protocol)):
+                return beside
+        elif tries:  # once more: a start that has just chosen it claims it a moment later
             break
-        if host in (ANY, ANY6) and (beside := _beside_resolver(host, number, protocol)):
-            return beside
         time.sleep(_PAUSE_S)
     raise unusable(problem, host, number, protocol)
 

@@ -22,9 +22,6 @@ THROUGH_FIREWALL = "through-firewall"
 # (host address, port of the host, protocol)
 Closed = tuple[str, int, str]
 
-# So many descriptors are open at once, and fit into one message to the guard.
-_HELD_AT_ONCE = 200
-
 
 def targets(wires: list[Wire]) -> dict[bool, str]:
     """Where published ports lead: IPv6? -> the container's address."""
@@ -91,7 +88,10 @@ def claim(
     *,
     through_firewall: bool = False,
 ) -> None:
-    """Claim each port for the container; each claim made is added to *taken*. Raises: Conflict."""
+    """Claim each port for the container; each claim made is added to *taken*. Raises: Conflict.
+
+    What `reserve` or `reserved` then takes from other programs of this host is bound already, or free a moment more.
+    """
     told = [f"name {name}", *[f"to {address}" for address in targets(wires).values()]]
     told += [THROUGH_FIREWALL] if through_firewall else []
     record = claims.write_record(owner, [*told, *ports.lines(published)])
@@ -101,24 +101,28 @@ def claim(
             taken.append(ports.path(port))
     finally:
         claims.forget(record)
-    reserve(published, targets(wires))
 
 
 def reserve(published: list[ports.Port], leads: dict[bool, str]) -> None:
-    """Let the guard hold a bound socket of every port."""
-    for start in range(0, len(published), _HELD_AT_ONCE):
-        held = []
-        for port in published[start : start + _HELD_AT_ONCE]:
-            host, number, inside, protocol = port
-            path, lead = ports.path(port), target(port, leads)
-            relayed = protocol == "tcp" and host in (ports.ANY, ports.ANY6, ports.LOOPBACK6)
-            try:
-                sock = reservation.kept(path) or ports.bound(host, number, protocol)
-            except (Conflict, NetworkError):
-                # It was free a moment ago, and our claim is there: a guard that started meanwhile has it from that.
-                continue
-            held.append((path.rpartition("/")[2], sock, f"{lead} {inside}" if relayed else ""))
-        reservation.hold(held, wait=len(published) > _HELD_AT_ONCE)
+    """Let the guard hold a bound socket of every port, which are claimed."""
+    for start in range(0, len(published), reservation.HELD_AT_ONCE):
+        reservation.hold(reserved(published[start : start + reservation.HELD_AT_ONCE], leads))
+
+
+def reserved(published: list[ports.Port], leads: dict[bool, str]) -> list[reservation.Held]:
+    """A bound socket of every port, for the guard to hold."""
+    held = []
+    for port in published:
+        host, number, inside, protocol = port
+        path, lead = ports.path(port), target(port, leads)
+        relayed = protocol == "tcp" and host in (ports.ANY, ports.ANY6, ports.LOOPBACK6)
+        try:
+            sock = reservation.kept(path) or ports.bound(host, number, protocol)
+        except (Conflict, NetworkError):
+            # It was free a moment ago, and our claim is there: a guard that started meanwhile has it from that.
+            continue
+        held.append((path.rpartition("/")[2], sock, f"{lead} {inside}" if relayed else ""))
+    return held
 
 
 def target(port: ports.Port, leads: dict[bool, str]) -> str:

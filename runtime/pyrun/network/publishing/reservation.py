@@ -1,8 +1,8 @@
 """Reserved ports: a socket bound to every published port, held by the guard as long as the port's claim is there.
 
     bound   a socket on the port; it neither listens nor reads
-    keep    sockets of ports that were chosen a moment ago, until they are held
-    hold    hand over to the guard
+    keep    sockets of ports that were chosen a moment ago, until the guard is given them
+    hold    give them to the guard; hand_over: without waiting for it
 
 So a program of the host that wants a published port is told so, and so is a container that wants a program's. On [::1]
 of a published TCP port the guard listens and relays: the kernel cannot redirect what goes to ::1 itself.
@@ -32,6 +32,12 @@ from pyrun.store import paths
 _SCTP = 132
 # What a kernel says that has no such protocol, or no such family: nobody of this host can have the port then.
 _NOT_HERE = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT)
+
+# So many descriptors are open at once, and fit into one message to the guard.
+HELD_AT_ONCE = 200
+
+# (name of the claim in run/ports, bound socket, where to relay [::1] to: "ADDRESS PORT", or "")
+Held = tuple[str, socket, str]
 
 # claim path -> the socket of a port that was chosen by a bind
 _kept: dict[str, socket] = {}
@@ -87,21 +93,57 @@ def guarded() -> bool:
     return paths.exists(f"{paths.run()}/networks/guard.sock")
 
 
-def hold(some: list[tuple[str, socket, str]], *, wait: bool) -> None:
-    """Hand bound sockets to the guard: (name of the claim, the socket, where it relays [::1] to or "").
+def let_go() -> None:
+    """Close what is kept still: of a start of this process that failed."""
+    for sock in _kept.values():
+        sock.close()
+    _kept.clear()
 
-    They are closed here. wait: until it has them, since only so many descriptors may be under way. A guard that cannot
-    be had is told, and no error.
-    """
+
+def hold(some: list[Held]) -> None:
+    """Let the guard hold bound sockets, which are closed here, and wait until it has them. A guard that cannot be had
+    is told, and no error."""
     from pyrun.network import guard
 
-    if not some:
-        return
     try:
-        call = guard.hold_all if wait else guard.hand_over
-        call([(name, sock.fileno(), target) for name, sock, target in some])
+        guard.hold_all(_numbered(some))
     except (OSError, NetworkError) as error:
-        notice.say(f"{error}; other programs of this host could take the published ports")
+        _tell(error)
     finally:
-        for _, sock, _ in some:
-            sock.close()
+        _close(some)
+
+
+def hand_over(some: list[Held]) -> socket | None:
+    """The same of a few, without waiting: the connection to the guard, for `confirm`; None if it cannot be had."""
+    from pyrun.network import guard
+
+    try:
+        return guard.hand_over(_numbered(some))
+    except (OSError, NetworkError) as error:
+        _tell(error)
+        return None
+    finally:
+        _close(some)
+
+
+def confirm(with_guard: socket) -> None:
+    """Hear what became of `hand_over`."""
+    from pyrun.network import guard
+
+    try:
+        guard.confirm(with_guard)
+    except NetworkError as error:
+        _tell(error)
+
+
+def _numbered(some: list[Held]) -> list[tuple[str, int, str]]:
+    return [(name, sock.fileno(), target) for name, sock, target in some]
+
+
+def _tell(error: Exception) -> None:
+    notice.say(f"{error}; other programs of this host could take the published ports")
+
+
+def _close(some: list[Held]) -> None:
+    for _, sock, _ in some:
+        sock.close()
