@@ -104,9 +104,15 @@ def claim(
 
 
 def reserve(published: list[ports.Port], leads: dict[bool, str]) -> None:
-    """Let the guard hold a bound socket of every port, which are claimed."""
+    """Let the guard hold a bound socket of every port, which are claimed. Of many, only so many are under way."""
     for start in range(0, len(published), reservation.HELD_AT_ONCE):
-        reservation.hold(reserved(published[start : start + reservation.HELD_AT_ONCE], leads))
+        held = reserved(published[start : start + reservation.HELD_AT_ONCE], leads)
+        if held and len(published) <= reservation.HELD_AT_ONCE:
+            with_guard = reservation.hand_over(held)
+            if with_guard is not None:
+                with_guard.close()
+        elif held:
+            reservation.hold(held)
 
 
 def reserved(published: list[ports.Port], leads: dict[bool, str]) -> list[reservation.Held]:
