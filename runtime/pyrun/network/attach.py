@@ -237,8 +237,7 @@ def _await_address6(link: Attachment) -> None:
 
 
 def tell_guard(link: Attachment, networks: list[str], held: list[reservation.Held]) -> None:
-    """Give the guard the sockets of published ports, and let it see to the resolver of these networks, while we do the
-    rest; `names` hears it."""
+    """Give the guard the sockets of published ports, and ask it for resolvers; `names` hears what came of that."""
     with_guard = reservation.hand_over(held) if held else None
     link.handed = with_guard is not None
     if networks or with_guard:  # who publishes ports is in a network
