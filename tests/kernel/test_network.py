@@ -52,6 +52,8 @@ def _on_the_bridge(host: Host) -> None:
     assert "master pyrun0" in outside
     assert "alias one" in outside
     assert "inet6" not in outside
+    for end in (outside, one.run(shell, "ip -d link show eth0")):  # else the kernel waits for every processor
+        assert "numtxqueues 1 numrxqueues 1 " in end
     for target in ("10.77.0.1", two.address, INTERNET):
         one.run(shell, f"ping -c1 -W1 {target}")
     assert "10.77.0.2" in shell("ip netns exec one ip addr")

@@ -239,6 +239,18 @@ def test_a_port_that_was_named_stays_bound_until_it_is_given_away() -> None:
     ports.bound(host, number, "tcp").close()
 
 
+def test_who_has_just_chosen_a_port_is_named_as_soon_as_he_claims_it(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a guard too, which the first start has not made yet."""
+    with closing(reservation.bound(ANY, 0, "tcp")) as chosen:
+        number = int(chosen.getsockname()[1])
+        port, his = (ANY, number, 80, "tcp"), record("a")
+        monkeypatch.setattr(ports.time, "sleep", lambda _: ports.claim(port, his))
+        with pytest.raises(Conflict, match="already published by container aa"):
+            ports.bound(ANY, number, "tcp")
+
+
 def test_the_first_free_port_of_a_range() -> None:
     number = free_port()
     with socket.socket() as taken:

@@ -240,7 +240,7 @@ def tell_guard(link: Attachment, networks: list[str], held: list[reservation.Hel
     """Give the guard the sockets of published ports, and ask it for resolvers; `names` hears what came of that."""
     with_guard = reservation.hand_over(held) if held else None
     link.handed = with_guard is not None
-    if networks or with_guard:  # who publishes ports is in a network
+    if networks:  # always, where ports are published
         link.asked = guard.need_soon([_gateways(link, network) for network in networks], with_guard)
 
 

@@ -32,7 +32,7 @@ def settle(asked: list[ports.Port], *, six: bool = False, keep: bool = True) -> 
         else:
             for each in hosts:
                 sock = ports.bound(each, port, protocol)
-                if keep and len(asked) <= reservation.HELD_AT_ONCE // 2:
+                if keep and len(asked) <= reservation.HELD_AT_ONCE // 2:  # there may be one in each family
                     reservation.keep([(ports.path((each, port, 0, protocol)), sock)])
                 else:
                     sock.close()

@@ -90,7 +90,7 @@ def claim(
 ) -> None:
     """Claim each port for the container; each claim made is added to *taken*. Raises: Conflict.
 
-    What `reserve` or `reserved` then takes from other programs of this host is bound already, or free a moment more.
+    That keeps other containers out. `reserve`, or what `reserved` gives, keeps out the host's own programs.
     """
     told = [f"name {name}", *[f"to {address}" for address in targets(wires).values()]]
     told += [THROUGH_FIREWALL] if through_firewall else []
