@@ -38,6 +38,18 @@ def cgroup1() -> bool:
     return Path("/sys/fs/cgroup/memory/tasks").exists()
 
 
+def bfq() -> bool:
+    """weights of block devices in cgroup v1 (CONFIG_IOSCHED_BFQ)"""
+    top = Path("/sys/fs/cgroup/blkio")
+    if os.geteuid() != 0 or not (top / "tasks").exists():
+        return False
+    own = Path(tempfile.mkdtemp(prefix="probe-", dir=top))  # the root cgroup has no such file
+    try:
+        return (own / "blkio.bfq.weight").exists()
+    finally:
+        own.rmdir()
+
+
 def unified() -> bool:
     """a mounted unified cgroup hierarchy"""
     return " - cgroup2 " in Path("/proc/self/mountinfo").read_text()
@@ -249,7 +261,7 @@ def vagrant() -> bool:
 
 
 _ALL = (
-    cgroup1, cgroup2, unified, cap_sys_resource, ipv6, user_namespaces, newuidmap, pasta, slirp4netns,
+    cgroup1, cgroup2, bfq, unified, cap_sys_resource, ipv6, user_namespaces, newuidmap, pasta, slirp4netns,
     fuse_overlayfs, conntrack, conntrack_list, iptables_legacy, br_netfilter, netem, ipvlan, dummy, sctp,
     cni_plugins, apparmor, numa, selinux, resctrl, rdma, hugepages, net_cls, hugetlb1, two_processors, systemd,
     realtime, deadline, ufw, firewalld, libvirtd, dockerd, containerd, podman, runc, sanitizers, aarch64, test_vm,

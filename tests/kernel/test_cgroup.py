@@ -186,7 +186,8 @@ def test_a_kernel_without_the_file(place: Place) -> None:
     place.make()
     path = f"{place.of('cpu')}/cpu.no_such_file"
     with pytest.raises(
-        UsageError, match=r"linux.resources.cpu.x: this kernel's cpu controller has no file cpu.no_such"
+        UsageError,
+        match=r"linux.resources.cpu.x: cannot set '1': this kernel's cpu controller has no file cpu.no_such",
     ):
         files.write(path, "1", "cpu.x")
     files.write(path + "?", "1", "cpu.x")

@@ -27,6 +27,11 @@ def disk() -> tuple[int, int]:
     return 7, 0
 
 
+def needed(file: str) -> list[pytest.MarkDecorator]:
+    """The marks of a test that reads *file* of a cgroup."""
+    return [pytest.mark.needs("bfq")] if ".bfq." in file else []
+
+
 MAJOR, MINOR = disk()
 DISK = f"{MAJOR}:{MINOR}"
 

@@ -15,6 +15,7 @@ from oci.limits import (
     THROTTLES,
     V1,
     applied,
+    needed,
     put,
     throttle,
     throttle_rows,
@@ -41,7 +42,8 @@ LIMITS_V1: list[tuple[str, object, str, str, str]] = [
 
 @V1
 @pytest.mark.parametrize(("path", "value", "controller", "name", "content"), [
-    pytest.param(*row, marks=shows(FIELD + row[0]), id=f"{row[0]}={row[1]}") for row in LIMITS_V1
+    pytest.param(*row, marks=[shows(FIELD + row[0]), *needed(row[3])], id=f"{row[0]}={row[1]}")
+    for row in LIMITS_V1
 ])  # fmt: skip
 def test_limits_v1(box: Box, path: str, value: object, controller: str, name: str, content: str) -> None:
     if path in ("blockIO.weight",):
@@ -51,6 +53,22 @@ def test_limits_v1(box: Box, path: str, value: object, controller: str, name: st
     put(box, path, value)
     box.create("true")
     assert content in box.limit(controller, name)
+
+
+@V1
+@pytest.mark.needs("no_bfq")
+@shows(f"{FIELD}blockIO.weight", "errors: a weight without BFQ", absent=True)
+def test_weight_without_bfq_v1(box: Box) -> None:
+    box.known_to_differ("crun", "before 1.8.2 it writes blkio.weight only")
+    put(box, "blockIO.weight", 400)
+    error = box.refuses("true")
+    assert not list(box.cgroup("blkio").parent.glob(box.id))
+    if box.runtime.name == "pyrun-oci":
+        assert len(error.splitlines()) == 1
+        assert (
+            "config.json: linux.resources.blockIO.weight: cannot set '400': this kernel's blkio controller has no file "
+            f"blkio.bfq.weight ({box.cgroup('blkio')}): it lacks CONFIG_IOSCHED_BFQ" in error
+        )
 
 
 @V1

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from oci.box import PATIENCE, Box
+from oci.limits import needed
 from oci.marks import shows
 
 V1 = pytest.mark.needs("cgroup1")
@@ -77,7 +78,10 @@ UPDATES_V1 = [
 @V1
 @pytest.mark.parametrize(
     ("flag", "value", "controller", "name", "content"),
-    [pytest.param(*row, marks=shows(f"update {row[0]}"), id=f"{row[0]}={row[1]}") for row in UPDATES_V1],
+    [
+        pytest.param(*row, marks=[shows(f"update {row[0]}"), *needed(row[3])], id=f"{row[0]}={row[1]}")
+        for row in UPDATES_V1
+    ],
 )
 def test_update_v1(running: Box, flag: str, value: str, controller: str, name: str, content: str) -> None:
     if flag == "--blkio-weight":
@@ -86,6 +90,20 @@ def test_update_v1(running: Box, flag: str, value: str, controller: str, name: s
         running.known_to_differ("crun", "before 1.13 it writes -1")
     running.ok("update", flag, value, running.id)
     assert running.limit(controller, name) == content
+
+
+@V1
+@pytest.mark.needs("no_bfq")
+@shows("update --blkio-weight", "errors: a weight without BFQ", absent=True)
+def test_update_weight_without_bfq_v1(running: Box) -> None:
+    running.known_to_differ("crun", "before 1.8.2 it writes blkio.weight only")
+    error = running.fails("update", "--blkio-weight", "300", running.id)
+    if running.runtime.name == "pyrun-oci":
+        for word in ("--blkio-weight 300: ", "blkio.bfq.weight", "CONFIG_IOSCHED_BFQ"):
+            assert word in error.splitlines()[0]
+    assert running.status == "running"
+    running.ok("update", "--pids-limit", "44", running.id)
+    assert running.limit("pids", "pids.max") == "44"
 
 
 @shows("update --memory", "update: without a limit on memory there is none on swap, later neither")

@@ -126,3 +126,26 @@ def test_a_row_whose_effect_was_seen_elsewhere_is_one(tmp_path: Path) -> None:
 
 def test_a_row_of_which_nothing_ran_names_what_would_have(tmp_path: Path) -> None:
     assert f"process.selinuxLabel skip · · {EFFECT}\n" in table_of(tmp_path, HERE[:1])
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        ({"pyrun-oci": "skip", "runc": "skip"}, 0),
+        ({"pyrun-oci": "pass", "runc": "fail"}, 0),
+        ({"pyrun-oci": "skip", "crun": "fail"}, 0),
+        ({"pyrun-oci": "fail", "runc": "pass"}, 1),
+    ],
+    ids=str,
+)
+def test_only_a_failure_of_the_runtime_under_test_fails_the_table(
+    tmp_path: Path, verdicts: dict[str, str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"row": ROW, "runtime": name, "verdict": verdict, "test": EFFECT, "reason": "because"}
+        for name, verdict in verdicts.items()
+    ]
+    path = tmp_path / "verdicts.json"
+    path.write_text(json.dumps({"runtimes": {}, "rows": rows}))
+    assert table.main([str(path)]) == status
+    assert f"pyrun-oci: 1 rows {verdicts['pyrun-oci']}" in capsys.readouterr().out

@@ -85,9 +85,9 @@ def refused(directory: str, name: str, value: str, field: str, number: int) -> E
     if number == errno.ENOENT and paths.exists(f"{directory}/cgroup.procs"):
         v2 = paths.exists(f"{directory}/cgroup.controllers")
         if controller == "cgroup" or (not v2 or controller in controllers(directory)):
-            return UsageError(
-                f"{what}: this kernel's {controller} controller has no file {name} ({directory})"
-            )
+            why = ": it lacks CONFIG_IOSCHED_BFQ" if ".bfq." in name else ""
+            lack = f"this kernel's {controller} controller has no file {name} ({directory}){why}"
+            return UsageError(f"{what}: cannot set {value!r:.80}: {lack}")
         reason, hint = _why_missing(directory, controller)
         return UsageError(f"{what}: needs the {controller} controller for {directory}/{name}: {reason}", hint)
     if number == errno.EBUSY and name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
