@@ -98,7 +98,8 @@ class Verdicts:
             names = tuple(row for row in names if row not in catalogue.rows()) or names
         for row in names:
             seen = marks.verdict(row, verdict)
-            self.rows.append({"row": row, "runtime": name, "verdict": seen, "reason": reason, "test": where})
+            self.rows.append({"row": row, "runtime": name, "verdict": seen, "reason": reason, "test": where,
+                              "id": item.nodeid})  # fmt: skip
 
 
 _verdicts = Verdicts()

@@ -149,3 +149,22 @@ def test_only_a_failure_of_the_runtime_under_test_fails_the_table(
     path.write_text(json.dumps({"runtimes": {}, "rows": rows}))
     assert table.main([str(path)]) == status
     assert f"pyrun-oci: 1 rows {verdicts['pyrun-oci']}" in capsys.readouterr().out
+
+
+def test_a_test_that_passed_when_run_once_more_fails_no_row(tmp_path: Path) -> None:
+    rows = [
+        {
+            "row": ROW,
+            "runtime": "pyrun-oci",
+            "verdict": "fail",
+            "test": EFFECT,
+            "reason": "",
+            "id": f"{EFFECT}[{number}]",
+        }
+        for number in range(2)
+    ]
+    path, unsteady = tmp_path / "verdicts.json", tmp_path / "unsteady"
+    path.write_text(json.dumps({"runtimes": {}, "rows": rows}))
+    for names, status in (([0], 1), ([0, 1], 0)):
+        unsteady.write_text("".join(f"{EFFECT}[{number}]\n" for number in names))
+        assert table.main(["--unsteady", str(unsteady), str(path)]) == status

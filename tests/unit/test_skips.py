@@ -33,6 +33,13 @@ def test_a_probe_explains_what_it_finds_missing(name: str) -> None:
     assert capabilities.explains(words) == bool(capabilities.missing(name))
 
 
+@pytest.mark.parametrize("lacking", ["ipv6", "all"])
+def test_a_capability_can_be_taken_away_for_a_trial(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capabilities, "LACKING", {lacking})
+    assert capabilities.missing("ipv6") == f"{capabilities.LACKS}IPv6"
+    assert capabilities.missing("no_ipv6") == ""
+
+
 def test_no_test_writes_such_a_reason_by_hand() -> None:
     own = {TESTS / "capabilities.py", Path(__file__).resolve()}
     texts = {path: path.read_text() for path in TESTS.rglob("*.py") if path.resolve() not in own}
