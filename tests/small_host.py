@@ -22,6 +22,7 @@ from pyrun import undo as lists
 from pyrun.engine import network as engine
 from pyrun.network import claims, messages, records, requests
 from pyrun.stages import network as stage
+from waiting import until
 
 HOST, INTERNET = "198.51.100.2", "198.51.100.1"
 HOST6, INTERNET6 = "2001:db8::2", "2001:db8::1"
@@ -47,6 +48,7 @@ class Host:
         shell(f"ip link set up0 addrgenmode none; ip addr add {HOST}/24 dev up0; ip link set up0 up")
         shell(f"ip route add default via {INTERNET}")
         self.internet.run(shell, f"ip addr add {INTERNET}/24 dev up1; ip link set up1 up; ip link set lo up")
+        until(lambda: "NO-CARRIER" not in shell("ip link show up0"), "the carrier of the uplink")
 
     def six(self) -> None:
         """IPv6 on the uplink."""
