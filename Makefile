@@ -101,19 +101,21 @@ test-aarch64: build packages-aarch64  ## the C parts for aarch64: they compile, 
 	@$(BIN)/python -m pytest tests/unit/test_aarch64.py $(ARGS)
 
 fuzz: build  ## look for inputs that break the decoders, SECONDS each
-	@PYRUN_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest --timeout=0 tests/fuzz -k "not planted" $(ARGS)
+	@$(ROOT) env PYRUN_FUZZ_SECONDS=$(SECONDS) tests/lab/enter $(BIN)/python -m pytest --timeout=0 tests/fuzz -k "not planted" $(ARGS)
 
 test-vm: packages-vm  ## the tests of cgroup v2 and systemd, in a Debian 13 under qemu (minutes)
 	@$(ROOT) tests/vm/floor --output $(BUILD)/vm $(ARGS)
 
-bench: setup packages-bench  ## measure beside runc, crun, podman and Docker, on a lab host
+bench: setup packages-bench  ## measure beside runc, crun, podman and Docker, on a lab host; a whole run writes docs/performance.md
 	@$(ROOT) tests/lab/enter $(BIN)/python tests/bench/bench.py $(ARGS)
 
 hot: setup packages-bench  ## find out which functions a start calls, for the bundle (csrc/hot_functions.txt)
 	@$(ROOT) tests/lab/enter $(BIN)/python tests/bench/hot_functions.py $(ARGS)
 
 bench-vm: packages-vm  ## measure beside runc in the guest, with cgroupfs and with systemd
-	@$(ROOT) env VM_OUTPUT=$(BUILD)/vm tests/vm/bench/measure $(ARGS)
+	@$(ROOT) rm -f $(BUILD)/vm/bench.json
+	@$(ROOT) env VM_OUTPUT=$(BUILD)/vm tests/vm/bench/measure $(ARGS) || status=$$?; test ! -f $(BUILD)/vm/bench.json || \
+	    $(PYTHON) tests/bench/performance.py --guest $(BUILD)/vm/bench.json; exit $${status:-0}
 
 install: build  ## put pyrun and pyrun-oci into $(PREFIX)/bin (they stay tied to this directory)
 	$(ROOT) install -d $(DESTDIR)$(PREFIX)/bin
@@ -126,8 +128,10 @@ install: build  ## put pyrun and pyrun-oci into $(PREFIX)/bin (they stay tied to
 uninstall:  ## take them away again
 	$(ROOT) rm -f $(DESTDIR)$(PREFIX)/bin/pyrun $(DESTDIR)$(PREFIX)/bin/pyrun-oci
 
-docs: build  ## write docs/networking.md anew, from a run on a lab host
+docs: build  ## write docs/networking.md anew from a run on a lab host, docs/docker-differences.md from the options
 	@mkdir -p docs
+	@$(BIN)/python tests/docker_differences.py >$(BUILD)/docker-differences.md
+	@mv $(BUILD)/docker-differences.md docs/docker-differences.md
 	@$(ROOT) tests/lab/enter $(BIN)/python tests/networking_doc.py >$(BUILD)/networking.md
 	@mv $(BUILD)/networking.md docs/networking.md
 

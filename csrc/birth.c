@@ -73,11 +73,14 @@ static int be_born(void *argument) {
     _exit(127);
 }
 
-/* Born in a cgroup, which only clone3 can do: the child gets a copy of our memory. */
+/* Born in a cgroup, which only clone3 can do: the child gets a copy of our memory. The cgroup of a container that is
+ * entered (no flags: no new namespace) may be frozen, by itself too, and then the child is before it can execute
+ * anything: nothing is waited for, or no signal would end us. */
 static long clone_into(struct birth *birth, int cgroup_fd, int *pidfd) {
     struct clone3_arguments arguments;
     memset(&arguments, 0, sizeof arguments);
-    arguments.flags = birth->flags | CLONE_VFORK | CLONE_PIDFD | (cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0);
+    arguments.flags = birth->flags | (birth->flags ? CLONE_VFORK : 0) | CLONE_PIDFD;
+    if (cgroup_fd >= 0) arguments.flags |= CLONE_INTO_CGROUP;
     arguments.pidfd = (uint64_t)(uintptr_t)pidfd;
     arguments.exit_signal = birth->flags & CLONE_PARENT ? 0 : SIGCHLD; /* a sibling has its parent's */
     arguments.cgroup = cgroup_fd >= 0 ? (uint64_t)cgroup_fd : 0;
@@ -90,7 +93,7 @@ static long clone_into(struct birth *birth, int cgroup_fd, int *pidfd) {
  * interpreter, so neither fork hooks nor locks matter, and CLONE_VFORK keeps the parent still meanwhile. Where no
  * cgroup is asked for, the C library's clone lets it use our memory on a stack of its own, and no page tables are
  * copied; a child in another time namespace (EINVAL) may not. */
-long birth_clone(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, int *pidfd) {
+static long clone_here(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, int *pidfd) {
     static char stack[65536] __attribute__((aligned(16)));
     struct birth birth = {flags, exe_fd, name, keep};
     sigset_t all, old;
@@ -107,13 +110,20 @@ long birth_clone(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, co
     return pid;
 }
 
-/* Whoever has entered a user namespace cannot come back to the rights it had. So a child enters, makes its own sibling
- * there (CLONE_PARENT), and ends with the sibling's pid told through a pipe. It is that child which is
+static int enter_all(const int *inside) {
+    for (; *inside >= 0; inside++)
+        if (setns(*inside, 0) < 0) return -errno;
+    return 0;
+}
+
+/* A process that has entered a user namespace cannot come back to the rights it had. So a child enters, makes its own
+ * sibling there (CLONE_PARENT), and ends with the sibling's pid told through a pipe. It is that child which is
  * born in the cgroup, with the rights of outside. */
-long birth_clone_inside(int user_fd, int pid_fd, uint64_t flags, int cgroup_fd, int exe_fd, const char *name,
-                        const int *keep, int *pidfd) {
+long birth_clone(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, const int *inside,
+                 int *pidfd) {
     long told = -ECHILD;
     int ends[2], status;
+    if (*inside < 0) return clone_here(flags, cgroup_fd, exe_fd, name, keep, pidfd);
     if (pipe2(ends, O_CLOEXEC) < 0) return -errno;
     struct clone3_arguments arguments;
     memset(&arguments, 0, sizeof arguments);
@@ -123,8 +133,8 @@ long birth_clone_inside(int user_fd, int pid_fd, uint64_t flags, int cgroup_fd, 
     long helper = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (helper == 0) {
         int unused;
-        if (setns(user_fd, CLONE_NEWUSER) < 0 || (pid_fd >= 0 && setns(pid_fd, CLONE_NEWPID) < 0)) told = -errno;
-        else told = birth_clone(flags | CLONE_PARENT, -1, exe_fd, name, keep, &unused);
+        told = enter_all(inside);
+        if (told == 0) told = clone_here(flags | CLONE_PARENT, -1, exe_fd, name, keep, &unused);
         _exit(write(ends[1], &told, sizeof told) != sizeof told);
     }
     close(ends[1]);

@@ -4,7 +4,7 @@ A wheel is a zip file with a few text files of metadata, so it is written direct
 
     runtime/pyrun/**          -> pyrun/                      the package
     images/*.yaml             -> pyrun/recipes/              the image recipes
-    csrc/{shim,birth}.c       -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
+    csrc/{shim,birth,...}.c   -> pyrun/_shim.abi3.so         cffi API mode: the compiler checks every prototype
     csrc/bundle*.py           -> pyrun/hot.<cache tag>.*     the modules of the hot path in one file a command
                                  pyrun/home/                 what the interpreter reads before them
     csrc/interpreter/*.c      -> pyrun/home/python3-*        the planner's own interpreter, where it can be had
@@ -158,7 +158,7 @@ def build_shim(scratch: Path) -> Path:
     ffi.set_source("pyrun._shim", '#include "shim.h"\n#include "ops.h"\n')
     glue, product = scratch / "_shim.c", scratch / "_shim.abi3.so"
     ffi.emit_c_code(str(glue))
-    sources = [str(glue), str(CSRC / "shim.c"), str(CSRC / "birth.c")]
+    sources = [str(glue), *[str(CSRC / f"{name}.c") for name in ("shim", "birth", "remove", "complain")]]
     flags = ["-shared", "-fPIC", "-O2", "-std=gnu11", f"-I{CSRC}", f"-I{sysconfig.get_paths()['include']}"]
     _compile([c_compiler(), *flags, *sources, "-s", "-o", str(product)])
     return product
@@ -173,7 +173,7 @@ def _link_order() -> list[str]:
     groups: dict[str, list[str]] = {"monitor": [], "init": [], "once": []}
     for path in sorted(CSRC.glob("*.c")):
         family = path.stem.partition("_")[0]
-        once = family in ("launcher", "quick", "hand", "birth", "rootless", "guard")
+        once = family in ("launcher", "quick", "warm", "birth", "rootless", "guard")
         if family != "shim":
             groups["once" if once else "init" if family == "init" else "monitor"].append(str(path))
     return [*groups["monitor"], "-lc", *groups["init"], *groups["once"]]

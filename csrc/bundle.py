@@ -10,8 +10,8 @@ Most of a module is for what goes wrong or is rare. So only the functions named 
 each in those of the ways that call it; that list is recorded from commands that are to be quick
 (tests/bench/hot_functions.py). In the place of every other function at module level stands a Cold object: called, it
 executes the rest of its module, which lies in one file for all modules, and hands the call on. A list that is out of
-date costs time; what has to work when no file can be opened is never cold. What is hot has no line numbers: `--debug`
-does without the bundle.
+date costs time; what has to work when no file can be opened is never cold. What is hot has no line numbers: those are
+in a file of their own, which a traceback reads (cli/traces.py).
 
 A package's `__path__` is the real directory beside the bundle, so a cold module (`pyrun.registry.client`) is loaded
 from its own file as ever. Which modules are hot: those named in WAYS and whatever they import at module level;
@@ -31,7 +31,8 @@ from pathlib import Path
 import bundle_code
 
 _START = " pyrun.launch pyrun.plan.plan pyrun.spec.seccomp pyrun.spec.users pyrun.spec.capabilities"
-_NETWORK = " pyrun.store.images pyrun.stages.network pyrun.network.attach pyrun.network.guard"
+_NETWORK = " pyrun.store.images pyrun.stages.network pyrun.network.attach"
+_NETWORK += " pyrun.network.guard"
 
 # Title: (the way it is a part of, whose modules are there already; the module that is asked for first, then what it
 # needs too, though it is imported in functions only). The .pyc itself loads the first. Names that do not exist are
@@ -152,7 +153,7 @@ def module_imports(path: Path, name: str) -> list[str]:
 
 def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     """The files of the bundle by name: a .pyc whose source is never looked for (unchecked hash, PEP 552), one for each
-    way, what is cold, and the interpreter's home.
+    way, what is cold, the line numbers, and the interpreter's home.
 
     listed: the text of a hot_functions.txt; None: the one beside this. An empty one leaves the modules whole.
     """
@@ -176,11 +177,14 @@ def build(package: Path, listed: str | None = None) -> dict[str, bytes]:
     }
     # named after what is in it: a command that still runs while pyrun is installed anew must not read another's
     cold = f"{stem}.{hashlib.sha256(rest).hexdigest()[:12]}.cold"
+    lines = marshal.dumps({place: table for each in split.values() for place, table in each.lines.items()})
+    numbers = f"{stem}.{hashlib.sha256(lines).hexdigest()[:12]}.lines"
     where = tuple((name, f"{stem}.{title}") for name, title in places(found).items())
     text = MAIN.read_text().replace('"@PLACES@"', repr(where)).replace("@COLD@", cold)
+    text = text.replace("@LINES@", numbers)
     text = text.replace("@FIRST@", f"{stem}.{next(iter(found))}")
     main = bundle_code.compiled(ast.parse(text), "pyrun/hot")
-    return {file_name(): bundle_code.as_pyc(main), **files, cold: bytes(rest), **home()}
+    return {file_name(): bundle_code.as_pyc(main), **files, cold: bytes(rest), numbers: lines, **home()}
 
 
 def without_modules() -> str:

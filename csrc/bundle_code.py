@@ -12,6 +12,7 @@ import importlib.util
 import marshal
 from collections import Counter
 from types import CodeType
+from zlib import crc32
 
 # What is called when files cannot be opened any more: it must be there already, however rare.
 ALWAYS_HOT = {"pyrun/launch.py": {"abandon"}, "pyrun/linux.py": {"pidfd_send_signal"}}
@@ -34,7 +35,7 @@ def module_level(tree: ast.AST) -> list[ast.AST]:
 
 
 def is_for_types(node: ast.AST) -> bool:
-    """`if TYPE_CHECKING:` without else: never executed."""
+    """`if TYPE_CHECKING:`; what follows it is never executed, what follows its else is."""
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
@@ -69,6 +70,7 @@ class Split:
             self._hot[name] = set()
         rest = [each for each in movable(self._tree) if hot is not None and self._ways(each.name) != set()]
         self._names = [each.name for each in rest]
+        self.lines: Lines = {}  # of what `hot` has returned
         # a copy: compiling changes what it is given
         body = copy.deepcopy(ast.Module([*rest], self._tree.type_ignores))
         self.cold = marshal.dumps(compiled(body, shown)) if rest else b""
@@ -84,7 +86,7 @@ class Split:
         tree.body = [
             each for each in tree.body if not isinstance(each, ast.FunctionDef) or each.name not in cold
         ]
-        return without_lines(compiled(tree, self._shown)), cold
+        return without_lines(compiled(tree, self._shown), self.lines), cold
 
 
 def as_pyc(code: CodeType) -> bytes:
@@ -99,13 +101,20 @@ def compiled(tree: ast.Module, shown: str) -> CodeType:
     return code
 
 
-def without_lines(code: CodeType) -> CodeType:
-    """The code without its line numbers, which are a quarter of it: a start would read them for nothing. With --debug
-    the launcher takes the modules from their own files, and a traceback has them.
+# How a traceback finds the line numbers of a function: as cli/traces.py asks for them.
+Lines = dict[tuple[str, str, int, int], bytes]
+
+
+def without_lines(code: CodeType, lines: Lines) -> CodeType:
+    """The code without its line numbers, which are a quarter of it: a start would read them for nothing. They go into
+    *lines*, which is a file of its own, for tracebacks.
 
     Entries for "no place", one for eight units of two bytes each: traceback takes no code without a table. Source:
     Objects/locations.md of CPython."""
-    constants = tuple(without_lines(each) if isinstance(each, CodeType) else each for each in code.co_consts)
+    lines[code.co_filename, code.co_qualname, code.co_firstlineno, crc32(code.co_code)] = code.co_linetable
+    constants = tuple(
+        without_lines(each, lines) if isinstance(each, CodeType) else each for each in code.co_consts
+    )
     whole, rest = divmod(len(code.co_code) // 2, _ENTRY_UNITS)
     table = bytes([_NO_PLACE | _ENTRY_UNITS - 1]) * whole + (bytes([_NO_PLACE | rest - 1]) if rest else b"")
     return code.replace(co_linetable=table, co_consts=constants)
@@ -133,8 +142,13 @@ def _named(node: ast.AST) -> list[str]:
 
 
 class _Leaner(ast.NodeTransformer):
-    """Takes away what a bundle has no use for: annotations, which nothing reads, and with them the one feature of
-    __future__; and the module errno, whose hundred names take 0.1 ms to make: the numbers stand in their place."""
+    """Takes away what a bundle has no use for: annotations, which nothing reads, with what is imported or made for them
+    alone and the one feature of __future__; and the module errno, whose hundred names take 0.1 ms to make: the numbers
+    stand in their place."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.orelse if is_for_types(node) else node
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

@@ -1,7 +1,8 @@
 """The program of the hot bundle, in the .pyc that the launcher starts; csrc/bundle.py builds it from this text.
 
 The build puts the file that a module comes with in the place of "@PLACES@", the name of the file that every command
-needs in that of @FIRST@, and the name of the one with all cold functions in that of @COLD@.
+needs in that of @FIRST@, the name of the one with all cold functions in that of @COLD@, and of the one with the line
+numbers of all others in that of @LINES@.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ gc.disable()  # for the 20 ms of a start there is nothing to collect; cli.main s
 PLACES: dict[str, str] = dict("@PLACES@")  # type: ignore[arg-type]
 HERE = __file__.rpartition("/")[0] or "."
 HOME = HERE.removesuffix("/pyrun")
+LINES = HERE + "/@LINES@"  # for cli/traces.py
 Module = type(sys)
 
 
@@ -42,14 +44,18 @@ class Cold:
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         if self.function is None:
-            module, offset, size = self.rest
-            if module[self.__name__] is self:  # nobody has called one of that module before
-                fd = posix.open(HERE + "/@COLD@", posix.O_RDONLY | posix.O_CLOEXEC)
-                code = posix.pread(fd, size, offset)
-                posix.close(fd)
-                exec(marshal.loads(code), module)
-            self.function = module[self.__name__]
+            self.load()
         return self.function(*given, **named)
+
+    def load(self) -> None:
+        """Read all functions of that module that are cold here, if none was called before."""
+        module, offset, size = self.rest
+        if module[self.__name__] is self:
+            fd = posix.open(HERE + "/@COLD@", posix.O_RDONLY | posix.O_CLOEXEC)
+            code = posix.pread(fd, size, offset)
+            posix.close(fd)
+            exec(marshal.loads(code), module)
+        self.function = module[self.__name__]
 
 
 def load(file: str) -> None:

@@ -42,6 +42,9 @@ void complain(const char *what, const char *subject, int error) {
     to = put_text(to, end, what);
     if (*subject) to = put_text(put_text(to, end, " "), end, subject);
     if (error) to = put_text(put_text(to, end, ": "), end, strerror(error));
+    /* a name is no line of its own, and drives no terminal */
+    for (char *sign = line; sign < to; sign++)
+        if ((unsigned char)*sign < ' ' || *sign == 0x7f) *sign = '?';
     if (complain_raw) *to++ = '\r';
     *to++ = '\n';
     if (write(STDERR_FILENO, line, (size_t)(to - line)) < 0) return;

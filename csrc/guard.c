@@ -8,7 +8,8 @@
  *              a pipe to its spare       which has another made if this one is killed (guard_spare.c)
  *
  * The socket comes listening as descriptor 3: whoever starts the guard connects before it runs
- * (network/guard_start.py). It ends 2 s after the last lease is gone, or with the last network. Nothing else depends on
+ * (network/guard_start.py). It ends 2 s after the last lease is gone, or with the last network; before that it has the
+ * host's forwarding put back, if that is pyrun's doing. Nothing else depends on
  * its memory: killed, the next one has everything handed over again. It reads no byte of any container.
  */
 #define _GNU_SOURCE
@@ -200,6 +201,7 @@ static void request(char *text, const int *fds, int count, int missing, struct a
             value = dns_inside(name, first, *second == '1', fcntl(fds[used++], F_DUPFD_CLOEXEC, 4));
         put(answer, name, value);
     }
+    watch_woken();
     end_at = now_ms() + END_AFTER_MS; /* its lease may not be seen yet */
 }
 
@@ -296,8 +298,10 @@ static void files(void) {
              at += sizeof(struct inotify_event) + ((struct inotify_event *)at)->len)
             file_event((struct inotify_event *)at);
     if (!guard.count) end_at = now_ms();
-    else if (is_used()) end_at = 0;
-    else sooner(&end_at, now_ms() + END_AFTER_MS);
+    else if (is_used()) {
+        watch_woken();
+        end_at = 0;
+    } else sooner(&end_at, now_ms() + END_AFTER_MS);
 }
 
 static void signals(int fd) {
@@ -411,8 +415,11 @@ int guard_main(int argc, char **argv) {
         for (int i = 0; i < count; i++) happened(&events[i]);
         if (!end_at || now_ms() < end_at) continue;
         end_at = 0;
-        if (guard.count && is_used()) continue;
-        if (may_end()) end();
+        if (guard.count && is_used()) {
+            watch_woken();
+            continue;
+        }
+        if (watch_rested() && may_end()) end();
         end_at = now_ms() + END_AFTER_MS / 10;
     }
 }

@@ -47,7 +47,8 @@ void dns_question(void);
 void dns_resolver(void);
 void dns_ended(pid_t pid);
 void dns_policies(const char *name);
-int64_t dns_tick(void); /* what is due; when to be called again, 0: never */
+int dns_has_policies(void); /* whether any container has one */
+int64_t dns_tick(void);     /* what is due; when to be called again, 0: never */
 pid_t dns_pid(void);
 void dns_stop(void);
 
@@ -64,14 +65,17 @@ int ports_count(void);
 void watch_start(void);
 void watch_tables(void);
 void watch_links(void);
+void watch_switches(void); /* from now on: there is a policy */
 void watch_ended(pid_t pid);
+int watch_rested(void);
+void watch_woken(void);
 int64_t watch_tick(void);
 void watch_sweep(void);
 
 /* guard_filter.c */
 enum { ENDED_GROUP = 0x70797275 /* network/templates.py has it too */ };
-#define OUR_LINKS "pyr"    /* how the names of our bridges begin */
-void filter_links(int fd); /* before it joins a group */
+#define OUR_LINKS "pyr"                  /* how the names of our bridges begin */
+void filter_links(int fd, int switches); /* before it joins a group, and again */
 void filter_tables(int fd);
 
 /* guard_spare.c */

@@ -298,7 +298,7 @@ int dns_inside(const char *name, const char *port, int asks, int namespace_fd) {
 /* A policy is called as its container; beside them lies what network/egress writes for itself. */
 static int is_identifier(const char *name) { return strspn(name, "0123456789abcdef") == 64 && !name[64]; }
 
-static int has_policies(void) {
+int dns_has_policies(void) {
     char path[4200];
     struct dirent *entry;
     int found = 0;
@@ -309,15 +309,17 @@ static int has_policies(void) {
     return found;
 }
 
-/* The first policy: a resolver that may not tell the firewall makes room for one that may. */
+/* The first policy: a resolver that may not tell the firewall makes room for one that may, and bridges' switches count.
+ */
 void dns_policies(const char *name) {
+    if (is_identifier(name)) watch_switches();
     if (resolver.pid && !resolver.may_admit && is_identifier(name)) kill(resolver.pid, SIGKILL);
 }
 
 void dns_question(void) {
     int ends[2];
     if (resolver.pid) return;
-    resolver.may_admit = has_policies();
+    resolver.may_admit = dns_has_policies();
     const char *const argv[] = {"pyrun-resolver", resolver.may_admit ? "admit" : "answer", guard.run, NULL};
     for (int i = 0; i < guard.count; i++) listen_for_questions(&guard.networks[i], 0);
     resolver.started = now_ms();

@@ -29,7 +29,7 @@ enum {
     OF_LINK = NLMSG_HDRLEN + NLMSG_ALIGN(sizeof(struct ifinfomsg)),
     OF_NETCONF = NLMSG_HDRLEN + NLMSG_ALIGN(sizeof(struct netconfmsg)),
 };
-enum { STEPS = 64 };
+enum { STEPS = 96 };
 static const unsigned KEEP = 0xffffffff, DROP = 0, THREE_LETTERS = 0xffffff00;
 
 struct filter {
@@ -94,14 +94,35 @@ static void only_ours(struct filter *filter) {
            DROP);
 }
 
-void filter_links(int fd) {
+/* A bridge with this switch off: what a bridge has of its own lies in two attributes, one in the other. */
+static void keep_if_off(struct filter *filter, unsigned type) {
+    const unsigned way[] = {IFLA_LINKINFO, IFLA_INFO_DATA, type};
+    const int steps = sizeof way / sizeof *way, after = 4;
+    add(filter, BPF_LD | BPF_IMM, OF_LINK, 0, 0);
+    for (int i = 0; i < steps; i++) {
+        add(filter, BPF_LDX | BPF_IMM, way[i], 0, 0);
+        add(filter, BPF_LD | BPF_W | BPF_ABS, (unsigned)(SKF_AD_OFF + (i ? SKF_AD_NLATTR_NEST : SKF_AD_NLATTR)), 0, 0);
+        add(filter, BPF_JMP | BPF_JEQ | BPF_K, 0, (steps - 1 - i) * 3 + after, 0); /* not there: past the decision */
+    }
+    add(filter, BPF_MISC | BPF_TAX, 0, 0, 0);
+    add(filter, BPF_LD | BPF_B | BPF_IND, NLA_HDRLEN, 0, 0);
+    when(filter, BPF_JEQ, 0, KEEP);
+}
+
+/* Switches matter to egress policies alone; and a bridge tells of itself, them included, with its first port and its
+ * last. */
+void filter_links(int fd, int switches) {
     struct filter filter = {.count = 0};
     take(&filter, BPF_H, TYPE);
 
-    unsigned short section = begin(&filter, RTM_NEWLINK); /* one that has ended; ours, and taken down */
+    unsigned short section = begin(&filter, RTM_NEWLINK); /* one that has ended; a switch off; ours, and taken down */
     not_of_a_bridge(&filter);
     take_attribute(&filter, OF_LINK, IFLA_GROUP);
     when(&filter, BPF_JEQ, htonl(ENDED_GROUP), KEEP);
+    if (switches) {
+        keep_if_off(&filter, IFLA_BR_NF_CALL_IPTABLES);
+        keep_if_off(&filter, IFLA_BR_NF_CALL_IP6TABLES);
+    }
     take(&filter, BPF_W, CHANGE);
     unless(&filter, BPF_JSET, htonl(IFF_UP), DROP);
     take(&filter, BPF_W, FLAGS);

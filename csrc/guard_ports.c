@@ -19,16 +19,24 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { CLAIM_SIZE = 64, TARGET_SIZE = 56, RELAYS_MOST = 256, BACKLOG = 128, CONNECT_S = 10, CHUNK = 1 << 16 };
+enum { CLAIM_SIZE = 64, TARGET_SIZE = 56, BACKLOG = 128, CONNECT_S = 10, CHUNK = 1 << 16 };
+/* Relays of one port, of all together, and how many a port has even where others have taken all: so no port starves. */
+enum { SHARE = 128, RELAYS_MOST = 1024, RESERVED = 8 };
+/* A relay ends when it has moved no byte for so long: a connection that nobody uses keeps no place. */
+enum { IDLE_MS = 600 * 1000 };
 
 static struct hold {
     char claim[CLAIM_SIZE], target[TARGET_SIZE]; /* "ADDRESS PORT", empty: nothing to relay */
     int fd, listener;                            /* the second is the first where that is bound to :: or ::1 */
+    int serial, relaying;
 } * holds;
 static uint32_t *sums; /* of the claims: with thousands of them, which one it is must not take long to find */
 static int count, room, directory = -1;
-static pid_t relays[RELAYS_MOST];
-static int relaying, full; /* full: no descriptor for one more connection */
+static struct relay {
+    pid_t pid;
+    int serial; /* of its port */
+} * relays;
+static int relaying, relays_room, full; /* full: no descriptor for one more connection */
 
 int ports_watch(void) { return directory; }
 int ports_count(void) { return count; }
@@ -116,6 +124,21 @@ static int watch_claims(void) {
     return directory < 0 ? -errno : 0;
 }
 
+static int may_relay(const struct hold *hold) {
+    return !full && hold->relaying < SHARE && (relaying < RELAYS_MOST || hold->relaying < RESERVED);
+}
+
+/* Who comes when there is no place waits in the queue. */
+static void listen_to(const struct hold *hold) {
+    if (hold->listener < 0) return;
+    if (may_relay(hold)) watch(hold->listener, LOOPBACK, hold->listener);
+    else unwatch(hold->listener);
+}
+
+static void listen_all(void) {
+    for (int i = 0; i < count; i++) listen_to(&holds[i]);
+}
+
 /* Takes fd over. 0, or -errno: ENOENT when there is no such claim (any more). */
 int ports_hold(const char *name, const char *target, int fd) {
     char path[4200];
@@ -131,13 +154,14 @@ int ports_hold(const char *name, const char *target, int fd) {
     }
     sums[count] = sum_of(name);
     struct hold *hold = &holds[count++];
-    *hold = (struct hold){.fd = fd};
+    static int serials;
+    *hold = (struct hold){.fd = fd, .serial = ++serials};
     strcpy(hold->claim, name);
     strcpy(hold->target, target);
     hold->listener = listener_for(hold);
     if (hold->listener < 0) return 0;
     fcntl(hold->listener, F_SETFL, O_NONBLOCK);
-    if (relaying < RELAYS_MOST && !full) watch(hold->listener, LOOPBACK, hold->listener);
+    listen_to(hold);
     return 0;
 }
 
@@ -208,7 +232,8 @@ static void relay_both(int client, int server) {
         if (coming && !back.waiting) of_server |= POLLIN;
         if (coming && back.waiting) of_client |= POLLOUT;
         struct pollfd polled[2] = {{of_client ? client : -1, of_client, 0}, {of_server ? server : -1, of_server, 0}};
-        if (poll(polled, 2, -1) < 0 && errno != EINTR) return;
+        int ready = poll(polled, 2, IDLE_MS);
+        if (ready == 0 || (ready < 0 && errno != EINTR)) return;
         if ((polled[0].revents | polled[1].revents) & POLLERR) return;
         if (going) going = move(&there);
         if (coming) coming = move(&back);
@@ -242,15 +267,6 @@ static pid_t relay(int client, const char *target) {
     _exit(0);
 }
 
-static void listen_all(void) {
-    int wanted = relaying < RELAYS_MOST && !full;
-    for (int i = 0; i < count; i++) {
-        if (holds[i].listener < 0) continue;
-        if (wanted) watch(holds[i].listener, LOOPBACK, holds[i].listener);
-        else unwatch(holds[i].listener);
-    }
-}
-
 void ports_listen(void) {
     full = 0;
     listen_all();
@@ -260,33 +276,46 @@ static int is_loopback(const struct sockaddr_in6 *peer) {
     return peer->sin6_family == AF_INET6 && memcmp(&peer->sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0;
 }
 
+static int make_relay_room(void) {
+    if (relaying < relays_room) return 0;
+    struct relay *more = realloc(relays, (size_t)(relays_room * 2 + 64) * sizeof *relays);
+    if (!more) return -1;
+    relays = more;
+    relays_room = relays_room * 2 + 64;
+    return 0;
+}
+
 void ports_connection(int listener) {
-    const struct hold *hold = NULL;
+    struct hold *hold = NULL;
     struct sockaddr_in6 peer = {0};
     socklen_t size = sizeof peer;
     for (int i = 0; i < count && !hold; i++)
         if (holds[i].listener == listener) hold = &holds[i];
-    if (!hold || relaying >= RELAYS_MOST) return; /* told of together with the one that was the last */
+    if (!hold || !may_relay(hold)) return; /* told of together with the one that was the last */
     int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
     if (fd < 0 && (full = wait_for_room())) listen_all();
     if (fd < 0) return;
     /* a socket on :: also sees what the firewall did not redirect, on purpose or by accident */
-    pid_t pid = is_loopback(&peer) ? relay(fd, hold->target) : -1;
+    pid_t pid = is_loopback(&peer) && make_relay_room() == 0 ? relay(fd, hold->target) : -1;
     close(fd);
     if (pid <= 0) return;
-    for (int i = 0; i < RELAYS_MOST; i++)
-        if (!relays[i]) {
-            relays[i] = pid;
-            break;
-        }
-    if (++relaying == RELAYS_MOST) listen_all(); /* the rest waits in the queue */
+    relays[relaying] = (struct relay){pid, hold->serial};
+    hold->relaying++;
+    if (++relaying == RELAYS_MOST) listen_all();
+    else listen_to(hold);
 }
 
 void ports_ended(pid_t pid) {
-    for (int i = 0; i < RELAYS_MOST; i++) {
-        if (relays[i] != pid) continue;
-        relays[i] = 0;
-        if (relaying-- == RELAYS_MOST) listen_all();
+    for (int i = 0; i < relaying; i++) {
+        if (relays[i].pid != pid) continue;
+        int serial = relays[i].serial;
+        relays[i] = relays[--relaying];
+        for (int j = 0; j < count; j++)
+            if (holds[j].serial == serial) {
+                holds[j].relaying--;
+                listen_to(&holds[j]);
+            }
+        if (relaying == RELAYS_MOST - 1) listen_all();
         return;
     }
 }

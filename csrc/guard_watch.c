@@ -2,8 +2,10 @@
  *
  *   nftables notifications    our table deleted or flushed; a rule of ours gone from a foreign chain; a base chain of
  *                             somebody's that may drop what we let through (Docker, ufw or firewalld starts)
- *   link notifications        a bridge of ours deleted or set down, an address of it removed
+ *   link notifications        a bridge of ours deleted or set down, an address of it removed; one that no longer shows
+ *                             the rules what passes it, where a container has an egress policy (IFLA_BR_NF_CALL_*)
  *   configuration             this host forwards no more: `sysctl --system`, say
+ *   nobody is left            this host need not forward any more, and the guard ends
  *
  * The loss is noticed 0.2 s later, once, however many messages told of it, and then at most once a second. What reload
  * itself changes must not start another: while it runs nothing counts, unless it found nothing to do, for then the
@@ -36,13 +38,15 @@
 enum { SETTLE_MS = 200, BETWEEN_MS = 1000, PATIENCE_MS = 60000, QUEUE_BYTES = 4 << 20, BUFFER = 65536 };
 enum { LINGER_MS = 2000 };
 
-static const char OUR_TABLE[] = "pyrun", OUR_MARK[] = "pyrun";
+/* Tables of ours, whichever run directory's: what another takes away of its own costs us a look. */
+static const char OUR_TABLES[] = "pyrun", OUR_MARK[] = "pyrun";
 
 static int tables_fd = -1, links_fd = -1;
 static pid_t reloading;
 static int64_t due, ended, give_up, backoff, sweep;
 static int others; /* messages came while reload was running */
 static struct stat told_before;
+static enum { AWAKE, RESTING } rested;
 
 static void changed(void) {
     if (reloading) {
@@ -75,9 +79,8 @@ struct attribute {
     size_t length;
 };
 
-/* An attribute among those of a message of which *skip* bytes come first; data NULL: not there. */
-static struct attribute find(const struct nlmsghdr *message, size_t skip, int type) {
-    const char *at = (const char *)message + NLMSG_HDRLEN + skip, *end = (const char *)message + message->nlmsg_len;
+/* An attribute among those from *at* to *end*; data NULL: not there. */
+static struct attribute among(const char *at, const char *end, int type) {
     while (at + NLA_HDRLEN <= end) {
         const struct nlattr *attribute = (const struct nlattr *)(const void *)at;
         if (attribute->nla_len < NLA_HDRLEN || at + attribute->nla_len > end) break;
@@ -88,18 +91,22 @@ static struct attribute find(const struct nlmsghdr *message, size_t skip, int ty
     return (struct attribute){NULL, 0};
 }
 
-static int begins(struct attribute text, const char *with) {
-    return text.data && text.length >= strlen(with) && memcmp(text.data, with, strlen(with)) == 0;
+/* The same of a message of which *skip* bytes come first, or of an attribute that has others. */
+static struct attribute find(const struct nlmsghdr *message, size_t skip, int type) {
+    return among((const char *)message + NLMSG_HDRLEN + skip, (const char *)message + message->nlmsg_len, type);
+}
+static struct attribute inside(struct attribute outer, int type) {
+    return outer.data ? among(outer.data, outer.data + outer.length, type) : outer;
 }
 
-static int is_text(struct attribute text, const char *wanted) {
-    return text.data && text.length == strlen(wanted) + 1 && memcmp(text.data, wanted, text.length) == 0;
+static int begins(struct attribute text, const char *with) {
+    return text.data && text.length >= strlen(with) && memcmp(text.data, with, strlen(with)) == 0;
 }
 
 static void table_message(const struct nlmsghdr *message) {
     size_t skip = sizeof(struct nfgenmsg);
     if (message->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES) return;
-    int ours = is_text(find(message, skip, NFTA_TABLE_NAME), OUR_TABLE); /* 1 in messages of every kind */
+    int ours = begins(find(message, skip, NFTA_TABLE_NAME), OUR_TABLES); /* 1 in messages of every kind */
     struct attribute mark = {NULL, 0};
     switch (message->nlmsg_type & 0xff) {
     case NFT_MSG_DELTABLE:
@@ -161,6 +168,13 @@ static int is_shut(const struct nlmsghdr *message) {
     return 0;
 }
 
+/* Whether a bridge does not show the rules what passes it. */
+static int hides_frames(const struct nlmsghdr *message) {
+    struct attribute info = find(message, sizeof(struct ifinfomsg), IFLA_LINKINFO), own = inside(info, IFLA_INFO_DATA);
+    struct attribute four = inside(own, IFLA_BR_NF_CALL_IPTABLES), six = inside(own, IFLA_BR_NF_CALL_IP6TABLES);
+    return (four.length && !*four.data) || (six.length && !*six.data);
+}
+
 static void link_message(const struct nlmsghdr *message) {
     if (message->nlmsg_type == RTM_DELADDR) {
         if (is_gateway(NLMSG_DATA(message), find(message, sizeof(struct ifaddrmsg), IFA_ADDRESS))) changed();
@@ -173,6 +187,7 @@ static void link_message(const struct nlmsghdr *message) {
     uint32_t number = 0;
     if (group.length == sizeof number) memcpy(&number, group.data, sizeof number);
     if (message->nlmsg_type == RTM_NEWLINK && number == ENDED_GROUP) sooner(&sweep, now_ms() + LINGER_MS);
+    if (message->nlmsg_type == RTM_NEWLINK && hides_frames(message) && dns_has_policies()) changed();
     if (!begins(name, OUR_LINKS) || link->ifi_family == AF_BRIDGE) return;
     /* a new one is down for a moment: only what was taken down says so in `change` */
     if (message->nlmsg_type == RTM_DELLINK || (link->ifi_change & IFF_UP && !(link->ifi_flags & IFF_UP))) changed();
@@ -197,11 +212,17 @@ static void read_all(int fd, void (*handle)(const struct nlmsghdr *)) {
 void watch_tables(void) { read_all(tables_fd, table_message); }
 void watch_links(void) { read_all(links_fd, link_message); }
 
+static void filter_links_first(int fd) { filter_links(fd, dns_has_policies()); }
+
+void watch_switches(void) {
+    if (links_fd >= 0) filter_links(links_fd, 1);
+}
+
 void watch_start(void) {
     const unsigned tables[] = {NFNLGRP_NFTABLES}, links[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
                                                              RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF};
     tables_fd = opened(NETLINK_NETFILTER, tables, sizeof tables / sizeof *tables, filter_tables);
-    links_fd = opened(NETLINK_ROUTE, links, sizeof links / sizeof *links, filter_links);
+    links_fd = opened(NETLINK_ROUTE, links, sizeof links / sizeof *links, filter_links_first);
     if (tables_fd >= 0) watch(tables_fd, TABLES, 0);
     if (links_fd >= 0) watch(links_fd, LINKS, 0);
 }
@@ -222,6 +243,21 @@ static void reload(void) {
     others = 0;
     if ((reloading = start_program(argv, -1, "reload.errors")) < 0) reloading = 0;
     give_up = now_ms() + PATIENCE_MS;
+}
+
+/* No container is left: reload then puts the host's forwarding back. Whether that is done, once. */
+int watch_rested(void) {
+    if (rested == AWAKE && !reloading && guard.count) {
+        rested = RESTING;
+        reload();
+    }
+    return !reloading;
+}
+
+/* Somebody comes after all, and may have found the host forwarding a moment ago. */
+void watch_woken(void) {
+    if (rested == RESTING) changed();
+    rested = AWAKE;
 }
 
 void watch_ended(pid_t pid) {

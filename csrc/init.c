@@ -11,7 +11,8 @@
  *      | <-- end of file                     execve worked: FD_SYNC is close-on-exec
  *      | <-- 'F' "index errno detail"        something failed, and init is gone
  *
- * handshake.py draws what is rarer: a W and a G more at the beginning, a wait for `start`, seccomp's listener.
+ * handshake.py draws what is rarer: a W and a G more at the beginning, a wait for `start`, seccomp's listener. With
+ * OP_BIRTH a child executes the end of the plan, see init_birth.c.
  *
  * No policy lives here: an operation is a call or a short fixed sequence of calls, decided by the planner.
  * A plan is text: for each operation its number (ops.h), the count of its arguments, then the arguments, each ended
@@ -45,6 +46,8 @@ static const struct {
     [OP_CGROUP_JOIN] = {op_cgroup_join, "s"},
     [OP_PROPAGATION] = {op_propagation, "n"},
     [OP_ROOT_BIND] = {op_root_bind, "s#"},
+    [OP_ROOT_SHOWN] = {op_root_shown, "ss"},
+    [OP_CHROOT] = {op_chroot, "s"},
     [OP_ROOT_OVERLAY] = {op_root_overlay, "sssn*"},
     [OP_MOUNT] = {op_mount, "sssn*"},
     [OP_BIND] = {op_bind, "ssnnn#"},
@@ -64,7 +67,7 @@ static const struct {
     [OP_WAIT_GO] = {op_wait_go, ""},
     [OP_OOM_SCORE] = {op_oom_score, "s"},
     [OP_SESSION] = {op_session, "n*"},
-    [OP_TERMINAL] = {op_terminal, "nnnn"},
+    [OP_TERMINAL] = {op_terminal, "nnnnnn"},
     [OP_NO_NEW_PRIVILEGES] = {op_no_new_privileges, ""},
     [OP_SECCOMP] = {op_seccomp, "nnn"},
     [OP_BOUNDING] = {op_bounding, "n"},
@@ -77,7 +80,7 @@ static const struct {
     [OP_EXECUTE] = {op_execute, "s*"},
     [OP_UNSHARE] = {op_unshare, "n"},
     [OP_HOOK] = {op_hook, "snsssn*"},
-    [OP_START] = {op_start, "n"},
+    [OP_START] = {op_start, "n#"},
     [OP_ROOT_IDENTITY] = {op_root_identity, ""},
     [OP_PRESERVE] = {op_preserve, "nn"},
     [OP_ROOT_PARENT] = {op_root_parent, "sn"},
@@ -94,13 +97,15 @@ static const struct {
     [OP_MEMORY_POLICY] = {op_memory_policy, "n#"},
     [OP_PERSONALITY] = {op_personality, "n"},
     [OP_LABEL] = {op_label, "nss*"},
-    [OP_LOOK_UP] = {op_look_up, "snns#"},
+    [OP_LOOK_UP] = {op_look_up, "snnns#"},
     [OP_STREAMS] = {op_streams, "n"},
     [OP_PROCFS] = {op_procfs, "#"},
     [OP_NO_IPV6] = {op_no_ipv6, "*"},
     [OP_WRITABLE] = {op_writable, "s"},
     [OP_KEEP] = {op_keep, "s"},
     [OP_SHOW_KEPT] = {op_show_kept, "s"},
+    [OP_PID_NAMESPACE] = {op_pid_namespace, "nn"},
+    [OP_BIRTH] = {op_birth, "nnn#"},
 };
 
 /* The next NUL-terminated string of the plan, or NULL and plan->bad. The last byte of the plan is a NUL (checked in
@@ -179,11 +184,11 @@ int send_message(char kind, const char *payload, size_t length, int passed_fd) {
 int receive_go(struct plan *plan, int fd) {
     char message[64];
     ssize_t length;
-    do length = recv(fd, message, sizeof message - 1, 0);
+    do length = read(fd, message, sizeof message - 1); /* recv is not in every filter */
     while (length < 0 && errno == EINTR);
     plan->detail = "the planner is gone";
     if (length <= 0 || message[0] != MESSAGE_GO) return length < 0 ? -errno : -ECANCELED;
-    plan->pid = getpid(); /* now: later a filter may refuse it */
+    if (!filtered) plan->pid = getpid(); /* now: later a filter may refuse it */
     return 0;
 }
 
@@ -212,7 +217,7 @@ static int execute_operation(struct plan *plan) {
     if (count < 0 || count != plan->arguments) return -EBADMSG;
     if (!arguments_fit(plan, OPERATIONS[number].arguments)) return -EBADMSG;
     plan->detail = "";
-    plan->links = 0;
+    plan->links = plan->through_link = 0;
     int status = OPERATIONS[number].run(plan);
     if (status < 0) return status < -4095 ? -EBADMSG : status; /* no errno: a descriptor that is none, handed back */
     return plan->bad || plan->arguments != 0 ? -EBADMSG : 0;
@@ -227,7 +232,7 @@ static int read_plan(struct plan *plan) {
     char *text = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, FD_PLAN, 0);
     if (text == MAP_FAILED) return -errno;
     if (text[size - 1] != '\0') return -EBADMSG;
-    plan->next = text;
+    plan->begin = plan->next = text;
     plan->end = text + size;
     close(FD_PLAN);
     return 0;
@@ -254,7 +259,7 @@ static void report_failure(const struct plan *plan, int error) {
 int init_main(int argc, char **argv) {
     (void)argc, (void)argv;
     static char *empty[] = {NULL};
-    struct plan plan = {.root_fd = -1, .proc_fd = -1, .environment = empty};
+    struct plan plan = {.root_fd = -1, .proc_fd = -1, .pid_namespace_fd = -1, .environment = empty};
     fcntl(FD_SYNC, F_SETFD, FD_CLOEXEC);
     reset_signals();
     umask(022); /* the modes of what is made on the way are not the caller's business; OP_IDENTITY sets the command's */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,14 +35,14 @@ static const char *next_candidate(const char **path, const char *name, char *can
     return NULL;
 }
 
-/* Whether the user may execute a file: access() asks for the real ids, which op_look_up has set. */
+/* Whether who we are to the file system, which op_look_up has set, may execute a file. */
 static int judge(const char *file, const char **detail) {
     struct stat status;
     *detail = "stat";
     if (stat(file, &status) < 0) return -errno;
     *detail = "";
     if (S_ISDIR(status.st_mode)) return -EISDIR;
-    return access(file, X_OK) < 0 ? -errno : 0;
+    return syscall(SYS_faccessat2, AT_FDCWD, file, X_OK, AT_EACCESS) < 0 ? -errno : 0;
 }
 
 /* In a PATH all that cannot be executed counts as not there; what a relative entry finds is refused. */
@@ -59,27 +60,32 @@ static int search(struct plan *plan, const char *name, const char *path) {
     return -ENOENT;
 }
 
-/* `create` says already that there is no such program, or none for this user: the caller has nobody to ask later. What
- * it says beside the errno: "stat", "$PATH" or "." (plan/explain_process.py makes words of it). The groups stay:
- * OP_IDENTITY would set the same. */
+/* `create` says already that there is no such program, or none for this user: the caller has nobody to ask later. The
+ * answer is that of execve, by the ids and the effective capabilities the process is going to have. What it says beside
+ * the errno: "stat", "$PATH" or "." (verdict.py makes words of it). The groups stay: OP_IDENTITY would set
+ * the same. */
 int op_look_up(struct plan *plan) {
     const char *name = text_argument(plan);
-    uid_t uid = (uid_t)number_argument(plan), own_uid = getuid();
-    gid_t gid = (gid_t)number_argument(plan), own_gid = getgid();
+    uid_t uid = (uid_t)number_argument(plan);
+    gid_t gid = (gid_t)number_argument(plan);
+    uint64_t effective = (uint64_t)number_argument(plan);
     const char *path = text_argument(plan);
     size_t count = plan->arguments > 0 ? (size_t)plan->arguments : 0;
     gid_t *groups = calloc(count + 1, sizeof *groups);
     if (!groups) return -ENOMEM;
     for (size_t i = 0; i < count; i++) groups[i] = (gid_t)number_argument(plan);
-    if (uid) {
-        syscall(SYS_setgroups, count, groups); /* denied in some user namespaces, and then to OP_IDENTITY too */
-        if (syscall(SYS_setresgid, gid, -1, -1) < 0 || syscall(SYS_setresuid, uid, -1, -1) < 0) return -errno;
-    }
+    syscall(SYS_setgroups, count, groups); /* denied in some user namespaces, and then to OP_IDENTITY too */
     free(groups);
-    int status = strchr(name, '/') ? judge(name, &plan->detail) : search(plan, name, path);
-    if (uid && (syscall(SYS_setresuid, own_uid, -1, -1) < 0 || syscall(SYS_setresgid, own_gid, -1, -1) < 0))
-        return -errno;
-    return status;
+    int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1;
+    long own_gid = syscall(SYS_setfsgid, gid), own_uid = syscall(SYS_setfsuid, uid);
+    int status = have_effective(effective);
+    if (status == 0) status = strchr(name, '/') ? judge(name, &plan->detail) : search(plan, name, path);
+    syscall(SYS_setfsuid, own_uid);
+    syscall(SYS_setfsgid, own_gid);
+    int back = have_effective(~0ULL); /* all, as root has them */
+    /* another user to the file system has made it what /proc/sys/fs/suid_dumpable says */
+    if (back == 0) back = prctl(PR_SET_DUMPABLE, dumpable, 0, 0, 0) < 0 ? -errno : 0;
+    return back < 0 ? back : status;
 }
 
 /* execvp with the container's own PATH; EACCES is remembered, so that "found, but not executable" wins. */

@@ -154,6 +154,11 @@ int op_hook(struct plan *plan) {
     hook.state = state;
     hook.state_length = strlen(state);
     plan->detail = hook.path;
+    if (plan->hooks_visible) return -EXDEV;
+    if (plan->filter.text) { /* startContainer's run under the container's filter */
+        int loaded = load_filter_here(plan);
+        if (loaded < 0) return loaded;
+    }
     signal(SIGPIPE, SIG_IGN); /* a hook need not read its state */
     int status = start_hook(&hook);
     if (status == 0) status = attend(&hook);
@@ -188,6 +193,7 @@ int op_start(struct plan *plan) {
     int listen_fd = (int)number_argument(plan), status = send_message(MESSAGE_CREATED, "", 0, -1);
     close(sync_fd);
     sync_fd = -1;
+    if (status == 0) status = keep_descriptors(plan);
     if (status < 0) return status;
     mortal();
     for (;;) {

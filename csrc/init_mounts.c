@@ -58,10 +58,11 @@ static int configure(struct plan *plan, int fs_fd, const char *const *data) {
     return status;
 }
 
-/* A new, detached mount of a file system: its descriptor. */
-static int file_system(struct plan *plan, const char *type, const char *source, const char *const *data,
-                       unsigned attributes) {
-    int fs_fd = failure(syscall(SYS_fsopen, type, FS_CLOEXEC)), status = 0;
+static int open_context(const char *type) { return failure(syscall(SYS_fsopen, type, FS_CLOEXEC)); }
+
+/* A new, detached mount of the file system of a context: its descriptor. */
+static int file_system(struct plan *plan, int fs_fd, const char *source, const char *const *data, unsigned attributes) {
+    int status = 0;
     if (fs_fd < 0) return fs_fd;
     if (*source) status = configure_text(fs_fd, "source", source);
     if (status == 0) status = configure(plan, fs_fd, data);
@@ -75,7 +76,7 @@ static const char *const NO_DATA[] = {NULL};
 
 /* A procfs nobody else can mount over or link into, for everything written below /proc. */
 int private_proc(struct plan *plan) {
-    if (plan->proc_fd < 0) plan->proc_fd = file_system(plan, "proc", "proc", NO_DATA, 0);
+    if (plan->proc_fd < 0) plan->proc_fd = file_system(plan, open_context("proc"), "proc", NO_DATA, 0);
     return plan->proc_fd;
 }
 
@@ -107,10 +108,10 @@ static int keep_proc(struct plan *plan, const char *target, int mount_fd, int ta
     return on_proc && !is_proc(mount_fd) ? refuse(plan, "/proc must be of type proc") : 0;
 }
 
-/* The end of every mount: both descriptors are closed. */
+/* The end of every mount of the config. */
 static int put(struct plan *plan, const char *target, int mount_fd, int target_fd) {
     int status = keep_proc(plan, target, mount_fd, target_fd);
-    if (status == 0) status = attach(mount_fd, target_fd);
+    if (status == 0) return attach_for(plan, target, mount_fd, target_fd);
     close(mount_fd);
     close(target_fd);
     return status;
@@ -156,7 +157,8 @@ int op_mount(struct plan *plan) {
     if (target_fd < 0) return target_fd;
     plan->detail = target;
     if (strcmp(type, "tmpfs") == 0) data = with_mode(plan, data, target_fd);
-    int mount_fd = file_system(plan, type, source, data, attributes);
+    int fs_fd = strcmp(type, "proc") == 0 ? open_procfs(plan) : open_context(type);
+    int mount_fd = file_system(plan, fs_fd, source, data, attributes);
     if (mount_fd >= 0) return put(plan, target, mount_fd, target_fd);
     close(target_fd);
     return mount_fd;
@@ -170,7 +172,7 @@ int op_tmpfs_copy(struct plan *plan) {
     int target_fd = plan->bad ? -EBADMSG : open_target(plan, target, 1);
     if (target_fd < 0) return target_fd;
     plan->detail = target;
-    int mount_fd = file_system(plan, "tmpfs", "tmpfs", with_mode(plan, data, target_fd), attributes);
+    int mount_fd = file_system(plan, open_context("tmpfs"), "tmpfs", with_mode(plan, data, target_fd), attributes);
     int status = mount_fd < 0 ? mount_fd : copy_directory(plan, target_fd, mount_fd);
     if (status == 0) return put(plan, target, mount_fd, target_fd);
     if (mount_fd >= 0) close(mount_fd);
@@ -342,7 +344,7 @@ static int host_null(void) {
 static int empty_directory(struct plan *plan, const char *const *data) {
     static int empty_fd = -1;
     if (empty_fd >= 0) return clone_tree(empty_fd, "", AT_EMPTY_PATH);
-    empty_fd = file_system(plan, "tmpfs", "tmpfs", data, ATTRIBUTE_RDONLY);
+    empty_fd = file_system(plan, open_context("tmpfs"), "tmpfs", data, ATTRIBUTE_RDONLY);
     /* the first mask is the mount itself: before Linux 6.15 only one that is attached somewhere can be cloned */
     return empty_fd < 0 ? empty_fd : failure(fcntl(empty_fd, F_DUPFD_CLOEXEC, 0));
 }
@@ -356,7 +358,7 @@ int op_mask(struct plan *plan) {
     if (target_fd < 0) return target_fd;
     int status = failure(fstat(target_fd, &kind)), mount_fd = -1;
     if (status == 0) status = mount_fd = S_ISDIR(kind.st_mode) ? empty_directory(plan, data) : host_null();
-    if (mount_fd >= 0) status = attach(mount_fd, target_fd), close(mount_fd);
+    if (mount_fd >= 0) return attach_for(plan, path, mount_fd, target_fd);
     close(target_fd);
     return status;
 }
@@ -367,11 +369,9 @@ static int onto_itself(struct plan *plan, const char *path, unsigned attributes)
     if (target_fd == -ENOENT || target_fd == -ENOTDIR) return 0;
     if (target_fd < 0) return target_fd;
     int mount_fd = clone_tree(target_fd, "", AT_RECURSIVE | AT_EMPTY_PATH), status = mount_fd;
-    if (mount_fd >= 0) {
-        status = attributes ? set_attributes(mount_fd, attributes, 0, 0, AT_RECURSIVE) : 0;
-        if (status == 0) status = attach(mount_fd, target_fd);
-        close(mount_fd);
-    }
+    if (mount_fd >= 0 && attributes) status = set_attributes(mount_fd, attributes, 0, 0, AT_RECURSIVE);
+    if (status >= 0) return attach_for(plan, path, mount_fd, target_fd);
+    if (mount_fd >= 0) close(mount_fd);
     close(target_fd);
     return status;
 }
@@ -420,7 +420,7 @@ int op_cgroup2(struct plan *plan) {
     int target_fd = open_target(plan, target, 1), status = 0;
     if (target_fd < 0) return target_fd;
     plan->detail = target;
-    int mount_fd = file_system(plan, "cgroup2", "cgroup", NO_DATA, attributes);
+    int mount_fd = file_system(plan, open_context("cgroup2"), "cgroup", NO_DATA, attributes);
     if (mount_fd == -EPERM || mount_fd == -EBUSY) {
         mount_fd = *directory ? clone_tree(AT_FDCWD, directory, AT_RECURSIVE) : -ENOENT;
         if (mount_fd >= 0) status = set_attributes(mount_fd, attributes, 0, MS_PRIVATE, AT_RECURSIVE);

@@ -160,11 +160,20 @@ static int mount_console(struct plan *plan, int terminal_fd) {
     return status;
 }
 
+/* Lines end as they are written: no carriage return is added. */
+static void plain_lines(int terminal_fd) {
+    struct termios modes;
+    if (tcgetattr(terminal_fd, &modes) < 0) return;
+    modes.c_oflag &= ~(tcflag_t)ONLCR;
+    tcsetattr(terminal_fd, TCSANOW, &modes);
+}
+
 int op_terminal(struct plan *plan) {
     struct winsize size = {.ws_row = (unsigned short)number_argument(plan)};
     size.ws_col = (unsigned short)number_argument(plan);
     uid_t uid = (uid_t)number_argument(plan);
-    int console = (int)number_argument(plan), unlock = 0;
+    int console = (int)number_argument(plan), controls = (int)number_argument(plan);
+    int plain = (int)number_argument(plan), unlock = 0;
     int master_fd = open_in_root(plan, "dev/pts/ptmx", O_RDWR | O_NOCTTY);
     if (master_fd < 0) return master_fd;
     if (!is_devpts(master_fd)) return -ENODEV;
@@ -173,10 +182,11 @@ int op_terminal(struct plan *plan) {
     if (terminal_fd < 0) return -errno;
     if (!is_devpts(terminal_fd)) return -ENODEV;
     if (size.ws_row && size.ws_col) ioctl(master_fd, TIOCSWINSZ, &size);
+    if (plain) plain_lines(terminal_fd);
     int status = failure(fchown(terminal_fd, uid, (gid_t)-1));
     if (status == 0 && console) status = mount_console(plan, terminal_fd);
     if (status == 0) status = send_message(MESSAGE_TTY, "", 0, master_fd);
-    if (status == 0) status = failure(ioctl(terminal_fd, TIOCSCTTY, 0));
+    if (status == 0 && controls) status = failure(ioctl(terminal_fd, TIOCSCTTY, 0));
     for (int fd = 0; status == 0 && fd < 3; fd++) status = dup2(terminal_fd, fd) < 0 ? -errno : 0;
     close(master_fd);
     close(terminal_fd);

@@ -11,6 +11,7 @@
 #include "main.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,23 +52,36 @@ int reaper_main(int argc, char **argv) {
 }
 
 /* Where the user may not execute the binary, pid 1 stays what it is, and cannot be looked into. */
-static void become_reaper(const struct plan *plan, pid_t child) {
+static void become_reaper(const struct plan *plan, pid_t child, int executed) {
     char number[16], *const argv[] = {(char *)"pyrun-reaper", number, NULL}, *const envp[] = {NULL};
     snprintf(number, sizeof number, "%d", child);
     close(sync_fd);
     if (!plan->marked) syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
     execve("/proc/self/exe", argv, envp);
     syscall(SYS_close_range, 3, ~0u, 0);
+    close(executed);
     reap(child);
 }
 
+/* The command finds pid 1 as it stays: the pipe ends with execve, or where that failed. */
+static void await_reaper(const int *executed) {
+    char none;
+    if (executed[0] < 0) return; /* no pipe to be had: a filter, or RLIMIT_NOFILE */
+    close(executed[1]);
+    while (read(executed[0], &none, 1) < 0 && errno == EINTR) continue;
+    close(executed[0]);
+}
+
 int op_reaper(struct plan *plan) {
+    int executed[2] = {-1, -1};
     int terminal = isatty(0), status = plan->filter.text ? load_filter_here(plan) : 0; /* it is for pid 1 as well */
     if (status < 0) return status;
+    if (pipe2(executed, O_CLOEXEC) < 0) executed[0] = -1;
     mask(&ALL);
     pid_t child = fork();
     if (child < 0) return -errno;
-    if (child > 0) become_reaper(plan, child);
+    if (child > 0) become_reaper(plan, child, executed[1]);
+    await_reaper(executed);
     mask(&NONE);
     /* a process group of its own, in front on the terminal: Ctrl-C is for the child, not for pid 1 */
     if (terminal && setpgid(0, 0) == 0) {

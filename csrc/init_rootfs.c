@@ -3,7 +3,8 @@
  * One rule holds for every path of the container: it is resolved by openat2 below the root's descriptor, never outside
  * (RESOLVE_IN_ROOT) and never through /proc's magic links; what is mounted is mounted by descriptor onto descriptor
  * (move_mount). A link planted by the image, or swapped in by a second container that shares a volume, cannot lead
- * anywhere else (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133 and their kin). */
+ * anywhere else (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133 and their kin). What is below a mount made here is
+ * opened from the descriptor of that mount: whoever writes the root can rename what leads there, but not the mount. */
 #define _GNU_SOURCE
 #include "init.h"
 #include "mount_calls.h"
@@ -24,14 +25,143 @@ static const char *below_root(struct plan *plan, const char *path) {
     return *path ? path : ".";
 }
 
-/* A descriptor of a path of the container, whatever links it goes through. */
-int open_in_root(struct plan *plan, const char *path, uint64_t flags) {
+/* A mount of init's and the path it was made for, without the first slash; the newest comes first. */
+struct mounted {
+    const char *path;
+    int fd;
+    struct mounted *next;
+};
+enum { MOUNTS_REMEMBERED = 64 }; /* a descriptor each: further ones are found by their path alone */
+
+/* What is left of *path* below *top*, both without the first slash; NULL if it is elsewhere. */
+static const char *rest_below(const char *path, const char *top) {
+    size_t length = strlen(top);
+    if (strncmp(path, top, length) != 0 || (path[length] && path[length] != '/')) return NULL;
+    for (path += length; *path == '/'; path++) continue;
+    return path;
+}
+
+/* The deepest mount a path is on by its name. */
+static const struct mounted *mount_of(const struct plan *plan, const char *inside) {
+    const struct mounted *deepest = NULL;
+    for (const struct mounted *each = plan->mounted; each; each = each->next)
+        if (rest_below(inside, each->path) && (!deepest || strlen(each->path) > strlen(deepest->path))) deepest = each;
+    return deepest;
+}
+
+/* Whether a directory is the other one or above it, up to the root. A file has no "..", and counts as covered. */
+static int is_above(const struct plan *plan, int directory_fd, int other_fd) {
+    struct stat top, here, root;
+    int fd = failure(fcntl(other_fd, F_DUPFD_CLOEXEC, 0)), above = fstat(directory_fd, &top) < 0;
+    if (fstat(plan->root_fd, &root) < 0) above = 1;
+    for (int levels = 0; fd >= 0 && !above && levels < PATH_MAX; levels++) {
+        above = fstat(fd, &here) < 0 || (here.st_dev == top.st_dev && here.st_ino == top.st_ino);
+        if (!above && here.st_dev == root.st_dev && here.st_ino == root.st_ino) break;
+        int up_fd = failure(openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        close(fd);
+        if ((fd = up_fd) < 0) above = 1;
+    }
+    if (fd >= 0) close(fd);
+    return above;
+}
+
+/* What is going to be covered is forgotten: by its name, and where a link led to the place by the directories above.
+ * Returns how many are left. */
+static int forget_covered(struct plan *plan, const char *path, int target_fd) {
+    int count = 0;
+    for (struct mounted **each = &plan->mounted; *each;) {
+        struct mounted *mounted = *each;
+        if (!rest_below(mounted->path, path) && !(plan->through_link && is_above(plan, target_fd, mounted->fd))) {
+            each = &mounted->next, count++;
+            continue;
+        }
+        *each = mounted->next;
+        close(mounted->fd);
+        free(mounted);
+    }
+    return count;
+}
+
+/* A container that waits for `start` holds none of its mounts. */
+static void forget_mounts(struct plan *plan) {
+    for (struct mounted *each = plan->mounted, *next; each; each = next) {
+        next = each->next;
+        close(each->fd);
+        free(each);
+    }
+    plan->mounted = NULL;
+}
+
+/* A mount onto / is the root from here on, and covers all that was mounted before. */
+static int cover_root(struct plan *plan, int mount_fd, int target_fd) {
+    int status = attach(mount_fd, target_fd);
+    close(target_fd);
+    if (status < 0) return close(mount_fd), status;
+    forget_mounts(plan);
+    close(plan->root_fd);
+    plan->root_fd = mount_fd;
+    return 0;
+}
+
+/* Put a detached mount onto the place found for a path, and remember it for what is below. Both descriptors are taken
+ * over. */
+int attach_for(struct plan *plan, const char *path, int mount_fd, int target_fd) {
+    while (*path == '/') path++;
+    if (!*path) return cover_root(plan, mount_fd, target_fd);
+    int count = forget_covered(plan, path, target_fd), status = attach(mount_fd, target_fd);
+    close(target_fd);
+    struct mounted *mounted = status == 0 && count < MOUNTS_REMEMBERED ? malloc(sizeof *mounted) : NULL;
+    if (!mounted) return close(mount_fd), status;
+    *mounted = (struct mounted){path, mount_fd, plan->mounted};
+    plan->mounted = mounted;
+    return 0;
+}
+
+/* A path of the container, from the mount of init's that holds it. EXDEV: a link leads out of that mount, and whoever
+ * wrote it there could have written anything; it is followed from the root. */
+static int open_place(struct plan *plan, const char *path, uint64_t flags, uint64_t resolve) {
     const char *inside = below_root(plan, path);
     if (!inside) return -errno;
-    return open_below(plan->root_fd, inside, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    const struct mounted *mounted = mount_of(plan, inside);
+    if (mounted) {
+        const char *rest = rest_below(inside, mounted->path);
+        if (!*rest && flags & O_PATH && !(flags & O_DIRECTORY)) return failure(fcntl(mounted->fd, F_DUPFD_CLOEXEC, 0));
+        int fd = open_below(mounted->fd, *rest ? rest : ".", flags, RESOLVE_BENEATH | resolve);
+        if (fd != -EXDEV) return fd;
+    }
+    return open_below(plan->root_fd, inside, flags, RESOLVE_IN_ROOT | resolve);
+}
+
+/* A descriptor of a path of the container, whatever links it goes through. */
+int open_in_root(struct plan *plan, const char *path, uint64_t flags) {
+    return open_place(plan, path, flags, RESOLVE_NO_MAGICLINKS);
 }
 
 static int make_target(struct plan *plan, const char *path, int is_directory);
+
+/* Whether the last name of a path is "." or "..". */
+static int ends_in_dots(const char *path) {
+    const char *slash = strrchr(path, '/'), *leaf = slash ? slash + 1 : path;
+    return strcmp(leaf, ".") == 0 || strcmp(leaf, "..") == 0;
+}
+
+/* A path without ".", ".." and final slashes: what is not there is no link, and ".." leads back from it by its name. */
+static void tidy(char *path) {
+    char *end = path;
+    for (const char *from = path; *from;) {
+        size_t length = strcspn(from, "/");
+        if (length == 2 && from[0] == '.' && from[1] == '.') {
+            while (end > path && *--end != '/') continue;
+        } else if (length && !(length == 1 && *from == '.')) {
+            if (end > path || *path == '/') *end++ = '/';
+            memmove(end, from, length);
+            end += length;
+        }
+        from += length;
+        while (*from == '/') from++;
+    }
+    *end = '\0';
+}
 
 /* The place a link leads to that leads nowhere yet: /var/run of an image without /run. */
 static int make_dangling(struct plan *plan, int parent_fd, const char *path, const char *leaf, int is_directory) {
@@ -43,6 +173,7 @@ static int make_dangling(struct plan *plan, int parent_fd, const char *path, con
     destination[length] = '\0';
     const char *slash = strrchr(path, '/');
     int directory = destination[0] == '/' || !slash ? 0 : (int)(slash - path);
+    while (length > 1 && destination[length - 1] == '/') destination[--length] = '\0';
     snprintf(whole, sizeof whole, "%.*s/%s", directory, path, destination);
     char *kept = strdup(whole); /* plan->detail may point into it */
     return kept ? make_target(plan, kept, is_directory) : -ENOMEM;
@@ -51,14 +182,19 @@ static int make_dangling(struct plan *plan, int parent_fd, const char *path, con
 /* Open a place, making it (a directory, or an empty file) where there is none. Each missing level is made below the
  * descriptor of its parent, so that no level can be swapped for a link in between. */
 static int make_target(struct plan *plan, const char *path, int is_directory) {
-    const char *leaf, *inside = below_root(plan, path);
-    if (!inside) return -errno;
-    int fd = open_below(plan->root_fd, inside, O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+    const char *leaf;
+    int fd = open_place(plan, path, O_PATH, RESOLVE_NO_SYMLINKS);
     if (fd == -ELOOP) {
         plan->through_link = 1;
         fd = open_in_root(plan, path, O_PATH);
     }
     if (fd != -ENOENT) return fd;
+    if (ends_in_dots(path)) {
+        char *shorter = strdup(path); /* kept, as in make_dangling */
+        if (!shorter) return -ENOMEM;
+        tidy(shorter);
+        return make_target(plan, shorter, is_directory);
+    }
     int parent_fd = open_parent(plan, path, &leaf);
     if (parent_fd < 0) return parent_fd;
     int status = 0;
@@ -70,7 +206,9 @@ static int make_target(struct plan *plan, const char *path, int is_directory) {
         else close(file_fd);
     }
     if (status == 0) plan->made = 1;
-    if (status == 0 || status == -EEXIST) fd = open_in_root(plan, path, O_PATH);
+    if (status == 0 || status == -EEXIST)
+        fd = open_below(parent_fd, leaf, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    if (fd == -ELOOP) fd = open_in_root(plan, path, O_PATH);
     if (status == -EEXIST && fd == -ENOENT) fd = make_dangling(plan, parent_fd, path, leaf, is_directory);
     close(parent_fd);
     return status < 0 && status != -EEXIST ? status : fd;
@@ -133,6 +271,22 @@ int op_root_bind(struct plan *plan) {
     if (status == -EACCES) status = move_detached(mount_fd, AT_FDCWD, "/", 0);
     plan->root_fd = mount_fd;
     return status;
+}
+
+/* Without a mount namespace of the container's: a copy of the tree in a directory of our own. It hears of what is
+ * mounted on the host, as in a namespace of its own, and the host hears nothing of it: what is attached to a mount that
+ * is shared becomes shared, so it is told that again. */
+int op_root_shown(struct plan *plan) {
+    const char *directory = text_argument(plan), *place = text_argument(plan);
+    plan->detail = directory;
+    int mount_fd = clone_tree(AT_FDCWD, directory, AT_RECURSIVE);
+    if (mount_fd < 0) return mount_fd;
+    plan->root_fd = mount_fd;
+    plan->detail = place;
+    int status = failure(mkdir(place, 0700));
+    if (status == 0) status = set_attributes(mount_fd, 0, 0, MS_SLAVE, AT_RECURSIVE);
+    if (status == 0) status = move_detached(mount_fd, AT_FDCWD, place, 0);
+    return status < 0 ? status : set_attributes(mount_fd, 0, 0, MS_SLAVE, AT_RECURSIVE);
 }
 
 /* Before "lowerdir+" (Linux 6.7) the lowers are one string; the old mount call takes a page of it, fsconfig 256 bytes.
@@ -202,9 +356,28 @@ int op_pivot(struct plan *plan) {
     if (shared) status = set_attributes(old_fd, 0, 0, MS_SLAVE, AT_RECURSIVE), close(old_fd);
     if (status < 0) return status;
     if (umount2(".", MNT_DETACH) < 0) return -errno;
+    forget_mounts(plan);
     close(plan->root_fd);
     plan->root_fd = -1;
     return failure(chdir("/"));
+}
+
+/* The root of this process alone: a descriptor's directory. */
+static int change_root(struct plan *plan) {
+    if (fchdir(plan->root_fd) < 0 || chroot(".") < 0) return -errno;
+    forget_mounts(plan);
+    close(plan->root_fd);
+    plan->root_fd = -1;
+    return failure(chdir("/"));
+}
+
+/* A place of the host's, which no process of the container has a path to. */
+int op_chroot(struct plan *plan) {
+    const char *place = text_argument(plan);
+    plan->detail = place;
+    if (plan->root_fd >= 0) close(plan->root_fd);
+    plan->root_fd = failure(open(place, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    return plan->root_fd < 0 ? plan->root_fd : change_root(plan);
 }
 
 /* A proc or sysfs of the host's that stays reachable would let the container mount one of its own without the masks
@@ -230,11 +403,7 @@ int op_root_move(struct plan *plan) {
     }
     plan->detail = "/";
     int status = move_detached(plan->root_fd, AT_FDCWD, "/", 0);
-    if (status < 0) return status;
-    if (fchdir(plan->root_fd) < 0 || chroot(".") < 0) return -errno;
-    close(plan->root_fd);
-    plan->root_fd = -1;
-    return failure(chdir("/"));
+    return status < 0 ? status : change_root(plan);
 }
 
 int op_root_readonly(struct plan *plan) {

@@ -164,15 +164,28 @@ int op_bounding(struct plan *plan) {
     return 0;
 }
 
+struct capability_header { /* __user_cap_header_struct, with the sets in halves of 32 bits beside it */
+    uint32_t version;
+    int pid;
+};
+struct capability_half {
+    uint32_t effective, permitted, inheritable;
+};
+
+/* Have another effective set, as far as it is permitted. */
+int have_effective(uint64_t wanted) {
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_half halves[2] = {{0, 0, 0}, {0, 0, 0}};
+    if (syscall(SYS_capget, &header, halves) < 0) return -errno;
+    halves[0].effective = (uint32_t)wanted & halves[0].permitted;
+    halves[1].effective = (uint32_t)(wanted >> 32) & halves[1].permitted;
+    return failure(syscall(SYS_capset, &header, halves));
+}
+
 static int holds(unsigned capability) {
-    struct {
-        uint32_t version;
-        int pid;
-    } header = {CAPABILITY_VERSION_3, 0};
-    struct {
-        uint32_t effective, permitted, inheritable;
-    } data[2] = {{0, 0, 0}, {0, 0, 0}};
-    return syscall(SYS_capget, &header, data) == 0 && data[capability / 32].effective >> capability % 32 & 1;
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_half halves[2] = {{0, 0, 0}, {0, 0, 0}};
+    return syscall(SYS_capget, &header, halves) == 0 && halves[capability / 32].effective >> capability % 32 & 1;
 }
 
 /* Whether setgroups is forbidden here for good, as in a user namespace an unprivileged user made. Where it is too late
@@ -209,15 +222,11 @@ int op_identity(struct plan *plan) {
 int op_capabilities(struct plan *plan) {
     uint64_t effective = (uint64_t)number_argument(plan), permitted = (uint64_t)number_argument(plan);
     uint64_t inheritable = (uint64_t)number_argument(plan), ambient = (uint64_t)number_argument(plan);
-    struct {
-        uint32_t version;
-        int pid;
-    } header = {CAPABILITY_VERSION_3, 0};
-    struct {
-        uint32_t effective, permitted, inheritable;
-    } data[2] = {{(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
-                 {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
-    if (syscall(SYS_capset, &header, data) < 0) return -errno;
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_half halves[2] = {
+        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
+    if (syscall(SYS_capset, &header, halves) < 0) return -errno;
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) return -errno;
     for (unsigned long capability = 0; capability < 64; capability++)

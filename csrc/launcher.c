@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "hand.h"
+#include "warm_client.h"
 #include "main.h"
 
 #define OPEN_TREE_CLONE 1
@@ -68,15 +68,14 @@ static int is_there(const char *path) { return access(path, R_OK) == 0; }
 static const char *const PACKAGES[] = {"site-packages", "dist-packages"};
 
 /* The program text in one of them, version: "python3.X": the bundle made at installation, or boot_cold.py where the
- * interpreter is another version than the one pyrun was built with, and for --debug, since the bundle has no line
- * numbers. The resolver has its own. */
-static int find_planner_in(const char *library, const char *version, const char *packages, char *planner, int resolver,
-                           int debug) {
+ * interpreter is another version than the one pyrun was built with. The resolver has its own. */
+static int find_planner_in(const char *library, const char *version, const char *packages, char *planner,
+                           int resolver) {
     char package[PATH_SIZE];
     snprintf(package, sizeof package, "%.3900s/%.20s/%s/pyrun", library, version, packages);
     if (resolver) snprintf(planner, PATH_SIZE, "%.4000s/network/dns/__main__.py", package);
     else snprintf(planner, PATH_SIZE, "%.4000s/hot.cpython-3%.8s.pyc", package, version + 8);
-    if (!debug && is_there(planner)) return 1;
+    if (is_there(planner)) return 1;
     if (resolver) return 0;
     snprintf(planner, PATH_SIZE, "%.4000s/boot_cold.py", package);
     return is_there(planner);
@@ -92,8 +91,7 @@ static int is_for(const char *beside, const char *other) {
 
 /* The program text below <environment>/lib, for the interpreter beside (its real name) or, if there is none, for the
  * system's of that version: *other*. 0, with other: all that is there is for one that is not. */
-static int find_planner(const char *environment, const char *beside, char *planner, char *other, int resolver,
-                        int debug) {
+static int find_planner(const char *environment, const char *beside, char *planner, char *other, int resolver) {
     char library[PATH_SIZE];
     snprintf(library, sizeof library, "%.3900s/lib", environment);
     DIR *directory = opendir(library);
@@ -102,7 +100,7 @@ static int find_planner(const char *environment, const char *beside, char *plann
     while (directory && !found && (entry = readdir(directory))) {
         if (strncmp(entry->d_name, "python3.", 8) != 0) continue;
         for (size_t i = 0; i < sizeof PACKAGES / sizeof *PACKAGES && !found; i++)
-            found = find_planner_in(library, entry->d_name, PACKAGES[i], planner, resolver, debug);
+            found = find_planner_in(library, entry->d_name, PACKAGES[i], planner, resolver);
         if (!found) continue;
         snprintf(other, PATH_SIZE, "/usr/bin/%.20s", entry->d_name);
         found = is_for(beside, other);
@@ -239,7 +237,7 @@ int launcher_main(int argc, char **argv) {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     const char *command = slash ? slash + 1 : argc > 0 ? argv[0] : "pyrun";
     int status = strcmp(command, "pyrun-oci") == 0 ? quick_main(argc, argv) : become_own_root(argv) ?: -1;
-    if (status >= 0 || (status = hand_main(argc, argv)) >= 0) return status;
+    if (status >= 0 || (status = warm_client_main(argc, argv)) >= 0) return status;
     if (!may_open_enough()) return FAILED;
     if (own_directory(environment) < 0) return fail("cannot read", "/proc/self/exe");
     snprintf(python, sizeof python, "%.4000s/python3", environment);
@@ -251,8 +249,7 @@ int launcher_main(int argc, char **argv) {
      * are none of its business (-S). Outside an environment (/usr/local, ~/.local) none is beside. */
     char *beside = realpath(python, real);
     if (!beside && errno != ENOENT) return fail("cannot execute", python);
-    if (!find_planner(environment, beside, planner, other, resolver, argc > 1 && strcmp(argv[1], "--debug") == 0))
-        return not_installed(environment, other);
+    if (!find_planner(environment, beside, planner, other, resolver)) return not_installed(environment, other);
     if (!beside) strcpy(python, other), beside = realpath(python, real);
     char **arguments = calloc((size_t)argc + 7, sizeof *arguments);
     if (!arguments) return fail("cannot start", python);

@@ -1,5 +1,5 @@
 /* One static binary, several programs: the name it is called by decides. See the other files for each. */
-#include "hand.h"
+#include "warm_client.h"
 #include "main.h"
 
 #include <linux/types.h>
@@ -12,8 +12,8 @@ static const struct {
     const char *name;
     int (*main)(int, char **);
 } PROGRAMS[] = {
-    {"pyrun-guard", guard_main},     {"pyrun-hand", sealed_hand_main}, {"pyrun-init", init_main},
-    {"pyrun-monitor", monitor_main}, {"pyrun-reaper", reaper_main},    {"pyrun-undo", undo_main},
+    {"pyrun-guard", guard_main},   {"pyrun-init", init_main}, {"pyrun-monitor", monitor_main},
+    {"pyrun-reaper", reaper_main}, {"pyrun-undo", undo_main},
 };
 
 int main(int argc, char **argv) {

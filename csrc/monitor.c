@@ -13,10 +13,12 @@
  * words. There is no policy and no allocation here: one poll loop over at most nine descriptors.
  *
  * A caller who stops reading (`pyrun run IMAGE yes | head -1`) is treated as Docker does it: the command ends with
- * status 1, the container runs on. For that the monitor goes on as a child of itself, see leave(). */
+ * status 1, of exec with 141 and quietly, and the container runs on. For that the monitor goes on as a child of itself,
+ * see leave(). */
 #define _GNU_SOURCE
 #include "main.h"
 #include "complain.h"
+#include "heeding.h"
 #include "logfile.h"
 #include "streams.h"
 #include "tty.h"
@@ -42,14 +44,16 @@
 #define CLONE_NEWTIME 0x80 /* of linux/sched.h */
 #endif
 
-#define IDLE_MS 200 /* after the end of the container a process outside may hold its pipes */
-#define REST_MS 100 /* how often to look at a terminal which no process has open */
+#define IDLE_MS 200   /* after the end of the container a process outside may hold its pipes */
+#define REST_MS 100   /* how often to look at a terminal which no process has open */
+#define INPUT_ALONE 2 /* interactive: the container's output goes elsewhere than to the caller's terminal */
 
 static struct {
     const char *id, *run, *keep, *log; /* id and run are for people who look at `ps`: the undo list knows the rest */
     int64_t pid, pidfd, undo_fd;
     int64_t stdin_fd, stdout_fd, stderr_fd, tty_fd;
     int64_t detach, sigproxy, interactive;
+    int64_t exec;              /* it is not the container's first process */
     const char *finish, *root; /* pyrun-oci and its --root: it deletes, since there are hooks to call then */
     int64_t timing;            /* where the stages after execve are told to (--explain=json) */
     const char *status;
@@ -67,7 +71,7 @@ static struct {
     int child_gone;    /* the container's first process has ended ... */
     int status;        /* ... with this, 128+n for a signal; -1: nobody knows */
     int orphaned;      /* the container is no child of ours any more, see leave() */
-    int caller_failed; /* the caller's stdout or stderr broke */
+    int caller_failed; /* the caller's stdout or stderr broke: the exit status for that */
     int signal_fd;
     uint64_t began_us, ended_us; /* when the monitor took over, when the container was gone */
 } now = {.status = -1, .signal_fd = -1};
@@ -97,6 +101,7 @@ static const struct {
     {"detach", NULL, &config.detach},
     {"sigproxy", NULL, &config.sigproxy},
     {"interactive", NULL, &config.interactive},
+    {"exec", NULL, &config.exec},
     {"timing", NULL, &config.timing},
     {"finish", &config.finish, NULL},
     {"root", &config.root, NULL},
@@ -189,6 +194,18 @@ static void give_up_callers(void) {
 
 static void go_on_alone(int caller_status);
 
+/* As Docker's client: three Ctrl-C let go of a container that has nothing for them. */
+static void insist(int signal) {
+    int times = now.orphaned ? 0 : insisted((pid_t)config.pid, signal, now_us());
+    if (times == 1)
+        complain("the container's first process has no handler for this signal:",
+                 "two more within two seconds let go of it, `pyrun stop` ends it, and so would one behind --init", 0);
+    if (times == 3) {
+        complain("let go of the container, which runs on:", "`pyrun stop` ends it", 0);
+        go_on_alone(1);
+    }
+}
+
 static int ends(int signal) { return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT; }
 
 static void read_signals(void) {
@@ -205,10 +222,12 @@ static void read_signals(void) {
             if (!config.detach) tty_resize((int)config.tty_fd);
         } else {
             if (signal == SIGCONT && config.tty_fd >= 0 && !config.detach) {
-                if (config.interactive) tty_raw(STDIN_FILENO);
+                if (config.interactive) tty_raw(STDIN_FILENO, config.interactive == INPUT_ALONE);
                 tty_resize((int)config.tty_fd);
             }
             forward(signal);
+            if ((signal == SIGINT || signal == SIGTERM) && !config.detach && !config.exec && !config.finish)
+                insist(signal);
         }
     }
 }
@@ -282,12 +301,14 @@ static void go_on_alone(int caller_status) {
     if (chdir("/") < 0) return;
 }
 
-/* As docker: "write /dev/stdout: broken pipe", status 1, and the container runs on. */
+/* As docker: "write /dev/stdout: broken pipe", status 1, and the container runs on. Of exec its client ends as by
+ * SIGPIPE, without a word. */
 static void leave(const struct output *output, int error) {
-    complain("write", output == outputs ? "/dev/stdout" : "/dev/stderr", error);
-    now.caller_failed = 1;
+    int quietly = config.exec && error == EPIPE;
+    if (!quietly) complain("write", output == outputs ? "/dev/stdout" : "/dev/stderr", error);
+    now.caller_failed = quietly ? 128 + SIGPIPE : 1;
     if (now.child_gone) give_up_callers();
-    else go_on_alone(1);
+    else go_on_alone(now.caller_failed);
 }
 
 /* ── the loop ───────────────────────────────────────────────────────────────────────────────────── */
@@ -419,7 +440,7 @@ static void open_streams(void) {
         output_open(&outputs[0], 0, tty, heard ? STDOUT_FILENO : -1);
         output_open(&outputs[1], 1, -1, -1);
         input_open(&input, heard && config.interactive ? tty : -1, 1);
-        if (heard && config.interactive) tty_raw(STDIN_FILENO);
+        if (heard && config.interactive) tty_raw(STDIN_FILENO, config.interactive == INPUT_ALONE);
         if (heard) tty_resize(tty);
         return;
     }
@@ -447,5 +468,5 @@ int monitor_main(int argc, char **argv) {
     else if (config.undo_fd >= 0) undo_run((int)config.undo_fd);
     tell_timing();
     if (!config.status) return 0;
-    return now.caller_failed ? 1 : now.status < 0 ? 125 : now.status;
+    return now.caller_failed ? now.caller_failed : now.status < 0 ? 125 : now.status;
 }

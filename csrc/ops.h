@@ -1,6 +1,6 @@
 /* The operations init executes: the single source of their numbers, for C (init*.c) and for Python
  * (through the shim, as lib.OP_...). The comment gives the arguments in order; see plan/operations.py for
- * the values and plan/explain_*.py for what each one means to a reader. Numbers are never reused. */
+ * the values and plan/catalogue/ for what each one means to a reader. Numbers are never reused. */
 #ifndef PYRUN_OPS_H
 #define PYRUN_OPS_H
 
@@ -26,7 +26,7 @@
 #define OP_WAIT_GO 20           /* wait for the planner's GO (network, maps and limits are set) */
 #define OP_OOM_SCORE 21         /* value */
 #define OP_SESSION 22           /* keyring [name]: setsid, and with 1 a session keyring, new or the one of that name */
-#define OP_TERMINAL 23          /* rows columns uid console: a pty of the container's own devpts becomes fds 0-2 */
+#define OP_TERMINAL 23          /* rows columns uid console controls plain: a pty of the container's becomes fds 0-2 */
 #define OP_NO_NEW_PRIVILEGES 24 /* */
 #define OP_SECCOMP 25           /* fd-of-program flags late: load it now, or just before execve */
 #define OP_BOUNDING 26          /* bounding: drop every other capability from the bounding set */
@@ -41,7 +41,7 @@
 
 /* path timeout-s directory state-head state-tail argument-count argument... environment... */
 #define OP_HOOK 35
-#define OP_START 36         /* listening-fd: created; wait there for `start` */
+#define OP_START 36         /* listening-fd [kept-fd...]: created; wait there for `start`, with these alone */
 #define OP_ROOT_IDENTITY 37 /* become root of the user namespace, once its maps are written */
 #define OP_PRESERVE 38      /* first-fd count: the caller's descriptors get the numbers from 3 on */
 
@@ -60,7 +60,7 @@
 #define OP_MEMORY_POLICY 54 /* mode-and-flags first-node last-node...: ranges */
 #define OP_PERSONALITY 55   /* persona */
 #define OP_LABEL 56         /* optional value file...: into the first of these that exists below /proc/self/attr */
-#define OP_LOOK_UP 57       /* command uid gid PATH group...: find the program, execute nothing */
+#define OP_LOOK_UP 57       /* command uid gid effective PATH group...: find the program, execute nothing */
 #define OP_STREAMS 58       /* uid: standard streams: pipes become the user's, /dev/null the container's */
 #define OP_PROCFS 59 /* [fd]: a procfs now, of our own or the one given: where masks are mounted it is too late */
 
@@ -71,7 +71,16 @@
 #define OP_KEEP 62
 #define OP_SHOW_KEPT 63
 
-#define OP_LAST 63
+/* fd now: the pid namespace that a procfs shows; 1: entered at once, to be born in */
+#define OP_PID_NAMESPACE 64
+/* report-fd mailbox-fd terminal kept-fd...: a child, born in the pid namespace that was entered, goes on with the plan.
+ * It has these descriptors alone, ascending; what it says goes to report-fd, its pid into the mailbox. */
+#define OP_BIRTH 65
+
+#define OP_ROOT_SHOWN 66 /* directory place: a tree that exists is shown there, and becomes the root */
+#define OP_CHROOT 67     /* place: what is mounted there becomes the root */
+
+#define OP_LAST 67
 
 /* How OP_BIND binds. */
 #define BIND_TREE 1        /* with all mounts below the source */

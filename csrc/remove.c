@@ -8,7 +8,8 @@
  *                     c, found in that,                 top/.pyrun-remove.2, then 1 goes ...
  *
  * Three descriptors, and each directory is renamed once at most. After a crash the next attempt finds the same kind
- * of tree. Every name is opened as one component that is no link and no mount point. */
+ * of tree. Every name is opened as one component that is no link and no mount point. Only what an overlay shows of its
+ * lower layers cannot be renamed, and is walked. */
 #define _GNU_SOURCE
 #include "undo.h"
 #include "complain.h"
@@ -29,6 +30,7 @@
 #define PATIENCE_MS 2000 /* for what is busy because a process or a namespace is about to end */
 #define CROWD_MS 60000   /* for cgroups, however many: 50,000 of v1's memory take 5 s */
 #define CGROUPS_DEEP 64
+#define WALK_DEEP 500 /* each level takes a descriptor and 4 kB of stack; images are half as deep at most */
 
 #define RESOLVE_NO_XDEV 0x01 /* linux/openat2.h, which musl does not have */
 #define RESOLVE_NO_SYMLINKS 0x04
@@ -44,8 +46,8 @@ struct entry { /* what getdents64 returns */
 
 /* ── helpers ────────────────────────────────────────────────────────────────────────────────────── */
 
-static int open_top(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+static int open_top(int directory_fd, const char *path) {
+    int fd = openat(directory_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
@@ -127,8 +129,18 @@ static int move_up(struct removal *removal, int from_fd, const char *name) {
     return 0;
 }
 
+static void sweep(struct removal *removal, int directory_fd, int is_top, int depth);
+
+static int walk(struct removal *removal, int directory_fd, const char *name, int depth) {
+    int fd = depth < WALK_DEEP ? open_below(directory_fd, name) : -ELOOP;
+    if (fd < 0) return fd;
+    sweep(removal, fd, 0, depth + 1);
+    close(fd);
+    return unlinkat(directory_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
 /* 1: gone from this directory; 0: it stays. */
-static int remove_entry(struct removal *removal, int directory_fd, const struct entry *entry) {
+static int remove_entry(struct removal *removal, int directory_fd, const struct entry *entry, int depth) {
     int error = EISDIR;
     if (entry->type != DT_DIR) {
         if (unlinkat(directory_fd, entry->name, 0) == 0 || errno == ENOENT) return 1;
@@ -140,6 +152,7 @@ static int remove_entry(struct removal *removal, int directory_fd, const struct 
     }
     if (error == ENOTEMPTY || error == EEXIST) {
         error = -move_up(removal, directory_fd, entry->name);
+        if (error == EXDEV) error = -walk(removal, directory_fd, entry->name, depth);
         if (!error) return 1;
     }
     remember(removal, error);
@@ -147,8 +160,8 @@ static int remove_entry(struct removal *removal, int directory_fd, const struct 
 }
 
 /* Empty one directory. Reading while removing may skip names: until a pass finds nothing more to remove. */
-static void sweep(struct removal *removal, int directory_fd, int is_top) {
-    static _Alignas(struct entry) char buffer[4096];
+static void sweep(struct removal *removal, int directory_fd, int is_top, int depth) {
+    _Alignas(struct entry) char buffer[4096];
     int removed;
     do {
         long got;
@@ -159,7 +172,7 @@ static void sweep(struct removal *removal, int directory_fd, int is_top) {
                 const struct entry *entry = (const struct entry *)(buffer + at);
                 at += entry->length;
                 if (is_dots(entry->name) || (is_top && is_moved(removal, entry->name))) continue;
-                removed += remove_entry(removal, directory_fd, entry);
+                removed += remove_entry(removal, directory_fd, entry, depth);
             }
         if (got < 0) remember(removal, errno);
     } while (removed);
@@ -173,31 +186,31 @@ static void remove_moved(struct removal *removal, const char *name) {
         remember(removal, -fd);
         return;
     } else {
-        sweep(removal, fd, 0);
+        sweep(removal, fd, 0, 0);
         close(fd);
     }
     if (unlinkat(removal->top_fd, name, flags) < 0 && errno != ENOENT) remember(removal, errno);
 }
 
-static int remove_once(const char *path) {
+static int remove_once(int directory_fd, const char *path) {
     char name[48];
-    struct removal removal = {.top_fd = open_top(path)};
+    struct removal removal = {.top_fd = open_top(directory_fd, path)};
     if (removal.top_fd < 0) return removal.top_fd == -ENOENT ? 0 : removal.top_fd;
-    sweep(&removal, removal.top_fd, 1);
+    sweep(&removal, removal.top_fd, 1, 0);
     for (uint64_t number = 0; number < removal.moved; number++)
         remove_moved(&removal, moved_name(name, sizeof name, number));
-    if (removal.moved) sweep(&removal, removal.top_fd, 1);
+    if (removal.moved) sweep(&removal, removal.top_fd, 1, 0);
     close(removal.top_fd);
-    int error = remove_directory(path);
+    int error = remove_busy(directory_fd, path, now_ms() + PATIENCE_MS);
     return removal.error ? removal.error : error;
 }
 
 /* Everything below and the directory itself. A mount point inside stays, with what leads to it. Somebody else who is
  * removing the same tree moves directories to its top after we have looked there: again, until it is empty. */
-int remove_tree(const char *path) {
+int remove_tree(int directory_fd, const char *path) {
     int64_t deadline_ms = now_ms() + PATIENCE_MS;
     int pause_us = 500, error;
-    while ((error = remove_once(path)) == -ENOTEMPTY && patient(deadline_ms, &pause_us)) continue;
+    while ((error = remove_once(directory_fd, path)) == -ENOTEMPTY && patient(deadline_ms, &pause_us)) continue;
     return error;
 }
 
@@ -274,7 +287,7 @@ static int remove_below(int *fd, int64_t deadline_ms, struct visit *visit) {
 
 int remove_cgroups(const char *path) {
     if (rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR) return 0; /* nearly always enough */
-    int fd = open_top(path);
+    int fd = open_top(AT_FDCWD, path);
     if (fd < 0) return fd == -ENOENT ? 0 : fd;
     remove_below(&fd, now_ms() + CROWD_MS, NULL);
     close(fd);
@@ -318,7 +331,7 @@ static void kill_below(struct visit *visit, int directory_fd, int depth) {
 int kill_cgroups(const char *path) {
     int64_t deadline_ms = now_ms() + PATIENCE_MS;
     struct visit visit = {0};
-    int pause_us = 500, fd = open_top(path);
+    int pause_us = 500, fd = open_top(AT_FDCWD, path);
     if (fd < 0) return fd == -ENOENT || fd == -ENOTDIR ? 0 : fd;
     int at_once = write_word(fd, "cgroup.kill", "1") == 0;
     do {

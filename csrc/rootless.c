@@ -176,6 +176,18 @@ static int is_inhabited(const char *run) {
     return pid || monitor_of_a_container(run);
 }
 
+static int note(int fd, const char *run) {
+    char line[PATH_SIZE];
+    int length = snprintf(line, sizeof line, "%.4000s\n", run);
+    return ftruncate(fd, 0) < 0 || pwrite(fd, line, (size_t)length, 0) != length ? -1 : 0;
+}
+
+/* In /tmp anybody may be quicker. */
+static int is_squatted(const char *run) {
+    struct stat status;
+    return lstat(run, &status) == 0 && !is_own(run);
+}
+
 /* Which run directory is the user's depends on the moment, /run/user/UID being there only while a session is; the root
  * is always the same. So there it is noted, and what was noted counts for as long as somebody lives in it: else the
  * containers would be taken for dead. A descriptor whose lock keeps a command beside us from finding nobody in it yet;
@@ -199,12 +211,11 @@ static int stay_with_the_living(char *run) {
     noted[length > 0 ? length : 0] = '\0';
     noted[strcspn(noted, "\n")] = '\0';
     if (strcmp(noted, run) == 0) return fd;
-    if (*noted == '/' && is_inhabited(noted)) {
+    if (*noted == '/' && (is_inhabited(noted) || (is_squatted(run) && is_own(noted)))) {
         snprintf(run, PATH_SIZE, "%s", noted);
         return fd;
     }
-    length = snprintf(noted, sizeof noted, "%.4000s\n", run);
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, noted, (size_t)length, 0) != length) unlink(path);
+    if (note(fd, run) < 0) unlink(path);
     return fd;
 }
 
@@ -224,9 +235,14 @@ static int own_directories(char *run, int *noted_fd) {
     else if (runtime) snprintf(run, PATH_SIZE, "%.4000s/pyrun", runtime);
     else snprintf(run, PATH_SIZE, "/tmp/pyrun-%u", getuid());
     if (!given) *noted_fd = stay_with_the_living(run);
-    setenv("PYRUN_RUNROOT", run, 0);
     if (mkdir(run, 0700) < 0 && errno != EEXIST) return -1;
-    return is_own(run) ? 0 : -1; /* in /tmp somebody else may have been quicker */
+    if (!given && !runtime && *noted_fd >= 0 &&
+        is_squatted(run)) { /* a name nobody can know before; found by the note */
+        snprintf(run, PATH_SIZE, "/tmp/pyrun-%u-XXXXXX", getuid());
+        if (!mkdtemp(run) || note(*noted_fd, run) < 0) return -1;
+    }
+    setenv("PYRUN_RUNROOT", run, 0);
+    return is_own(run) ? 0 : -1;
 }
 
 /* What `ps` shows: the arguments' place, and behind it the environment's, which nobody here needs any more. */

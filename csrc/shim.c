@@ -1,7 +1,8 @@
-/* See shim.h: one function, one system call; but for clone_exec, which is in birth.c. */
+/* See shim.h: one function, one system call; but for clone_exec in birth.c and remove_tree in remove.c. */
 #define _GNU_SOURCE
 #include "shim.h"
 #include "birth.h"
+#include "undo.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,13 +32,9 @@ struct mount_attributes { /* struct mount_attr of linux/mount.h */
 
 static long result(long value) { return value < 0 ? -errno : value; }
 
-long shim_clone_exec(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, int *pidfd) {
-    return birth_clone(flags, cgroup_fd, exe_fd, name, keep, pidfd);
-}
-
-long shim_clone_exec_inside(int user_fd, int pid_fd, uint64_t flags, int cgroup_fd, int exe_fd, const char *name,
-                            const int *keep, int *pidfd) {
-    return birth_clone_inside(user_fd, pid_fd, flags, cgroup_fd, exe_fd, name, keep, pidfd);
+long shim_clone_exec(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, const int *inside,
+                     int *pidfd) {
+    return birth_clone(flags, cgroup_fd, exe_fd, name, keep, inside, pidfd);
 }
 
 long shim_setns(int fd, int nstype) { return result(setns(fd, nstype)); }
@@ -141,8 +139,15 @@ long shim_receive(int fd, char *buffer, size_t size, int *passed_fd) {
 long shim_name_to_mount(int dir_fd, const char *path, uint64_t *mount_id) {
     struct statx status;
     memset(&status, 0, sizeof status);
-    long value = syscall(SYS_statx, dir_fd, path, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID, &status);
+    long value = syscall(SYS_statx, dir_fd, path, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_MNT_ID, &status);
     /* stx_mnt_id (Linux 5.8) lies where older libc headers have spare words: 144 bytes into the structure */
     if (value == 0) memcpy(mount_id, (const char *)&status + 144, sizeof *mount_id);
     return result(value);
 }
+
+long shim_fstatfs(int fd) {
+    struct statfs status;
+    return fstatfs(fd, &status) < 0 ? -errno : (long)status.f_type;
+}
+
+long shim_remove_tree(int dir_fd, const char *path) { return remove_tree(dir_fd, path); }

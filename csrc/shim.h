@@ -1,4 +1,5 @@
-/* The shim: system calls Python lacks, one function a call, for runtime/pyrun/linux.py through cffi (API mode).
+/* The shim: system calls Python lacks, one function a call, for runtime/pyrun/linux.py through cffi (API mode); and
+ * remove_tree, which is no call, but there once.
  *
  * Every function returns what the call returns, or -errno; it decides nothing and prints nothing. The part between
  * the marks is read twice: by the C compiler, and by build_backend.py as cffi's declarations. */
@@ -9,12 +10,10 @@
 
 /* cdef-begin */
 /* clone3 with vfork semantics, then execveat(exe_fd): see birth.c for what happens in between.
- * keep: pairs (fd, number the child sees it as), ended by -1; pidfd: receives a descriptor of the child. */
-long shim_clone_exec(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, int *pidfd);
-/* The same in a user namespace that exists, and in a pid namespace if pid_fd >= 0: the process is still a child of
- * ours, what namespaces it gets belong to that user namespace. */
-long shim_clone_exec_inside(int user_fd, int pid_fd, uint64_t flags, int cgroup_fd, int exe_fd, const char *name,
-                            const int *keep, int *pidfd);
+ * keep: pairs (fd, number the child sees it as), ended by -1; inside: namespaces to be born in, entered in this order,
+ * ended by -1; pidfd: receives a descriptor of the child, which is ours in any case. */
+long shim_clone_exec(uint64_t flags, int cgroup_fd, int exe_fd, const char *name, const int *keep, const int *inside,
+                     int *pidfd);
 long shim_setns(int fd, int nstype);
 long shim_unshare(int flags);
 long shim_pidfd_send_signal(int pidfd, int signal);
@@ -37,6 +36,10 @@ long shim_packet_pair(int *fds);
 /* One packet; passed_fd: receives the descriptor that came with it, or -1. */
 long shim_receive(int fd, char *buffer, size_t size, int *passed_fd);
 long shim_name_to_mount(int dir_fd, const char *path, uint64_t *mount_id);
+/* The type of the file system, one of linux/magic.h. */
+long shim_fstatfs(int fd);
+/* remove.c: a directory with everything below it. */
+long shim_remove_tree(int dir_fd, const char *path);
 /* cdef-end */
 
 #endif

@@ -16,13 +16,14 @@ static struct termios before;
 static volatile sig_atomic_t raw_fd = -1;
 
 /* Called again after SIGCONT: whoever stopped us (a shell) has put its own modes back meanwhile. */
-void tty_raw(int fd) {
+void tty_raw(int fd, int input_alone) {
     struct termios raw;
     if (raw_fd < 0 && tcgetattr(fd, &before) < 0) return;
     raw = before;
     cfmakeraw(&raw);
+    if (input_alone) raw.c_oflag = before.c_oflag;
     raw_fd = fd;
-    if (tcsetattr(fd, TCSADRAIN, &raw) == 0) complain_raw = 1;
+    if (tcsetattr(fd, TCSADRAIN, &raw) == 0) complain_raw = !input_alone;
 }
 
 /* The terminal may have gone away; then there is nothing to restore. SIGTTOU would stop us in the background, and an

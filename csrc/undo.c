@@ -9,7 +9,7 @@
  *   rmcgroup DIR            remove it and the cgroups below
  *   rmdir DIR
  *   rmdir-empty DIR         unless somebody else has something in it: a cgroup above, shared by containers
- *   umount PATH
+ *   umount PATH             all that is mounted on it, one over the other
  *   unlink PATH
  *   unlink-if PATH CONTENT  only if its first line is CONTENT
  *   rmtree DIR              see remove.c
@@ -67,8 +67,8 @@ struct message {
 static int gone(int error) { return error == ENOENT || error == ENOTDIR; }
 
 static int do_umount(char **fields) {
-    if (umount2(fields[1], MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || gone(errno) || errno == EINVAL) return 0;
-    return -errno;
+    while (umount2(fields[1], MNT_DETACH | UMOUNT_NOFOLLOW) == 0) continue;
+    return gone(errno) || errno == EINVAL ? 0 : -errno;
 }
 
 static int do_unlink(char **fields) { return unlink(fields[1]) == 0 || gone(errno) ? 0 : -errno; }
@@ -93,7 +93,7 @@ static int do_rmdir_empty(char **fields) {
 
 static int do_rmcgroup(char **fields) { return remove_cgroups(fields[1]); }
 static int do_kill_cgroup(char **fields) { return kill_cgroups(fields[1]); }
-static int do_rmtree(char **fields) { return remove_tree(fields[1]); }
+static int do_rmtree(char **fields) { return remove_tree(AT_FDCWD, fields[1]); }
 
 /* Field 22 of /proc/PID/stat: a pid alone may have become somebody else's. */
 static uint64_t start_time(int64_t pid) {

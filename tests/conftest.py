@@ -1,7 +1,7 @@
 """Fixtures and rules of all floors.
 
     unit/     no root, no kernel feature; imports pyrun and calls functions
-    kernel/   root: `sandbox_fork` runs a function in a forked child with namespaces of its own
+    kernel/   root: `@in_child` runs a test in a forked child with namespaces of its own
     system/   the lab host (tests/lab/enter): `pyrun` runs the installed command with a store of its own, and
               whatever is left on the host afterwards fails the test
 
@@ -11,9 +11,7 @@ what capabilities.py found missing may be skipped, and any other skip fails the 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -25,6 +23,7 @@ import pytest
 
 import capabilities
 import leftovers
+import sandbox
 from command import Pyrun
 
 TESTS = Path(__file__).resolve().parent
@@ -135,13 +134,11 @@ def pyrun(static_binary: Path, prepared_store: Path, tmp_path: Path) -> Iterator
 
     Afterwards every container and network is removed, and a thing left on the host fails the test.
     """
-    before = leftovers.picture()
-    command = Pyrun(static_binary, tmp_path)
-    command.copy_store(prepared_store)
-    yield command
-    command.close()
-    left = leftovers.settle(before)
-    assert not left, "left on the host:\n" + "\n".join(left)
+    with leftovers.nothing_is_left():
+        command = Pyrun(static_binary, tmp_path)
+        command.copy_store(prepared_store)
+        yield command
+        command.close()
 
 
 # ── the surroundings ───────────────────────────────────────────────────────────────────────────────
@@ -170,56 +167,7 @@ def internet(lab: None) -> SimpleNamespace:
     )  # fmt: skip
 
 
-CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
-
-
 @pytest.fixture(scope="session")
 def sandbox_fork() -> Callable[..., object]:
-    """`sandbox_fork(function, *args, flags=CLONE_NEW...)`: call it in a forked child in new namespaces.
-
-    Returns the function's result, or raises its exception here. Mount namespaces are made private; with
-    CLONE_NEWPID the function is pid 1. Without flags: a new mount and a new network namespace.
-    """
-    return _sandbox_fork
-
-
-def _sandbox_fork(
-    function: Callable[..., object], *args: object, flags: int = CLONE_NEWNS | 0x40000000
-) -> object:
-    reading_fd, writing_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _in_child(function, args, flags, writing_fd)
-    os.close(writing_fd)
-    with os.fdopen(reading_fd, "rb") as stream:
-        data = stream.read()
-    status = os.waitpid(pid, 0)[1]
-    assert data, f"the child ended without a result: wait status {status:#x}"
-    failed, value = pickle.loads(data)
-    if failed:
-        raise value
-    return value
-
-
-def _in_child(function: Callable[..., object], args: tuple[object, ...], flags: int, writing_fd: int) -> None:
-    """Never returns."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(flags):
-            raise OSError(ctypes.get_errno(), f"unshare({flags:#x})")
-        if flags & CLONE_NEWPID and (pid := os.fork()):
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)
-        if flags & CLONE_NEWNS:
-            ms_rec_private = 0x4000 | 0x40000
-            if libc.mount(b"none", b"/", None, ms_rec_private, None):
-                raise OSError(ctypes.get_errno(), "mount --make-rprivate /")
-        outcome = pickle.dumps((False, function(*args)))
-    except BaseException as problem:  # noqa: BLE001 - handed to the parent, whatever it is
-        try:
-            outcome = pickle.dumps((True, problem))
-            pickle.loads(outcome)
-        except Exception:  # noqa: BLE001 - an exception that does not survive pickling
-            outcome = pickle.dumps((True, RuntimeError(f"{type(problem).__name__}: {problem}")))
-    with os.fdopen(writing_fd, "wb") as stream:
-        stream.write(outcome)
-    os._exit(0)
+    """`sandbox_fork(function, *args, flags=CLONE_NEW...)`: call it in a forked child; see sandbox.py."""
+    return sandbox.fork

@@ -17,7 +17,7 @@ ARP, IPV4, IPV6, VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
 TCP, UDP, ICMPV6, FRAGMENT, OPTIONS = 6, 17, 58, 44, 60
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = 133, 134, 135, 136, 137
 _SOURCE_MAC, _TARGET_MAC = 1, 2  # options of neighbour discovery
-_ALL_PROTOCOLS = 3
+_ALL_PROTOCOLS, _RCVBUFFORCE = 3, 33
 
 
 def mac(text: str) -> bytes:
@@ -150,10 +150,15 @@ def send(link: str, *frames: bytes) -> None:
 
 
 class Sniffer:
-    """What goes over *link* while it is open: `with Sniffer(link) as seen: ...; seen.has(mark)`."""
+    """What goes over *link* while it is open: `with Sniffer(link) as seen: ...; seen.has(mark)`.
 
-    def __init__(self, link: str) -> None:
+    queue_bytes: room for what was not read yet, where it is more than a few frames.
+    """
+
+    def __init__(self, link: str, queue_bytes: int = 0) -> None:
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
+        if queue_bytes:
+            self.sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, queue_bytes)
         self.sock.bind((link, _ALL_PROTOCOLS))
         self.frames: list[bytes] = []
 
@@ -164,6 +169,15 @@ class Sniffer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.sock.close()
+
+    def all(self, quiet_s: float = 0.2) -> list[bytes]:
+        """Every frame, as soon as none came for *quiet_s*."""
+        self.sock.settimeout(quiet_s)
+        try:
+            while True:
+                self.frames.append(self.sock.recv(65536))
+        except TimeoutError:
+            return self.frames
 
     def has(self, mark: bytes, within_s: float = 0.4) -> list[bytes]:
         """The frames with *mark* in them; waits for the first until *within_s* have passed."""

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fuzzing import CSRC
+from jobs import container_of, job_of
 from pyrun.plan import plan
 from pyrun.spec import config as configs
 
@@ -13,20 +14,7 @@ _IMAGE = {
     "layers": ["/l1", "/l2"],
     "config": {"Cmd": ["sh"], "Env": ["PATH=/bin:/usr/bin"], "WorkingDir": "/srv"},
 }
-_CONTAINER = {
-    "id": "a" * 64,
-    "name": "n",
-    "hostname": "h",
-    "keep": "/keep",
-    "layers": [],
-    "mode": "none",
-    "image": "x",
-}
-_JOB = {
-    "layers": ["/l2", "/l1"], "hierarchies": [("memory", "/sys/fs/cgroup/memory", "/")], "namespaces": ["cgroup"],
-    "rm": True, "loopback": True, "cgroups": [("memory", "/sys/fs/cgroup/memory/pyrun/x")], "seccomp": (5, 0),
-    "window": (24, 80),
-}  # fmt: skip
+
 OPTIONS: tuple[dict[str, object], ...] = (
     {},
     {"read_only": True, "init": True},
@@ -65,10 +53,15 @@ def real_plans() -> list[bytes]:
     """Plans of several command lines, as init would read them."""
     found = []
     for options in OPTIONS:
-        config = configs.build(dict(options), _IMAGE, [], dict(_CONTAINER))
+        config = configs.build(dict(options), _IMAGE, [], container_of())
         if "tty" in options:
             config["process"]["terminal"] = True
-        found.append(plan.encode(plan.compose(config, {**_CONTAINER, **_JOB})))
+        job = job_of(
+            [("memory", "/sys/fs/cgroup/memory", "/")], [("memory", "/sys/fs/cgroup/memory/pyrun/x")],
+            keep="/keep", layers=["/l2", "/l1"], namespaces=["cgroup"], rm=True, loopback=True, seccomp=(5, 0),
+            window=(24, 80),
+        )  # fmt: skip
+        found.append(plan.encode(plan.compose(config, job)))
     return found
 
 

@@ -199,3 +199,22 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
     os.close(fd)
     os.waitpid(pid, 0)
     return shown.decode("utf-8", "replace")
+
+
+# What hides or protects in each mount, by the end of its place in mountinfo: the mount itself may be anywhere.
+PROTECTED = {"proc": ("/kcore", "/timer_list", "/bus", "/irq", "/sysrq-trigger"), "sys": ("/firmware",)}
+
+
+def while_it_is_swapped(name: str) -> str:
+    """A script for busybox: what is mounted in the container, as soon as *name* is a directory for a moment; somebody
+    swaps it with a link all the time."""
+    seen = "until cat /proc/self/mountinfo >/tmp/seen 2>/dev/null; do :; done; "
+    return f"{seen}cat /tmp/seen; until [ ! -L /{name} ]; do :; done; echo end"
+
+
+def unprotected(name: str, shown: str) -> list[str]:
+    """What of PROTECTED is not covered in a container that has shown its mounts."""
+    places = [line.split()[4] for line in shown.splitlines() if line.count(" ") > 6]
+    there = [end for end in PROTECTED[name] if Path(f"/{name}{end}").exists()]
+    assert places and there, shown
+    return [end for end in there if not any(place.endswith(end) for place in places)]

@@ -12,12 +12,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import leftovers
-from oci.box import BASE, PATIENCE
+from oci.box import BASE
+from waiting import PATIENCE, emptied
 
 TIMEOUT_S = 20.0 * PATIENCE
 PROGRAMS = ("sh", "sleep", "true", "cat")
@@ -161,10 +162,8 @@ class Oci:
 
     def unchanged(self, before: leftovers.Picture, timeout_s: float = 3.0 * PATIENCE) -> None:
         """As before, once the kernel has had time to take away what was released."""
-        deadline = time.monotonic() + timeout_s
-        while lines := leftovers.difference(before, self.picture()):
-            assert time.monotonic() < deadline, "\n".join(lines)
-            time.sleep(0.02)
+        lines = emptied(lambda: leftovers.difference(before, self.picture()), timeout_s)
+        assert not lines, "\n".join(lines)
 
     def refused(self, *words: str, status: int = 1, seconds: float = 2.0, **more: Any) -> str:
         """It fails in time, with one line of log; nothing is left. Returns the line's message."""
@@ -175,6 +174,16 @@ class Oci:
         assert done.seconds < seconds * PATIENCE, done
         self.unchanged(before)
         return message
+
+
+def unharmed(binary: Path, directory: Path) -> Iterator[Oci]:
+    """For a fixture: afterwards the host is what it was before."""
+    command = Oci(binary.with_name("pyrun-oci"), directory)
+    command.root.mkdir()
+    before = command.picture()
+    yield command
+    command.close()
+    command.unchanged(before)
 
 
 def message_of(done: Done) -> str:
@@ -200,10 +209,3 @@ def processes() -> set[str]:
         if words:
             found.add(f"{path.parent.name} {words[:200]}")
     return found
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0 * PATIENCE) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import killing
 import leftovers
 from command import Pyrun
+from waiting import emptied
 
 # ── what there is ──────────────────────────────────────────────────────────────────────────────────
 
@@ -40,10 +40,7 @@ def _command(path: Path) -> str:
 
 def settled(pyrun: Pyrun, before: leftovers.Picture) -> list[str]:
     """What differs from *before* once the kernel has had time to take away what was released."""
-    deadline = time.monotonic() + 5
-    while (lines := leftovers.difference(before, everything(pyrun))) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return lines
+    return emptied(lambda: leftovers.difference(before, everything(pyrun)))
 
 
 # ── which points ───────────────────────────────────────────────────────────────────────────────────

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from waiting import emptied
 
 SYSCTLS = (
     "net/ipv4/ip_forward",
@@ -99,9 +101,13 @@ def difference(before: Picture, after: Picture) -> list[str]:
 
 def settle(before: Picture, timeout_s: float = 5.0) -> list[str]:
     """The difference to now, once it is empty or *timeout_s* has passed: the kernel removes some things later."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        lines = difference(before, picture())
-        if not lines or time.monotonic() > deadline:
-            return lines
-        time.sleep(0.05)
+    return emptied(lambda: difference(before, picture()), timeout_s)
+
+
+@contextmanager
+def nothing_is_left() -> Iterator[None]:
+    """Fails when the host is not afterwards what it was before."""
+    before = picture()
+    yield
+    left = settle(before)
+    assert not left, "left on the host:\n" + "\n".join(left)

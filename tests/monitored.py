@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from deprived import deprived
@@ -128,16 +127,6 @@ class Monitored:
     def undone(self) -> bool:
         """Was the undo list executed to its end?"""
         return not self.run.exists()
-
-
-def eventually(condition: Callable[[], object], timeout_s: float = 5) -> bool:
-    """Does it become true?"""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def memory_kb(pid: int) -> tuple[int, int]:

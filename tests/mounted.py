@@ -13,7 +13,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs import job_of
 from pyrun import descriptors, handshake, linux
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import encode
 from pyrun.stages import mounts, rootfs
@@ -96,23 +98,22 @@ def make_root(directory: Path) -> Path:
 
 def run(
     binary: str, root: str, config: Config, script: str, host: Callable[[], object] | None = None,
-    meanwhile: Callable[[int], object] | None = None, job: Config | None = None, user: bool = False,
+    meanwhile: Callable[[int], object] | None = None, job: Job | None = None, user: bool = False,
 ) -> Seen:  # fmt: skip
     """Call it by sandbox_fork. host: what is done first; meanwhile: called with init's pid when the script has printed
     `ready`; the script may wait for its end by `read x`. user: in a user namespace with MAP."""
     if host:
         host()
     config = {"root": {}, **config}
-    given: Config = {
-        "root": root, "bundle": root, "namespaces": [], "hierarchies": [], "cgroups": [], "user_namespace": user,
-        **(job or {}),
-    }  # fmt: skip
+    given = job or job_of()
+    given.root, given.bundle, given.user_namespace = given.root or root, root, user
     own = config.pop("operations", [])
+    mounted, late = mounts.plan(config, given, [])
     operations = [
         *([Operation("WAIT_GO"), Operation("ROOT_IDENTITY")] if user else []),
-        *rootfs.plan_root(config, given), *mounts.plan(config, given), *rootfs.plan_devices(config),
+        *rootfs.plan_root(config, given), *mounted, *rootfs.plan_devices(config),
         *(own if isinstance(own, list) else []),
-        *rootfs.plan_hidden(config), *rootfs.plan_pivot(config, given),
+        *rootfs.plan_hidden(config), *rootfs.plan_pivot(config, given, late),
         Operation("ENVIRONMENT", "PATH=/bin"), Operation("EXECUTE", "/bin/sh", "-c", script),
     ]  # fmt: skip
     flags = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC
@@ -123,7 +124,7 @@ def run(
 def _started(
     binary: str,
     operations: list[Operation],
-    job: Config,
+    job: Job,
     flags: int,
     meanwhile: Callable[[int], object] | None,
 ) -> Seen:
@@ -133,7 +134,7 @@ def _started(
     ours, theirs = handshake.pair()
     in_r, in_w = os.pipe()
     out_r, out_w = os.pipe()
-    passed = descriptors.open_all(job) if job.get("descriptors") else []
+    passed = descriptors.open_all(job)
     keep = [*passed, (in_r, 0), (out_w, 1), (out_w, 2), (plan_fd, 3), (theirs, 4)]
     pid, _ = linux.clone_exec(flags, -1, binary_fd, "pyrun-init", keep)
     for fd in (in_r, out_w, plan_fd, theirs, *[fd for fd, _ in passed]):

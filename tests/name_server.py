@@ -8,7 +8,6 @@ import posix
 import socket
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 from pyrun.network import guard, messages
@@ -98,10 +97,10 @@ class Networks:
         lines = [messages.FORMAT, *[f"{key}\t{value}" for key, value in told.items()], "end"]
         (directory / "template").write_text("\n".join(lines) + "\n")
         if self.links:
+            self.made.append(["ip", "link", "delete", _bridge(name)])
             _ip(f"link add {_bridge(name)} type bridge", f"address add {gateway}/24 dev {_bridge(name)}",
                 *([f"address add {gateway6}/64 dev {_bridge(name)} nodad"] if gateway6 else []),
                 f"link set {_bridge(name)} up")  # fmt: skip
-            self.made.append(["ip", "link", "delete", _bridge(name)])
         return name, gateway, gateway6
 
     def lease(self, network: str, address: str, identifier: str, *lines: str) -> Path:
@@ -116,9 +115,10 @@ class Networks:
 
     def namespace(self, name: str, network: str, *addresses: str) -> None:
         """A network namespace connected to the bridge of *network*."""
+        # By its name: a namespace that a failed test's sockets hold would keep its cable.
+        self.made[:0] = [["ip", "link", "delete", f"v{name}"], ["ip", "netns", "delete", name]]
         _ip(f"netns add {name}", f"link add v{name} type veth peer name eth0 netns {name}",
             f"link set v{name} master {_bridge(network)} up")  # fmt: skip
-        self.made.insert(0, ["ip", "netns", "delete", name])
         for address in addresses:
             size = "64 nodad" if ":" in address else "24"
             _ip(f"-n {name} address add {address}/{size} dev eth0")
@@ -195,15 +195,6 @@ def _setns(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def until(condition: object, timeout_s: float = 5.0) -> float:
-    """Wait for a condition; returns how long that took."""
-    began = time.monotonic()
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s"
-        time.sleep(0.005)
-    return time.monotonic() - began
-
-
 class Site:
     """A network with the containers web, client and other; need() is called as a start does."""
 
@@ -212,6 +203,14 @@ class Site:
         posix.environ[b"PYRUN_BINARY"] = str(binary).encode()
         self.run = run
         self.networks = Networks(run, links=True)
+        try:
+            self._wire()
+        except BaseException:
+            self.close()
+            raise
+        self.web, self.client, self.other = (Inside(f"dns{name}") for name in ("web", "client", "other"))
+
+    def _wire(self) -> None:
         self.gateways = [self.networks.network("dnsa", GATEWAY, GATEWAY6)]
         for number, name, identifier in (
             (2, "web", WEB_ID),
@@ -222,7 +221,6 @@ class Site:
                 self.networks.lease("dnsa", address, identifier, f"name {name}", "alias all")
         for number, name in ((2, "web"), (3, "client"), (4, "other")):
             self.networks.namespace(f"dns{name}", "dnsa", f"10.99.0.{number}", f"fd99::{number}")
-        self.web, self.client, self.other = (Inside(f"dns{name}") for name in ("web", "client", "other"))
 
     def need(self) -> dict[str, int]:
         return guard.need(self.gateways)

@@ -14,12 +14,16 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import crossings
 import networking_features as features
 import ruleset
+import yard
 from command import Pyrun
+from pyrun.network.egress import elements as egress
 from pyrun.network.firewall import names
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "networking.md"
@@ -34,6 +38,13 @@ class Step(NamedTuple):
     commands: tuple[tuple[str, ...], ...]
 
 
+INTERNAL = """What comes from it goes to the chain `within`, by `forward` and by `input`: of this host it reaches the
+resolver, and the gateway answers a ping. A container that is to reach one service of this host and nothing else has an
+ordinary network and a policy: `--egress 10.77.0.1:3128/tcp`. On a card's segment (macvlan, ipvlan) no rules of this
+host are met: there `--internal` means that no way out is given."""
+NAMES = f"""What a name resolves to may be reached for as long as the answer says, but for addresses of this host, of
+other networks, of links, and of the metadata services of clouds:
+{textwrap.fill(", ".join(egress.NEVER), 118)}."""
 STEPS = (
     Step("The first container", "The default network is made, and a first link on it may speak for itself.",
          (("run", "-d", "--name", "web", *SLEEP),)),
@@ -43,13 +54,13 @@ STEPS = (
     Step("A network with IPv6", "What is published without an address is published on both.",
          (("network", "create", "--ipv6", "six"),
           ("run", "-d", "--name", "page", "--network", "six", "-p", "8081:80", *SLEEP))),
-    Step("A network without a way out", "What comes from it goes to the chain `within`.",
+    Step("A network without a way out", INTERNAL,
          (("network", "create", "--internal", "inner"),)),
     Step("Neighbours apart", "Neither the bridge nor the routed way leads from one container to another.",
          (("network", "create", "--icc=false", "apart"),
           ("run", "-d", "--name", "hermit", "--network", "apart", *SLEEP))),
     Step("A network for itself", "", (("network", "create", "--isolate", "alone"),)),
-    Step("An egress policy", "",
+    Step("An egress policy", NAMES,
          (("run", "-d", "--name", "bot", "--egress", "192.0.2.0/24:443/tcp,deny:169.254.169.254", *SLEEP),)),
 )  # fmt: skip
 
@@ -93,7 +104,7 @@ class Writer:
         """The whole page."""
         as_a_lab_begins()
         before = settings()
-        self.say(HEAD, f"Written by `make docs` with {version()}; do not edit.", "")
+        self.say(HEAD, f"Written by `make docs` with {version()}; do not edit.", "", IN_USE)
         self.features()
         done = [self.step(step) for step in STEPS]
         self.say("## The rules", "", RULES, "")
@@ -106,6 +117,7 @@ class Writer:
         for lines in done:
             self.say(*lines)
         self.settings(before)
+        self.crossings()
         self.foreign()
         return "\n".join(self.lines).rstrip() + "\n"
 
@@ -189,6 +201,13 @@ class Writer:
             self.say(f"| `{pattern.format(bridge='pyrun0')}` | {usual} | {after[name]} | {why} |")
         self.say("")
 
+    def crossings(self) -> None:
+        """What passes each policy, of all that a container can send."""
+        with tempfile.TemporaryDirectory() as directory:
+            program = yard.compile_frames(Path(directory))
+            with crossings.crossings(self.pyrun, program) as made:
+                self.say("## What passes a policy", "", PASSES, "", *made.table(), "")
+
     def foreign(self) -> None:
         """Firewalls of others that drop, and our rules in their chains."""
         self.say("## Beside other firewalls", "", BESIDE, "")
@@ -204,10 +223,11 @@ class Writer:
             ours = [self.named(line) for line in shown.splitlines() if "pyrun: " in line]
             self.say(f"{what[0].upper()}{what[1:]} (`{' '.join(command)}`):", "", "```", *ours, "```", "")
         self.pyrun.ok("rm", "-f", *self.pyrun.ok("ps", "-a", "-q").split())
+        self.pyrun.ok("system", "reconcile")  # forwarding rests, whether the guard came to it yet or not
         lines = self.pyrun.ok("network", "prune").splitlines()
         if "table ip filter\n" not in tables:
             ruleset.nft("delete", "table", "ip", "filter")
-        self.say("The last `network prune` puts everything back:", "", "```text", "$ pyrun network prune",
+        self.say("The last `network prune` puts the rest back:", "", "```text", "$ pyrun network prune",
                  *lines, "```")  # fmt: skip
 
 
@@ -257,14 +277,60 @@ HEAD = """# Networking
 What pyrun's networking can do, and what it does to a host: every rule, every setting, each with its reason.
 [by-hand.md](by-hand.md) makes such a network step by step.
 """
+IN_USE = """## In use
+
+Networks of your own, names on all of them, ports that come and go while a container runs, and what it may reach:
+
+```console
+$ pyrun network create --internal back
+...
+$ pyrun run -d --name db --network back:alias=store busybox httpd -f -h /etc
+...
+$ pyrun run -d --name shop --network bridge --network back --hostname shop busybox httpd -f -h /etc
+...
+$ pyrun exec shop ip -4 -o addr
+...
+...: eth0    inet 10.77...
+...: eth1    inet 192.168...
+$ pyrun exec shop wget -q -O /dev/null http://store/hostname && echo "shop reaches db by its alias"
+shop reaches db by its alias
+$ pyrun port add shop 9090:80
+80/tcp -> 0.0.0.0:9090
+$ curl -s http://127.0.0.1:9090/hostname
+shop
+$ pyrun network policy shop deny:169.254.0.0/16
+...
+$ pyrun rm -f shop db
+shop
+db
+$ pyrun network prune
+...
+```
+
+Published ports are elements of a map, so one more costs as much as the first, and no proxy program is needed but for
+[::1]. `--network l2:eth0` puts a container on the segment of a network card, by the bridge that holds the card.
+"""
 RULES = """Two tables of its own, each made in one transaction. The chains are the same whatever runs; networks, links
 and published ports are elements of sets and maps, so that a change is one element, and a packet costs the same with one
 port as with thousands. `nft list table inet pyrun` prints them on any host, with the reasons as comments."""
 SETS = """Those with addresses are there for IPv6 as well, with a 6 behind their names. A container without published
 ports and policies adds nothing but what its link may send. Below, `pyr-six` stands for the bridge of the network six,
 `pyv-web` for the host's end of web's cable, `fd00:1:2` for the host's own prefix."""
+PASSES = """What a container can send by its raw sockets, which Docker's capabilities allow, and how much of it arrived:
+every type of ICMP and ICMPv6 (from its own address and that of the link, with the hop limits 255, 64 and 1), every
+protocol number of IPv4 and IPv6; UDP, an echo and neighbour discovery behind every extension header and in pieces; UDP
+behind options of IPv4 and in pieces. What is listed passes; – is nothing. `--isolate` and `--icc=false` leave the ways
+to the outside and to this host open.
+
+Neighbour discovery (133, 135, 136) is what a link is made of: it passes with the hop limit 255 alone, which nothing has
+that was routed. So do reports of multicast groups (131, 132, 143), from addresses of the link and with the hop limit 1.
+Two containers on one link that are in league can tell each other something by them, as by ARP; with `--icc=false` they
+cannot. 134 and 137 are for routers: no container sends them."""
 CHANGES = """Noted before they are changed, in `networks/before.json` of the run directory, and put back with the last
-network; a setting that has the value already is left alone."""
+network, forwarding with the last container already ([administration.md](administration.md), Forwarding); a setting that
+has the value already is left alone. A bridge with a container that has an egress policy shows
+the rules what passes it (`nf_call_iptables`, `nf_call_ip6tables` of this bridge alone); an adopted one gets its own
+values back."""
 BESIDE = """Accepting a packet is not final: every chain of the same hook is asked. Where one of somebody else's drops,
 pyrun puts a few marked rules in front, into `DOCKER-USER` where Docker is, and takes them away with the last network.
 No policy and no rule of others is changed. `pyrun network reload`, every start and pyrun-guard look whether they are

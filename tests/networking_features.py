@@ -7,7 +7,7 @@ for in pyrun's own help when the page is written, so that none of them can be a 
 from __future__ import annotations
 
 VERSIONS = """Docker: 29, podman: 6 with netavark 2, by their documentation and sources in August 2026; the versions
-measured against in README.md are older."""
+measured against in [performance.md](performance.md) are older."""
 YES, PARTLY, NO = "yes", "partly", "no"
 Row = tuple[str, str, str, str]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from waiting import soon
 
 INTERNET, NEIGHBOUR = "/run/pyrun-lab/internet", "/run/pyrun-lab/neighbour"
 # IPv6 between the lab host and its internet, while `uplink6` lasts.
@@ -78,9 +79,7 @@ def gateway_of(name: str, version: int = 4) -> str:
 
 def listening(place: str, what: str = ":80 ") -> None:
     """Wait until somebody listens there."""
-    deadline = time.monotonic() + 5
-    while what not in command(place, "ss", "-ltn") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    soon(lambda: what in command(place, "ss", "-ltn"))
 
 
 @contextmanager

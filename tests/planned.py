@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs import job_of
 from pyrun import handshake, linux
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import encode
 from pyrun.stages import process, security
@@ -40,9 +42,7 @@ def config(script: str = "true", **fields: Any) -> dict[str, Any]:
     }
 
 
-def operations(
-    wanted: dict[str, Any], root: Path, job: dict[str, object], *before_security: Operation
-) -> list[Operation]:
+def operations(wanted: dict[str, Any], root: Path, job: Job, *before_security: Operation) -> list[Operation]:
     """The plan, in the order of plan.compose."""
     root.mkdir(exist_ok=True)
     programs = [f"/{name}" for name in ("usr", "bin", "lib", "lib64", "etc") if Path("/", name).exists()]
@@ -59,7 +59,7 @@ def operations(
         *process.plan_limits(wanted),
         *process.plan_scheduling(wanted, job),
         *process.plan_directory(wanted),
-        *process.plan_look_up(wanted),
+        *process.plan_look_up(wanted, job_of(oci=True, entering=job.entering)),
         *before_security,
         *security.plan(wanted, job),
         *process.plan_execute(wanted, job),
@@ -99,8 +99,6 @@ def run(
     return Report(outcome.ready, outcome.failed, status, output)
 
 
-def execute(
-    binary: str, root: Path, wanted: dict[str, Any], job: dict[str, object] | None = None, **more: Any
-) -> Report:
+def execute(binary: str, root: Path, wanted: dict[str, Any], job: Job | None = None, **more: Any) -> Report:
     """Plan and execute in one."""
-    return run(binary, operations(wanted, root, job if job is not None else {}), **more)
+    return run(binary, operations(wanted, root, job or job_of()), **more)

@@ -21,7 +21,7 @@ def refused(pyrun: Pyrun, status: int, *words: str, env: dict[str, str] | None =
 # Lines that say what to do by themselves.
 OWN_REMEDY = (
     "config.json: ",  # names the field, and what it must be
-    "hooks: cannot run hooks.",  # names the field, and the program
+    "hooks: error running ",  # names the field, and the program
     " (`pyrun ",  # of several words each has its remedy behind it
 )
 

@@ -78,7 +78,7 @@ class Registry:
     it answers for everybody, and refuses tunnels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.answers: dict[str, Answer] = {}
         self.special: dict[str, Callable[[Any], Answer | None]] = {}
         self.log: list[tuple[str, dict[str, str]]] = []
@@ -113,8 +113,8 @@ class Registry:
             def handle_error(self, *_: object) -> None:  # clients here hang up in the middle
                 pass
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._server = Server((address, 0), Handler)
+        self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -144,7 +144,8 @@ class Registry:
             self.put_manifest(name, digest(image.manifest), image.manifest, OCI_MANIFEST)
             self.put_manifest(name, tag, image.manifest, OCI_MANIFEST)
         if len(images) > 1:
-            self.put_manifest(name, tag, index(*images), OCI_INDEX)
+            for reference in (tag, digest(index(*images))):
+                self.put_manifest(name, reference, index(*images), OCI_INDEX)
 
     def put_manifest(self, name: str, reference: str, body: bytes, media_type: str) -> None:
         """Serve *body* as the manifest of a tag or digest."""

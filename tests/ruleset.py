@@ -9,9 +9,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 TABLES = (("inet", "pyrun"), ("bridge", "pyrun"))
 
@@ -68,7 +69,4 @@ def end_guard(run: Path) -> None:
     """Have it end as if it was to: killed, it would be there again in a moment (csrc/guard_spare.c)."""
     for pid in guards(run):
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 5
-    while guards(run):
-        assert time.monotonic() < deadline, "the guard does not end"
-        time.sleep(0.005)
+    until(lambda: not guards(run), "the end of the guard", timeout_s=5)

@@ -1,4 +1,4 @@
-"""A small host of its own for a test of the network stage: forked into new namespaces (`on_host`, kernel/conftest.py).
+"""A small host of its own for a test of the network stage: forked into new namespaces by `@on_host`.
 
 It has an uplink to an "internet" namespace, of IPv6 as well after `host.six()`. Containers are processes in an empty
 network namespace; what undoes them is executed here as csrc/undo.c does.
@@ -8,25 +8,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import inspect
 import os
 import posix
+import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import sandbox
+from lab import sysctls
 from pyrun import linux, notice
 from pyrun import undo as lists
 from pyrun.engine import network as engine
 from pyrun.network import claims, messages, records, requests
+from pyrun.network.wiring import NetworkPlan
 from pyrun.stages import network as stage
 from waiting import until
 
 HOST, INTERNET = "198.51.100.2", "198.51.100.1"
 HOST6, INTERNET6 = "2001:db8::2", "2001:db8::1"
 Ports = list[tuple[str, int, int, str]]
+
+
+def on_host(test: Callable[..., None]) -> Callable[..., None]:
+    """Run the test on a small host, which it gets as `host`; all that it started ends with it."""
+    signature = inspect.signature(test)
+
+    @functools.wraps(test)
+    def forked(**given: object) -> None:
+        # A pid namespace too, so that every process a test leaves ends with it.
+        flags = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWPID
+        sandbox.fork(lambda: test(Host(), **given), flags=flags)
+
+    parameters = [each for name, each in signature.parameters.items() if name != "host"]  # is no fixture
+    forked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return forked
 
 
 class Host:
@@ -55,7 +75,7 @@ class Host:
         shell(f"ip addr add {HOST6}/64 dev up0 nodad; ip -6 route add default via {INTERNET6}")
         self.internet.run(shell, f"ip addr add {INTERNET6}/64 dev up1 nodad")
 
-    def create(self, name: str, *subnets: str, **asked: Any) -> dict[str, Any]:
+    def create(self, name: str, *subnets: str, **asked: Any) -> records.Network:
         """As `network create` does."""
         plain: dict[str, Any] = {
             "driver": "bridge", "gateways": [], "ranges": [], "internal": False, "ipv6": False, "isolate": False,
@@ -82,22 +102,20 @@ class Host:
         ports: Ports | None = None,
         dry_run: bool = False,
         **options: object,
-    ) -> dict[str, Any]:
+    ) -> NetworkPlan:
         """mode: the words of one or several --network; options: of `run`, as ip or mac_address."""
         self.number += 1
         identifier = os.urandom(32).hex()
         kind, target, endpoints = requests.parse({"network": mode.split(), **options}, "bridge")
-        request = {
-            "mode": kind,
-            "target": target,
-            "endpoints": endpoints,
-            "id": identifier,
-            "name": name or f"c{self.number}",
-            "ports": ports or [],
-            "dry_run": dry_run,
-        }
+        request = requests.Request(identifier, name or f"c{self.number}", kind, target)
+        request.endpoints, request.ports = endpoints, ports or []
         stage.check(request)
-        return stage.plan(request)
+        had = stage.look(request) if dry_run else stage.claim(request)
+        try:
+            return stage.plan(request, had)
+        except BaseException:
+            had.release()
+            raise
 
 
 class Namespace:
@@ -108,9 +126,10 @@ class Namespace:
         self.pid = os.fork()
         if self.pid == 0:
             linux.unshare(linux.CLONE_NEWNET)
+            sysctls.begin()
             os.write(made_fd, b"x")
             while True:
-                time.sleep(1000)
+                signal.pause()
         os.read(ready_fd, 1)
         os.close(ready_fd)
         os.close(made_fd)
@@ -135,18 +154,18 @@ class Namespace:
 class Container(Namespace):
     """A container as far as the network is concerned: a namespace and what was planned for it."""
 
-    def __init__(self, planned: dict[str, Any]) -> None:
+    def __init__(self, planned: NetworkPlan) -> None:
         super().__init__()
         self.planned = planned
-        self.identifier = str(planned["owner"])[:64]
-        self.address, self.address6 = str(planned["address"]), str(planned["address6"])
-        self.link = "pyv" + str(planned["owner"])[:12]
-        if planned["no_ipv6"]:  # csrc/init.c does that
+        self.identifier = planned.claimed.owner[:64]
+        self.address, self.address6 = planned.address, planned.address6
+        self.link = "pyv" + planned.claimed.owner[:12]
+        if planned.no_ipv6:  # csrc/init.c does that
             self.run(Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text, "1")
 
     def stop(self) -> None:
         self.end()
-        undo(self.planned["undo"])
+        undo(self.planned.undo)
 
 
 def undo(lines: list[str]) -> None:
@@ -234,6 +253,3 @@ def listening(
     server = place.run(listen, port, kind, family)
     with server:
         yield server
-
-
-OnHost = Callable[[Callable[[Host], None]], None]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import leftovers
+from waiting import emptied
 
 ID = "soak"
 TIMEOUT_S = 30.0
@@ -102,7 +102,5 @@ def soak(
     before, kernel_before = picture(places), kernel_kilobytes()
     for number in range(cycles):
         cycle(command, bundle, start=number % 8 == 0)
-    deadline = time.monotonic() + 5  # the kernel reaps and lets go a little later
-    while (growth := before.growth(picture(places))) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    growth = emptied(lambda: before.growth(picture(places)))
     return growth, kernel_kilobytes() - kernel_before

@@ -13,7 +13,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,15 +67,13 @@ def compile_frames(directory: Path) -> Path:
 @contextmanager
 def shared(binary: Path, store: Path, directory: Path) -> Iterator[Pyrun]:
     """What the fixture `pyrun` is, for several tests together."""
-    before = leftovers.picture()
-    command = Pyrun(binary, directory)
-    command.copy_store(store)
-    try:
-        yield command
-    finally:
-        command.close()
-    left = leftovers.settle(before)
-    assert not left, "left on the host:\n" + "\n".join(left)
+    with leftovers.nothing_is_left():
+        command = Pyrun(binary, directory)
+        command.copy_store(store)
+        try:
+            yield command
+        finally:
+            command.close()
 
 
 def run(*words: str) -> str:
@@ -158,14 +155,6 @@ def meet(yard: Yard, *addresses: str) -> None:
         six = ("-6",) if ":" in address else ()
         run("ping", *six, "-c1", "-W2", address)
         yard.pyrun.ok("exec", "third", "ping", *six, "-c1", "-W2", address)
-
-
-def soon(condition: Any, within_s: float = 0.5) -> Any:
-    """What *condition* says, as soon as that is true; else what it says at the end."""
-    deadline = time.monotonic() + within_s
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
 
 
 def page(internet: SimpleNamespace, address: str, place: str = "neighbour") -> str:

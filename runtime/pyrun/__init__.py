@@ -9,20 +9,21 @@
     stages/        one kernel idea a file, in the order of their main parts (plan/plan.py has every step):
                    namespaces cgroup rootfs mounts network hooks security process
     launch.py      the PARENT recipe: undo list, clone, network, hooks, GO, READY, monitor
-    caller.py      the process that was called, for which a warm planner works
+    launching.py   the launching process: the container's parent, and then its monitor
     verdict.py     what init's report means for the user
     handshake.py   the messages between the planner and init, with the diagram
+    birth.py       the last clone of a command that lives in a pid namespace where others live
     network/       bridge, leases, firewall: what stages/network.py calls; pyroute2 lives here
     cgroups/       v1, v2 and systemd's: what stages/cgroup.py calls
     registry/      the OCI distribution protocol
     descriptors.py what the planner opens for init; idmaps.py  the maps of a user's own user namespace
     sealing.py     how the binary is executed so that no container can write to it
-    undo.py        replaying an undo list; device_rules.py  which devices a cgroup may use; device_denials.py
-    leaving.py     what serves others too leaves the caller's cgroups
+    undo.py        replaying an undo list; device_rules.py  which devices a cgroup may use
+    detach.py     what serves others too leaves the caller's cgroups
     linux.py       system calls 1:1; csrc/shim.c below it
     errors.py      every exception, drawn as a tree
-    small: boot (where this installation is; boot_cold: without the bundle), jsonlite, digest, go_quote, signals,
-           notice, host (what this machine can do)
+    small: boot (where this installation is; boot_cold: without the bundle), jsonlite, digest, signals, notice,
+           safe (texts for a terminal, a shell, int(), Go), host (what this machine can do)
 
 and in C: csrc/launcher.c (seals the interpreter), csrc/init.c (executes the plan), csrc/monitor.c (stays with
 the container), csrc/quick.c (start, state, kill and delete in the plain case), csrc/rootless.c (a user's namespace),

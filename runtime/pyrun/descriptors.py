@@ -21,10 +21,13 @@ TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrun.plan.job import Job
+
 # Bits of `how`, as BIND has them (csrc/ops.h).
 _TREE, _OWNERS_TREE = 1, 8
 
-NS_GET_NSTYPE = 0xB703  # man 2 ioctl_nsfs: what it answers
+NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE = 0xB701, 0xB702, 0xB703  # man 2 ioctl_nsfs
+# What NS_GET_NSTYPE answers.
 _TYPES = {
     linux.CLONE_NEWNS: "mount", linux.CLONE_NEWPID: "pid", linux.CLONE_NEWUTS: "uts", linux.CLONE_NEWIPC: "ipc",
     linux.CLONE_NEWNET: "network", linux.CLONE_NEWCGROUP: "cgroup", linux.CLONE_NEWUSER: "user",
@@ -32,14 +35,12 @@ _TYPES = {
 }  # fmt: skip
 
 
-def open_all(job: dict[str, object]) -> list[tuple[int, int]]:
-    """(our descriptor, its number in init) for everything in job["descriptors"]. Raises StageFailed, with nothing left
+def open_all(job: Job) -> list[tuple[int, int]]:
+    """(our descriptor, its number in init) for everything in job.descriptors. Raises StageFailed, with nothing left
     open."""
-    wanted = job["descriptors"]
-    assert isinstance(wanted, list)
     opened: list[tuple[int, int]] = []
     try:
-        for number, (kind, args) in enumerate(wanted, FIRST_PASSED):
+        for number, (kind, args) in enumerate(job.descriptors, FIRST_PASSED):
             opened.append((KINDS[kind](*args), number))
     except BaseException:
         for fd, _ in opened:
@@ -81,6 +82,27 @@ def open_namespace(path: str, kind: str) -> int:
     posix.close(fd)
     what = f"a {found} namespace" if found else "no namespace"
     raise UsageError(f"config.json: linux.namespaces: {kind}: {path} is {what}")
+
+
+def rules(user: str, path: str, kind: str) -> bool:
+    """Whether root of the user namespace at *user* has rights over the namespace at *path*, of this kind: it belongs to
+    that user namespace or to one below. Raises UsageError."""
+    user_fd = open_namespace(user, "user")
+    wanted = posix.fstat(user_fd)
+    posix.close(user_fd)
+    fd, request = open_namespace(path, kind), NS_GET_USERNS
+    try:
+        while True:
+            above = fcntl.ioctl(fd, request)
+            posix.close(fd)
+            fd, request = above, NS_GET_PARENT
+            owner = posix.fstat(fd)
+            if (owner.st_dev, owner.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    except OSError:  # above our own (EPERM)
+        return False
+    finally:
+        posix.close(fd)
 
 
 def _tree(source: str, how: int, target: str, *owners: str) -> int:

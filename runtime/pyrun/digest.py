@@ -25,7 +25,7 @@ def sha256_hex(data: bytes) -> str:
         if sys.version_info >= (3, 12):
             from _sha2 import sha256
         else:
-            from _sha256 import sha256  # type: ignore[import-not-found]
+            from _sha256 import sha256
     except ImportError:
         from hashlib import sha256
     return str(sha256(data).hexdigest())

@@ -8,12 +8,13 @@
     │   └── RegistryError       the registry's answer: status, unreachable, nonsense
     ├── NetworkError            bridge, address, firewall
     ├── StageFailed             (stage, action, errno): what the kernel refused, and in which step
+    ├── CgroupRemoved           another program took a cgroup away between its making and init's joining it
     ├── EndedSilently           init is gone and did not say why
     └── CommandError            126 the command cannot be executed, 127 it does not exist
 
 What ends a command below `cli` on purpose is one of these. Two others are for a caller that knows what they mean, and
 makes one of these of them: `OSError` with the kernel's errno, from linux.py and from what asks the kernel by itself
-(caller, network/messages, store/layers ...), and `ValueError` from what reads a text. A few modules have an exception
+(launching, network/messages, store/layers ...), and `ValueError` from what reads a text. A few modules have an error
 of their own for the same purpose (store/nodes.py's `Refused`). cli/main.py says of any that gets through that it may be
 a bug, but for an `OSError`, of which it says what the kernel said.
 Messages are lower case without a full stop and name the field and the value; the hint names the remedy.
@@ -57,7 +58,7 @@ class Conflict(PyrunError):
 class ImageError(PyrunError):
     """An image that cannot be trusted or used: digest, platform, archive entries, limits."""
 
-    remedy = "nothing of it was kept; get another copy, or tell whoever made it"
+    remedy = "nothing of it was kept; get another copy, or tell its author"
 
 
 class RegistryError(ImageError):
@@ -85,6 +86,12 @@ class StageFailed(PyrunError):
         super().__init__(f"{stage}: cannot {action}: {posix.strerror(number)}", hint_for(stage, number))
         self.stage = stage
         self.number = number
+
+
+class CgroupRemoved(PyrunError):
+    """A directory of the container's cgroup is gone before init joined it. The start is undone; it may be repeated."""
+
+    remedy = "what tidies empty cgroups away here: a release agent, cgroup-tools, a script? It has to leave new ones"
 
 
 class EndedSilently(PyrunError):

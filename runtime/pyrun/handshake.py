@@ -15,7 +15,8 @@
 
 End of file without R: init was killed. With a user namespace or the systemd driver there is a W and a G more, at
 the beginning. `pyrun-oci create` ends with C instead of R; whoever calls `start` then connects to the listening socket
-init has, sends G, and hears R, the end, or F, as above. The first letter of a packet says what it is (csrc/ops.h,
+init has, sends G, and hears R, the end, or F, as above. Where others live in the command's pid namespace, a child of
+init's goes on from there (birth.py). The first letter of a packet says what it is (csrc/ops.h,
 MESSAGE_*).
 """
 
@@ -43,12 +44,13 @@ def _nobody(_: int, __: int) -> None:
 
 class Outcome:
     """What init reported. created: it waits for `start`; ready: everything but execve worked; failed: (operation
-    index, errno, detail) or None; tty_fd: the terminal's master or -1; listener: called for N."""
+    index, errno, detail) or None; tty_fd: the terminal's master or -1; listener: called for N; inside: others in the
+    container may be the ones who speak."""
 
-    __slots__ = ("created", "failed", "listener", "ready", "tty_fd")
+    __slots__ = ("created", "failed", "inside", "listener", "ready", "tty_fd")
 
     def __init__(self) -> None:
-        self.created = self.ready = False
+        self.created = self.inside = self.ready = False
         self.failed: tuple[int, int, str] | None = None
         self.tty_fd = -1
         self.listener: Callable[[int, int], None] = _nobody
@@ -92,7 +94,9 @@ def _receive(sync_fd: int, outcome: Outcome) -> bytes:
         except (ConnectionResetError, InterruptedError):
             # init ended with our GO unread: the error comes once, what it sent before is still there; or a signal came
             continue
-    if passed_fd >= 0:
+    if passed_fd >= 0 and outcome.inside:
+        posix.close(passed_fd)
+    elif passed_fd >= 0:
         if outcome.tty_fd >= 0:
             posix.close(outcome.tty_fd)
         outcome.tty_fd = passed_fd

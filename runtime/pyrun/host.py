@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pyrun import boot, linux
 
@@ -19,7 +18,7 @@ _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _NETLINK_NETFILTER = 12
 
 
-def facts() -> dict[str, Any]:
+def facts() -> dict[str, object]:
     """All of it as plain values; keys as `pyrun info --format json` shows them."""
     system = os.uname()
     return {
@@ -40,13 +39,13 @@ def facts() -> dict[str, Any]:
     }
 
 
-def user() -> dict[str, Any]:
+def user() -> dict[str, int | bool]:
     """uid, and whether that uid is one of a user namespace rather than the machine's."""
     mapping = _read("/proc/self/uid_map").split()
     return {"uid": os.geteuid(), "own_namespace": mapping[:3] not in ([], ["0", "0", "4294967295"])}
 
 
-def cgroups() -> dict[str, Any]:
+def cgroups() -> dict[str, str | list[str]]:
     """mode: v2 (unified), v1, hybrid (v1 and an empty v2) or none; controllers that can be used."""
     kinds = set()
     for line in _read("/proc/self/mountinfo").splitlines():
@@ -103,7 +102,7 @@ def capabilities() -> dict[str, list[str]]:
     }
 
 
-def seccomp() -> dict[str, Any]:
+def seccomp() -> dict[str, bool | list[str]]:
     """Whether filters can be installed, and what they may answer."""
     actions = _read("/proc/sys/kernel/seccomp/actions_avail").split()
     return {"filter": bool(actions) or "\nSeccomp:" in _read("/proc/self/status"), "actions": actions}

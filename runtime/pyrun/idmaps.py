@@ -13,8 +13,12 @@ import subprocess
 
 from pyrun.errors import StageFailed, UsageError
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Linux
 
-def write(section: dict[str, object], pid: int) -> None:
+
+def write(section: Linux, pid: int) -> None:
     """uid_map and gid_map of *pid* from linux.uidMappings and gidMappings. Raises StageFailed, UsageError."""
     for key, kind, own in (("uidMappings", "uid", os.geteuid()), ("gidMappings", "gid", os.getegid())):
         mappings = section.get(key)

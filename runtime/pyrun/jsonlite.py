@@ -63,10 +63,18 @@ _encoded = _json.make_encoder(None, _refused, _json.encode_basestring, None, ":"
 
 
 def dumps(value: object) -> str:
-    """Compact JSON of dicts with str keys, lists, str, int, float, bool and None. A byte of the system's that is no
-    UTF-8 (half a surrogate pair, in Python) is escaped: what is written can be read, and is that byte again."""
+    """Compact JSON of dicts with str keys, lists, str, int, float, bool and None, all of which can be printed: what has
+    a meaning to a terminal is escaped, and so is a byte of the system's that is no UTF-8 (half a surrogate pair, in
+    Python): what is written can be read, and is that byte again."""
     text = "".join(_encoded(value, 0))
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isprintable() else "".join([c if c.isprintable() else _escaped(c) for c in text])
+
+
+def _escaped(sign: str) -> str:
+    code = ord(sign)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    return f"\\u{0xD7C0 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
 def indented(found: dict[str, object]) -> str:

@@ -38,6 +38,7 @@ CLONE_NEWNET = 0x40000000
 
 O_PATH = 0x200000
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
@@ -79,23 +80,19 @@ def clone_exec(
     exe_fd: int,
     name: str,
     keep: list[tuple[int, int]],
-    user_fd: int = -1,
-    pid_fd: int = -1,
+    inside: list[int] | None = None,
 ) -> tuple[int, int]:
     """Start the program behind *exe_fd* in new namespaces: (pid, pidfd).
 
     keep: (our descriptor, the number it has in the child); all others must be close-on-exec.
-    cgroup_fd: a cgroup v2 directory to be born in, or -1. user_fd: a user namespace to be born in, which the new
-    namespaces then belong to, or -1; pid_fd: with it a pid namespace, or -1. Source: man 2 clone3 (CLONE_INTO_CGROUP,
-    CLONE_PIDFD), man 7 user_namespaces.
+    cgroup_fd: a cgroup v2 directory to be born in, or -1. inside: namespaces to be born in, entered in this order; the
+    new ones belong to the user namespace among them. Source: man 2 clone3 (CLONE_INTO_CGROUP, CLONE_PIDFD), man 7
+    user_namespaces.
     """
     pairs = ffi.new("int[]", [number for pair in keep for number in pair] + [-1, -1])
     pidfd = ffi.new("int *")
-    if user_fd < 0:
-        pid = lib.shim_clone_exec(flags, cgroup_fd, exe_fd, name.encode(), pairs, pidfd)
-    else:
-        inside = lib.shim_clone_exec_inside
-        pid = inside(user_fd, pid_fd, flags, cgroup_fd, exe_fd, name.encode(), pairs, pidfd)
+    entered = ffi.new("int[]", [*(inside or ()), -1])
+    pid = lib.shim_clone_exec(flags, cgroup_fd, exe_fd, name.encode(), pairs, entered, pidfd)
     return _check(pid), pidfd[0]
 
 
@@ -196,7 +193,19 @@ def receive(fd: int, size: int) -> tuple[bytes, int]:
 
 
 def mount_id(dir_fd: int, path: str) -> int:
-    """The id of the mount *path* is on: two paths of one mount share it. Source: man 2 statx (STATX_MNT_ID)."""
+    """The id of the mount *path* is on, or with "" of *dir_fd* itself: two places on one mount share it.
+    Source: man 2 statx (STATX_MNT_ID)."""
     identifier = ffi.new("uint64_t *")
     _check(lib.shim_name_to_mount(dir_fd, _c(path), identifier), path)
     return int(identifier[0])
+
+
+def fstatfs(fd: int) -> int:
+    """The type of the file system *fd* is on, as in linux/magic.h. Source: man 2 fstatfs."""
+    return _check(lib.shim_fstatfs(fd))
+
+
+def remove_tree(dir_fd: int, path: str) -> None:
+    """Remove the directory *path* below *dir_fd* with everything in it, however deep, links not followed; one that is
+    missing is fine. Raises OSError: the first failure, after everything else is gone. Source: csrc/remove.c."""
+    _check(lib.shim_remove_tree(dir_fd, _c(path)), path)

@@ -18,7 +18,12 @@ def install(sink: Callable[[str], object]) -> None:
     _sinks.append(sink)
 
 
+def remove() -> None:
+    """Take away the newest sink: the one before it is told again."""
+    _sinks.pop()
+
+
 def say(text: str) -> None:
-    """Tell the user *text*: one line, no full stop, no newline."""
+    """Tell the user *text*: one line without a full stop. A line break or an escape in it is shown as such."""
     if _sinks:
         _sinks[-1](text)

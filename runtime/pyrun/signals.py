@@ -6,10 +6,11 @@ Source: man 7 signal. SIGRTMIN is the C library's (34), as images mean it: syste
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+import _signal
 import posix
 
 from pyrun.errors import UsageError
+from pyrun.safe import is_number
 
 HIGHEST: int = _signal.NSIG - 1
 KILL = int(_signal.SIGKILL)
@@ -23,10 +24,9 @@ def number(text: str) -> int:
 
     Raises: UsageError for a name this system does not have or a number outside 1..64.
     """
-    digits = text.isascii() and text.isdigit()
-    value = int(text) if digits else _named(text.upper().removeprefix("SIG"))
+    value = int(text) if is_number(text) else _named(text.upper().removeprefix("SIG"))
     if not 1 <= value <= HIGHEST:
-        raise UsageError(f"unknown signal '{text}'", "see `kill -l` for the names")
+        raise UsageError(f"unknown signal '{text:.60}'", "see `kill -l` for the names")
     return value
 
 
@@ -59,7 +59,7 @@ def _named(short: str) -> int:
     value = getattr(_signal, key, 0) if _is_signal(key) else 0
     if not sign:
         return int(value)
-    if not (offset.isascii() and offset.isdigit() and base in ("RTMIN", "RTMAX")):
+    if not (is_number(offset) and base in ("RTMIN", "RTMAX")):
         return 0
     value += int(offset) if sign == "+" else -int(offset)
     return int(value) if _signal.SIGRTMIN <= value <= _signal.SIGRTMAX else 0

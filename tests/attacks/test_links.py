@@ -16,7 +16,8 @@ import pytest
 
 import hostile
 from command import Pyrun
-from weakened import RESOLVES_ANYWHERE
+from pyrun.spec.defaults import MASKED_PATHS, READONLY_PATHS
+from weakened import BY_PATH_ALONE, RESOLVES_ANYWHERE
 
 PLACES = (
     "/dev",
@@ -198,6 +199,43 @@ def test_a_mount_target_that_is_swapped_for_a_link(
     assert len(statuses) > 15 and set(statuses) <= {1, 125}, statuses
     assert seen == {True, False}
     assert not any(str(tmp_path) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def swapped_mount(pyrun: Pyrun, attacker: Path, directory: Path, seconds: float) -> list[str]:
+    """Who can write a bundle's root from outside swaps the directory of init's /proc with a link to an empty one: what
+    is masked there would seem not to be there."""
+    linux = {"maskedPaths": MASKED_PATHS, "readonlyPaths": READONLY_PATHS}
+    script = hostile.while_it_is_swapped("proc")
+    link = hostile.link("/link", "/tmp")
+    bundle = hostile.put_bundle(pyrun, directory, link, args=["sh", "-c", script], linux=linux)
+    found: list[str] = []
+    shown = 0
+
+    def start() -> None:
+        nonlocal shown
+        done = pyrun("run", "--bundle", str(bundle))
+        assert "Traceback" not in done.stderr, done
+        if "end" in done.stdout:
+            shown += 1
+            found.extend(hostile.unprotected("proc", done.stdout))
+
+    race(attacker, bundle / "rootfs/proc", bundle / "rootfs/link", start, seconds)
+    assert shown > 3
+    return found
+
+
+def test_a_mount_that_is_swapped_for_a_link_is_masked(pyrun: Pyrun, attacker: Path, tmp_path: Path) -> None:
+    assert not swapped_mount(pyrun, attacker, tmp_path / "bundle", 4)
+
+
+def test_that_race_is_lost_by_path_alone(
+    pyrun: Pyrun, attacker: Path, tmp_path: Path, weak_installation: Callable[..., Path]
+) -> None:
+    pyrun.binary = weak_installation(BY_PATH_ALONE).with_name("pyrun")
+    for number in range(4):
+        if swapped_mount(pyrun, attacker, tmp_path / f"bundle{number}", 4):
+            return
+    pytest.fail("the attacker was too slow to prove anything")
 
 
 def test_the_race_is_one(canary: hostile.Canary, attacker: Path, tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def _exec(place: Place) -> list[str]:
     return [str(place.yard.pyrun.binary), "exec", "third", "timeout", "1"]
 
 
+def unchecked(place: Place, internet: SimpleNamespace, words: tuple[str, ...]) -> list[str]:
+    """The harm without the rules that check the sender; the guard may have healed them before it is done."""
+    place.yard.take_out(CHECKED)
+    for address in (place.victim.address, place.yard.gateway):
+        place.yard.pyrun("exec", "evil", "ip", "addr", "del", f"{address}/24", "dev", "eth0")
+    place.yard.pyrun.ok(*words)
+    return harm(place, internet)
+
+
 @pytest.mark.parametrize("name", DEEDS)
 def test_what_it_does_is_its_own_affair(place: Place, internet: SimpleNamespace, name: str) -> None:
     script, harmful = DEEDS[name]
@@ -111,11 +120,7 @@ def test_what_it_does_is_its_own_affair(place: Place, internet: SimpleNamespace,
     assert [line for line in different if place.evil.link not in line] == []
     if harmful:
         assert place.yard.pyrun.ok("exec", "evil", "ip", "addr") != before
-        place.yard.take_out(CHECKED)
-        place.yard.pyrun("exec", "evil", "ip", "addr", "del", f"{place.victim.address}/24", "dev", "eth0")
-        place.yard.pyrun("exec", "evil", "ip", "addr", "del", f"{place.yard.gateway}/24", "dev", "eth0")
-        place.yard.pyrun.ok(*words)
-        assert harm(place, internet) != []
+        assert any(unchecked(place, internet, words) for _ in range(3))
 
 
 def test_a_flood_keeps_nobody_from_anything(place: Place, internet: SimpleNamespace) -> None:

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import frames
 import ruleset
-from yard import CONNECT, SERVE, Yard, connects, run, soon
+from waiting import soon
+from yard import CONNECT, SERVE, Yard, connects, run
 
 ADDRESSED = "only what is addressed to this host is redirected"
 

@@ -25,12 +25,14 @@ import frames
 import hostile
 from command import Pyrun
 from places import setting
-from yard import LAN6, SERVE, Yard, connects, run, soon
+from waiting import soon
+from yard import LAN6, SERVE, Yard, connects, page, run
 
 LOCALNET = "127.0.0.0/8 is this host's own, though route_localnet would let neighbours in"
 BELIEVED = "a container's address is only believed on its bridge"
 UNPUBLISHED = "unpublished ports are reached neither by routing nor from other networks"
 INTERNAL = "an --internal network reaches nothing but itself"
+THIS_HOST = "an --internal network reaches nothing else of this host"
 ALONE = "--icc=false: a container exchanges frames with this host alone"
 ADDRESSED = "only what is addressed to this host is redirected"
 OPENED = (
@@ -265,6 +267,38 @@ def test_an_internal_network_leaks_no_question(
     assert not leaked()
     yard.take_out(INTERNAL)
     assert leaked()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["", "port 53 is another's"])
+def test_an_internal_network_does_not_reach_this_host(
+    pyrun: Pyrun, frames_program: Path, internet: SimpleNamespace, taken: bool
+) -> None:
+    """Neither by the gateway nor by another address; the resolver, a ping and its own ports are what is left."""
+    with (
+        socket.socket() as resolver,
+        socket.create_server(("::", 4713), family=socket.AF_INET6, dualstack_ipv6=True),
+    ):
+        if taken:
+            resolver.bind(("0.0.0.0", 53))
+            resolver.listen()
+        yard = Yard(pyrun, frames_program, "--internal")
+        yard.start("evil")
+        yard.start("victim", *SERVE, options=("--network", "bridge", "-p", "8081:80"))
+        entered = f"ip route add default via {yard.gateway}; ip -6 route add default via {yard.gateway6}"
+        run("nsenter", "--net=/run/netns/evil", "sh", "-c", entered)
+        addresses = (yard.gateway, yard.gateway6, internet.host)
+
+        def reached() -> list[str]:
+            return [each for each in addresses if connects(internet, "../netns/evil", each, 4713)]
+
+        assert reached() == []
+        for address in addresses[:2]:
+            run("nsenter", "--net=/run/netns/evil", "ping", "-c1", "-W2", address)
+        assert yard.member("victim").address in pyrun.ok("exec", "evil", "nslookup", "-type=a", "victim")
+        assert page(internet, f"{internet.host}:8081") == "a secret", "from the LAN"
+        run("ping", "-c1", "-W2", yard.member("evil").address)
+        yard.take_out(THIS_HOST)
+        assert reached() == list(addresses)
 
 
 def test_a_network_that_is_not_internal_does_ask(yard: Yard) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from typing import Any
 import pytest
 
 import hostile
-from oci.box import Box, wait_until
+import weakened
+from oci.box import Box
+from waiting import until
 
 VERBS = ("run", "create", "exec")
 LIST = "ls -l /proc/self/fd 2>/dev/null | sed -n 's/.* -> //p'"
@@ -95,7 +96,8 @@ def test_no_descriptor_comes_along(arena: Any, leaked: list[int], verb: str) -> 
 def test_they_come_along_where_nobody_sees_to_it(
     weak: Callable[..., Any], leaked: list[int], verb: str
 ) -> None:
-    assert "/etc" in foreign(weak(CALLERS_STAY_OPEN, ALL_CROSS_EXECVE), verb, leaked)
+    changes = (CALLERS_STAY_OPEN, ALL_CROSS_EXECVE, weakened.DESCRIPTORS_STAY)
+    assert "/etc" in foreign(weak(*changes), verb, leaked)
 
 
 def test_no_descriptor_comes_along_with_a_terminal(arena: Any) -> None:
@@ -203,8 +205,9 @@ def test_no_working_directory_through_a_descriptor(arena: Any, leaked: list[int]
     assert not directories(arena, verb, leaked)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ["run", "create"])
 def test_there_would_be_one(weak: Callable[..., Any], leaked: list[int], verb: str) -> None:
+    """Not with exec: its init is not in the pid namespace of that /proc, and has no /proc/self there."""
     assert directories(weak(CALLERS_STAY_OPEN, ANY_DIRECTORY, NO_DIRECTORY_FIRST), verb, leaked)
 
 
@@ -233,7 +236,7 @@ def null_after(arena: Any, verb: str) -> tuple[int, ...]:
     )  # type: ignore[call-overload]
     if verb == "create":
         subprocess.run(box.runtime.command(box.root, ("start", box.id)), check=True, **quiet)  # type: ignore[call-overload]
-        time.sleep(0.05)
+        box.wait_for("stopped")
     if verb == "exec":
         subprocess.run(
             box.runtime.command(box.root, ("exec", "--user", "1000:1000", box.id, "true")),
@@ -277,7 +280,7 @@ def changed(arena: Any, verb: str, null: str = "") -> list[str]:
         for words in calls:
             command = box.runtime.command(box.root, words)
             subprocess.run(command, check=True, stdin=streams, stdout=streams, stderr=streams, timeout=30)
-    wait_until((box.rootfs / "data/done").exists, "the end of the attack")
+    until((box.rootfs / "data/done").exists, "the end of the attack")
     seen = canary.stat()
     box.call("delete", "--force", box.id)
     picture = {"owner": (seen.st_uid, seen.st_gid) != (0, 0), "mode": stat.S_IMODE(seen.st_mode) != 0o666}

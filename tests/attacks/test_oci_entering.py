@@ -1,4 +1,5 @@
-"""CVE-2019-5736 and CVE-2016-9962: who enters a container, as a hostile one sees it, by `pyrun-oci`.
+"""CVE-2019-5736 and CVE-2016-9962: who enters a container, as a hostile one sees it, by `pyrun-oci`; and where they get
+to in a container that has no mount namespace.
 
 Each attack returns what shows that it worked, nothing if it did not; see test_oci_links.py.
 """
@@ -23,6 +24,11 @@ BINARY_NOT_SEALED = (
 )
 DUMPABLE = ("init_security.c", r"failure\(prctl\(PR_SET_DUMPABLE, 0, 0, 0, 0\)\)", "0")
 DUMPABLE_TOO = ("init_process.c", r"prctl\(PR_SET_DUMPABLE, 0, 0, 0, 0\) < 0", "0")
+IN_THE_HOSTS_ROOT = (
+    "engine/entering.py",
+    r"\[\*entered, Operation\(\"CHROOT\", chroot\)\] if chroot else",
+    "",
+)
 A_MOMENT_LONGER = (
     "init_command.c",
     r"    return execute\(plan->detail",
@@ -77,3 +83,38 @@ def test_it_would_see_those_who_are_dumpable(weak: Callable[..., Any], attacker:
     arena = weak(DUMPABLE, DUMPABLE_TOO, A_MOMENT_LONGER)
     lines = attacked(arena, attacker, "look", "5")
     assert foreign_places(lines), lines
+
+
+# ── a container without a mount namespace ──────────────────────────────────────────────────────────
+
+
+def entered(arena: Any, climber: Path | None = None) -> list[str]:
+    """What of the host `exec` shows in such a container; *climber*: the attacker's program, its first process."""
+    box = arena.box()
+    box.without_namespace("mount")
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    if climber:
+        box.capabilities("CAP_SYS_CHROOT")
+        shutil.copy(climber, box.rootfs / "attacker")
+    box.detach(*(("/attacker", "climb") if climber else ()))
+    if climber:
+        assert (
+            box.output(lambda text: "\n" in text) == "OUTSIDE"
+        )  # that chroot is no wall is said in docs/security.md
+    places = [str(arena.canary.directory), f"../../../../..{arena.canary.directory}"]
+    done = box.call("exec", box.id, "/bin/busybox", "ls", *places)
+    assert box.exec("/bin/busybox", "echo", "executed") == "executed"
+    box.call("delete", "--force", box.id)
+    return done.out.split()
+
+
+def test_who_enters_a_chroot_is_in_it(arena: Any) -> None:
+    assert not entered(arena)
+
+
+def test_wherever_its_first_process_has_climbed_to(arena: Any, attacker: Path) -> None:
+    assert not entered(arena, attacker)
+
+
+def test_in_the_hosts_root_they_would_see_the_host(weak: Callable[..., Any]) -> None:
+    assert entered(weak(IN_THE_HOSTS_ROOT))

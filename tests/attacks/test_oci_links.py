@@ -17,7 +17,7 @@ import pytest
 
 import hostile
 from oci.box import Box
-from weakened import RESOLVES_ANYWHERE
+from weakened import BY_PATH_ALONE, RESOLVES_ANYWHERE
 
 NO_DEV = ("/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 VERBS = ("run", "create")
@@ -287,3 +287,38 @@ def test_a_null_device_that_is_swapped_for_a_link(arena: Any, attacker: Path) ->
 
 def test_that_race_is_lost_with_the_containers_null(weak: Callable[..., Any], attacker: Path) -> None:
     assert "box" in swapped_null(weak(NULL_OF_THE_CONTAINER), attacker, 20)
+
+
+def swapped_mount(arena: Any, attacker: Path, verb: str, name: str, seconds: float) -> list[str]:
+    """Who can write the root from outside swaps the directory of init's /proc or /sys with a link to an empty one: what
+    is masked there would seem not to be there."""
+    box = arena.box()
+    (box.rootfs / "link").symlink_to("/tmp")
+    found: list[str] = []
+    shown = 0
+
+    def start() -> bool:
+        nonlocal shown
+        done = arena.go(box, verb, "sh", "-c", hostile.while_it_is_swapped(name))
+        assert "Traceback" not in done.err, done
+        if "end" in done.out:
+            shown += 1
+            found.extend(hostile.unprotected(name, done.out))
+        return bool(found)
+
+    count = race(attacker, box.rootfs / name, box.rootfs / "link", start, seconds)
+    assert shown > 3 or found, f"{shown} of {count} starts came so far"
+    return found
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_mount_that_is_swapped_for_a_link_is_masked(
+    arena: Any, attacker: Path, verb: str, name: str
+) -> None:
+    assert not swapped_mount(arena, attacker, verb, name, 4)
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+def test_that_race_is_lost_by_path_alone(weak: Callable[..., Any], attacker: Path, name: str) -> None:
+    assert swapped_mount(weak(BY_PATH_ALONE), attacker, "run", name, 20)

@@ -22,7 +22,7 @@ OP_DOMAINNAME = linux.lib.OP_DOMAINNAME
 # What is taken out of the weakened builds.
 NOTHING_IS_MASKED = (
     "init_mounts.c",
-    r"if \(mount_fd >= 0\) status = attach\(mount_fd, target_fd\), close\(mount_fd\);\n    close\(target_fd\);\n"
+    r"if \(mount_fd >= 0\) return attach_for\(plan, path, mount_fd, target_fd\);\n    close\(target_fd\);\n"
     r"    return status;\n\}\n\n/\* A directory or file mounted",
     "if (mount_fd >= 0) close(mount_fd);\n    close(target_fd);\n    return 0;\n}\n\n/* A directory or file mounted",
 )
@@ -32,7 +32,7 @@ READ_ONLY_NOT = (
     r"attributes = asked\.set\n    own =",
     "attributes = asked.set & ~options.RDONLY\n    own =",
 )
-NOBODYS_OWN = ("stages/mounts.py", r'if not own and \(job\.get\("rootless"\)[^\n]*', "if False:")
+NOBODYS_OWN = ("stages/mounts.py", r"if not own and \(job\.rootless[^\n]*", "if False:")
 NUL_IN_TEXTS = (
     "spec/check_rules.py",
     r'if type\(value\) is not str or "\\0" in value:\n        raise wrong\(path, "must be a string without NUL"',

@@ -17,21 +17,18 @@ VERBS = ("run", "create", "exec")
 
 # What is taken out of the weakened builds.
 USERS_LIKE_CRUN = (
-    "engine/oci/exec_.py", r"if not \(text\.isascii\(\) and text\.isdigit\(\)\) or .*?return int\(text\)",
+    "engine/oci/exec_.py", r"if not is_number\(text\) or int\(text\) > ID_LIMIT.*?return int\(text\)",
     "return int('0' + ''.join(filter(str.isdigit, text))) % 2**32")  # fmt: skip
 GROUPS_STAY = ("init_security.c", r"failure\(syscall\(SYS_setgroups, count, groups\)\)", "0")
-GROUPS_STAY_TOO = ("init_command.c", r"\n        syscall\(SYS_setgroups, count, groups\);[^\n]*", "")
-ANY_KIND_OF_FILE = (
-    "spec/users.py",
-    r"if status\.st_mode & 0o170000 != 0o100000:[^\n]*",
-    "if False:",
-)
+GROUPS_STAY_TOO = ("init_command.c", r"\n    syscall\(SYS_setgroups, count, groups\);[^\n]*", "")
+ANY_KIND_OF_FILE = ("store/distrusted.py", r"if kind != 0o100000:", "if False:")
+WAITS_FOR_WRITERS = ("store/distrusted.py", r"posix\.O_RDONLY \| posix\.O_NONBLOCK", "posix.O_RDONLY")
 NO_END = ("spec/users.py", r"FILE_SIZE_LIMIT_BYTES = 1 << 20", "FILE_SIZE_LIMIT_BYTES = 1 << 22")
-PASSWD_ANYWHERE = ("spec/users.py", r"_IN_ROOT = linux\.RESOLVE_IN_ROOT \| ", "_IN_ROOT = ")
+PASSWD_ANYWHERE = ("store/distrusted.py", r"IN_ROOT = linux\.RESOLVE_IN_ROOT \| ", "IN_ROOT = ")
 INHERITABLE_TOO = (
     "engine/oci/exec_.py",
-    r'for name in \("bounding", "effective", "permitted"\):\n',
-    'sets["inheritable"] = []\n    for name in ("bounding", "effective", "permitted", "inheritable"):\n',
+    r"for name in sets:\n",
+    'sets["inheritable"] = []\n    for name in sets:\n',
 )
 
 
@@ -115,7 +112,7 @@ def test_the_passwd_of_a_bundle_is_never_waited_for(arena: Any, kind: str) -> No
     ("kind", "shown"), [("long", "/of-the-end"), ("fifo", "waited for"), ("link", "/of-the-host")]
 )
 def test_a_passwd_that_is_taken_as_it_is(weak: Callable[..., Any], kind: str, shown: str) -> None:
-    assert odd_passwd(weak(ANY_KIND_OF_FILE, NO_END, PASSWD_ANYWHERE), kind) == shown
+    assert odd_passwd(weak(ANY_KIND_OF_FILE, WAITS_FOR_WRITERS, NO_END, PASSWD_ANYWHERE), kind) == shown
 
 
 def groups(arena: Any, verb: str) -> str:

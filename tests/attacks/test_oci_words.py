@@ -5,12 +5,16 @@ Each attack returns what shows that it worked, nothing if it did not; see test_o
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hostile_oci import Oci
 from oci.box import Box
 from systemd_bus import FakeSystemd
 
@@ -40,6 +44,7 @@ ANY_PROPERTY = (
     r"if name not in ALLOWED:",
     'if not ALLOWED.setdefault(name, "s"):',
 )
+RAW_ON_TERMINALS = ("cli/oci_log.py", r"if c\.isprintable\(\) or c in kept", "if True")
 ANY_NAMESPACE = ("spec/sysctls.py", r"if kind not in namespaces or", "if kind and")
 
 
@@ -252,3 +257,37 @@ def test_a_hook_with_an_environment_that_is_none(arena: Any) -> None:
     box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "env": ["A", "=", "B=c", "B=d"]}]}
     done = arena.go(box, "create", "true")
     assert "unexpected" not in done.err and "Traceback" not in done.err, done
+
+
+# ── terminals ──────────────────────────────────────────────────────────────────────────────────────
+
+FORGED = "CAP_X\x1b[2J\nERRO[0000] forged \x9b31m\u202e"
+
+
+def lines_on_a_terminal(program: Path, directory: Path) -> list[str]:
+    """What `create` and `state` say there of a config's words and a caller's: the lines, without the level's colour."""
+    oci = Oci(program, directory)
+    oci.root.mkdir()
+    oci.config["process"]["capabilities"]["bounding"] = [FORGED]
+    oci.write()
+    ours, theirs = pty.openpty()
+    words = [["create", "--bundle", str(oci.bundle), "box"], ["kill", "box", FORGED], ["state", FORGED]]
+    for each in words:
+        oci.finish(oci.start(*each, stderr=theirs, env={**oci.env, "NO_COLOR": ""}))
+    oci.close()
+    os.set_blocking(ours, False)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "CAP_X" in said
+    return re.sub(r"\x1b\[3\dm([A-Z]{4})\x1b\[0m", r"\1", said).replace("\r", "").splitlines()
+
+
+def test_what_is_told_drives_no_terminal(static_binary: Path, tmp_path: Path) -> None:
+    lines = lines_on_a_terminal(static_binary.with_name("pyrun-oci"), tmp_path)
+    assert len(lines) == 3 and all(line.isprintable() for line in lines), lines
+
+
+def test_a_terminal_would_be_driven(weak_installation: Callable[..., Path], tmp_path: Path) -> None:
+    lines = lines_on_a_terminal(weak_installation(RAW_ON_TERMINALS), tmp_path)
+    assert any(line.startswith("ERRO[0000] forged") for line in lines), lines

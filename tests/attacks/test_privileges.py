@@ -31,6 +31,13 @@ ALLOWED_UNLESS_NAMED = (
     '"defaultAction": "SCMP_ACT_ALLOW",',
 )
 
+SOCKETCALL_AS_DOCKER_HAS_IT = (
+    "spec/seccomp_profile.py",
+    r'if "SCMP_ARCH_X86" in architectures:',
+    "if False:",
+)
+SOCKETCALLS = ("socketcall_alg", "socketcall_alg_high", "socketcall_vsock", "socketcall_vsock_high")
+
 
 def status_of(text: str) -> dict[str, str]:
     return {line.split(":")[0]: line.split(":", 1)[1].strip() for line in text.splitlines() if ":" in line}
@@ -80,7 +87,8 @@ def test_the_system_calls_dockers_profile_refuses(pyrun: Pyrun, attacker: Path) 
     hostile.put_image(pyrun, "evil", lambda root: shutil.copy(attacker, root / "attacker"))
     words = ("run", "--rm", "--net=none", "evil", "/attacker", "calls")
     refused = dict(line.split() for line in pyrun.ok(*words).splitlines())
-    expected = {"clone3": errno.ENOSYS, "af_alg": None, "af_vsock": None}
+    unknown = dict.fromkeys(("clone3", *SOCKETCALLS), errno.ENOSYS)
+    expected = {**unknown, "af_alg": None, "af_vsock": None}
     for name, number in refused.items():
         if expected.get(name, errno.EPERM) is not None:
             assert int(number) == expected.get(name, errno.EPERM), (name, number)
@@ -107,6 +115,21 @@ def test_a_profile_that_allows_what_it_does_not_name(
     shutil.rmtree(pyrun.root / "cache/seccomp")  # filters that were compiled before
     allowed = dict(line.split() for line in pyrun.ok(*words).splitlines())
     assert {"af_alg", "keyctl", "unshare"} <= {name for name in refused if refused[name] != allowed[name]}
+
+
+def test_socketcall_would_be_a_way_round(
+    pyrun: Pyrun, attacker: Path, weak_installation: Callable[..., Path]
+) -> None:
+    """Docker's own rules, which no filter can apply to arguments in memory: AF_ALG, AF_VSOCK and whatever comes."""
+    hostile.put_image(pyrun, "evil", lambda root: shutil.copy(attacker, root / "attacker"))
+    pyrun.binary = weak_installation(SOCKETCALL_AS_DOCKER_HAS_IT).with_name("pyrun")
+    shutil.rmtree(pyrun.root / "cache/seccomp", ignore_errors=True)  # filters that were compiled before
+    words = ("run", "--rm", "--net=none", "evil", "/attacker", "calls")
+    reached = dict(line.split() for line in pyrun.ok(*words).splitlines())
+    if "socketcall_alg" not in reached:
+        pytest.skip("needs a kernel with CONFIG_IA32_EMULATION")
+    assert all(int(reached[name]) not in (errno.ENOSYS, errno.EPERM) for name in SOCKETCALLS), reached
+    assert {reached["i386_socket_alg"], reached["i386_socket_vsock"]} == {str(errno.EPERM)}
 
 
 # ── files of the kernel ────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ import pytest
 import hostile
 import weakened
 from command import Pyrun
+from waiting import until
 
 # What a process may hold: its pipes or terminal, /dev/null, and the directory `ls` itself is reading.
 ALLOWED = re.compile(r"pipe:\[\d+\]|/dev/null|/dev/pts/\d+|/dev/console|/proc/\d+/fd")
@@ -47,8 +48,7 @@ def careless(pyrun: Pyrun, *command: str, stdin: int = subprocess.DEVNULL) -> No
 def monitor_of(pyrun: Pyrun, name: str) -> int:
     """The pid of a detached container's monitor, once it has taken over."""
     pid = int(str(pyrun.state(name)["monitor_pid"]))
-    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"pyrun-monitor"):
-        time.sleep(0.01)
+    until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"pyrun-monitor"), "the monitor")
     return pid
 
 
@@ -193,8 +193,8 @@ def looked(pyrun: Pyrun, seconds: float, visit: Callable[[], object]) -> list[li
     deadline = time.monotonic() + seconds - 0.5
     while time.monotonic() < deadline:
         visit()
-    time.sleep(0.7)
-    seen = [line.split(" ", 3) for line in pyrun.ok("logs", "victim").splitlines()]
+    # until it has ended
+    seen = [line.split(" ", 3) for line in pyrun.ok("logs", "-f", "victim").splitlines()]
     pyrun.ok("rm", "-f", "victim")
     return [line for line in seen if line[1] != "other"]
 

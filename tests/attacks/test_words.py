@@ -7,6 +7,7 @@ CVE-2024-40635, CVE-2026-30892, CVE-2024-9676, CVE-2026-47262, CVE-2022-4318, CV
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,46 @@ def test_cgroup_paths_stay_below(pyrun: Pyrun, tmp_path: Path, path: str) -> Non
     assert done.returncode == 125 or not Path("/sys/fs/x").exists()
     assert not list(Path("/sys/fs").glob("cgroup/../x")) and not Path("/sys/x").exists()
     assert done.returncode == 125, done
+
+
+FORGED = "x\n       sh   touch pwned\x1b[2J\nundo list $(touch pwned) \u202e\x9b2J"
+# What is taken out of the weakened build.
+RAW_LINES = (
+    "safe.py",
+    r"    if text\.isprintable\(\):\n        return text\n    return ",
+    "    return text\n    return ",
+)
+UNQUOTED = ("safe.py", r"if text and _PLAIN\.issuperset\(text\)", "if text")
+
+
+def told(pyrun: Pyrun) -> tuple[list[str], bool]:
+    """What of an image's words is a line of its own or drives the terminal, and whether one of them is a command."""
+    image = hostile.put_image(
+        pyrun, "forger", WorkingDir=f"/{FORGED}", Cmd=[FORGED], Labels={FORGED: FORGED}, Env=["PATH=/bin"],
+        Volumes={"/v " + FORGED.replace("\n", " "): {}},
+    )  # fmt: skip
+    said = [pyrun("run", "--dry-run", "--net=none", image), pyrun("run", "--rm", "--explain", "--net=none", image),
+            pyrun("images"), pyrun("rmi", image), pyrun("stop", FORGED), pyrun("rm", FORGED),
+            pyrun("load", "-i", FORGED), pyrun("--debug", "logs", FORGED)]  # fmt: skip
+    lines = [line for each in said for line in f"{each.stdout}{each.stderr}".split("\n")]
+    odd = [
+        line
+        for line in lines
+        if not line.isprintable() or line.startswith(("       sh   touch pwned", "undo list $"))
+    ]
+    typed = [line for line in lines if line.startswith("       sh ") and "touch pwned" in line]
+    bare = any("touch pwned" in re.sub(r"\$?'[^']*'|\"[^\"]*\"", "", line) for line in typed)
+    return odd, bare
+
+
+def test_what_is_told_forges_no_line(pyrun: Pyrun) -> None:
+    assert told(pyrun) == ([], False)
+
+
+def test_a_line_would_be_forged(pyrun: Pyrun, weak_installation: Callable[..., Path]) -> None:
+    pyrun.binary = weak_installation(RAW_LINES, UNQUOTED).with_name("pyrun")
+    odd, bare = told(pyrun)
+    assert odd and bare
 
 
 LINE = "x\n6.6.6.6 evil"

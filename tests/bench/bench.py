@@ -3,7 +3,8 @@
 
     tests/lab/enter build/venv/bin/python tests/bench/bench.py [--quick] [--only ROW]...
 
-Prints a Markdown table and writes build/bench.md and build/bench.json. The exit status is 0 when every ratio is within
+Prints a Markdown table and writes build/bench.md and build/bench.json; all rows in one run, without --quick, are also
+written to docs/performance.md and its picture. The exit status is 0 when every ratio is within
 its limit, 1 when one is over it or could not be measured. README.md beside this says how it is measured, and which row
 may be over.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 import dns_rows
 import network_rows
 import oci_rows
+import performance
 import port_rows
 import report
 import rows
@@ -33,9 +35,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # (effort for a row, seconds for all of them)
 FULL = Effort(rounds=10, runs=5, budget_s=75), 2400
 QUICK = Effort(rounds=3, runs=3, budget_s=15), 280
-ROWS = (
-    rows.ROWS | oci_rows.ROWS | warm_rows.ROWS | dns_rows.ROWS | port_rows.ROWS | network_rows.ROWS | thousand_rows.ROWS
-)  # fmt: skip
+# section of docs/performance.md -> its rows, in the order in which they are measured
+SECTIONS = {
+    "engine": rows.ROWS,
+    "oci": oci_rows.ROWS,
+    "warm": warm_rows.ROWS,
+    "network": dns_rows.ROWS | port_rows.ROWS | network_rows.ROWS | thousand_rows.ROWS,
+}
+ROWS = {name: row for section in SECTIONS.values() for name, row in section.items()}
 
 
 def main(arguments: list[str]) -> int:
@@ -57,13 +64,29 @@ def main(arguments: list[str]) -> int:
         print("bench: another one is running; two would measure each other", file=sys.stderr)
         return 2
     effort, seconds = QUICK if options.quick else FULL
-    return measure_all(options.only or list(ROWS), effort, time.monotonic() + seconds)
+    found, about = measure_all(options.only or list(ROWS), effort, time.monotonic() + seconds)
+    figures = [figure for row in found.values() for figure in row]
+    print(report.write(REPOSITORY / "build", figures, about))
+    if not options.only and not options.quick:
+        performance.write(page(found, about))
+    return 1 if any(figure.failed for figure in figures) else 0
 
 
-def measure_all(names: list[str], effort: Effort, deadline: float) -> int:
-    """Prepare, measure the rows one after the other, report; returns the exit status."""
+def page(found: dict[str, list[rows.Figure]], about: dict[str, str]) -> dict[str, list[str]]:
+    """The sections of docs/performance.md, as lines, of a run of all rows."""
+    sections = {
+        section: report.table([figure for name in names for figure in found[name]], about)
+        for section, names in SECTIONS.items()
+    }
+    return {"about": [report.said(about)]} | sections
+
+
+def measure_all(
+    names: list[str], effort: Effort, deadline: float
+) -> tuple[dict[str, list[rows.Figure]], dict[str, str]]:
+    """Prepare and measure the rows one after the other: the figures of each, and what they depend on."""
     peers = Peers(rows.installed_pyrun(sys.executable))
-    figures: list[rows.Figure] = []
+    found: dict[str, list[rows.Figure]] = {}
     try:
         say("starting the peers ...")
         peers.prepare()
@@ -71,15 +94,14 @@ def measure_all(names: list[str], effort: Effort, deadline: float) -> int:
         for name in names:
             left = deadline - time.monotonic()
             if left < 5:
-                figures.append(rows.Figure(name, problem="no time was left"))
+                found[name] = [rows.Figure(name, problem="no time was left")]
                 continue
             say(f"measuring {name} ...")
             part = Effort(effort.rounds, effort.runs, min(effort.budget_s, left))
-            figures += measure(name, peers, part)
+            found[name] = measure(name, peers, part)
     finally:
         peers.close()
-    print(report.write(REPOSITORY / "build", figures, about))
-    return 1 if any(figure.failed for figure in figures) else 0
+    return found, about
 
 
 def measure(name: str, peers: Peers, effort: Effort) -> list[rows.Figure]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -26,6 +27,24 @@ RUN = Path("/run/pyrun-bench")
 IMAGE = "busybox"
 # what a machine without CAP_SYS_RESOURCE makes of podman's defaults is an error; runc, since this crun wants pure v2
 PODMAN_RUN = ("--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000")
+
+
+def crun_program() -> str:
+    """The crun that is measured: $CRUN, else the newest of those on PATH; "" where there is none.
+
+    Distributions have old ones (1.8 in Debian 12), and what a start costs has changed since.
+    """
+    if given := os.environ.get("CRUN"):
+        return shutil.which(given) or ""
+    places = [shutil.which("crun", path=place) for place in os.get_exec_path()]
+    return max((each for each in places if each), key=_release, default="")
+
+
+def _release(program: str) -> list[int]:
+    """1.28 after 1.8: what `crun version 1.28` says, as numbers."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=20)
+    digits = re.search(r"\d+(\.\d+)*", done.stdout)
+    return [int(each) for each in digits[0].split(".")] if digits else []
 
 
 class NoPeer(Exception):

@@ -51,16 +51,19 @@ def stage(times: str, port: str) -> list[float]:
         for number in range(int(times) + NOT_COUNTED):
             words = ["-d", "-p", f"{int(port) + number}:80", "busybox", "true"]
             given, _ = options.parse(tables.VERBS["run"], words)
-            request = {**prepare.request(given, {}, "busybox"), "name": f"bench-stage-{number}"}
+            request = prepare.request(given, {})
+            request.name = f"bench-stage-{number}"
             pid = until_the_end.enter_context(namespace())
             began = time.perf_counter_ns()
             network.check(request)
-            planned = network.plan(request)
+            planned = network.plan(request, network.claim(request))
             network.outside(planned, pid)
             taken_ms.append((time.perf_counter_ns() - began) / 1e6)
-            until_the_end.callback(undo.replay_lines, list(planned["undo"]))  # type: ignore[call-overload]
+            until_the_end.callback(undo.replay_lines, planned.undo)
             # A start leaves it to its monitor to close this: closing waits for what others delete.
-            until_the_end.callback(planned.pop("netfilter").close)  # type: ignore[attr-defined]
+            if planned.claimed.netfilter is not None:
+                until_the_end.callback(planned.claimed.netfilter.close)
+                planned.claimed.netfilter = None
     return taken_ms[NOT_COUNTED:]
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from contenders import RUN, NoPeer, Peers
+from contenders import RUN, NoPeer, Peers, crun_program
 from hyperfine import returned_ms
 
 OURS = "pyrun"  # as the figures call it
@@ -32,7 +32,7 @@ class Runtimes:
 
     def program(self, who: str) -> str:
         """The path of a runtime. Raises NoPeer where it is not installed."""
-        found = str(self._ours) if who == OURS else shutil.which(who)
+        found = str(self._ours) if who == OURS else crun_program() if who == "crun" else shutil.which(who)
         if not found:
             raise NoPeer(f"{who} is not installed")
         return found

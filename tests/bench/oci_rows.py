@@ -222,7 +222,7 @@ ROWS: dict[str, Row] = {
     "oci-run": run_row("pyrun-oci run of a busybox bundle", False, "runc", 0.6),
     "oci-run-seccomp": run_row("the same with Docker's seccomp profile", True, "runc", 0.35),
     "oci-run-crun": told(run_row("pyrun-oci run of a busybox bundle", False, "crun", 0.7)),
-    "oci-run-crun-seccomp": run_row("the same with Docker's seccomp profile", True, "crun", 0.7),
+    "oci-run-crun-seccomp": told(run_row("the same with Docker's seccomp profile", True, "crun", 0.7)),
     "oci-lifecycle": lifecycle_row,
     "oci-exec": exec_row,
     "oci-podman": podman_row,

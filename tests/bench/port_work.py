@@ -26,15 +26,15 @@ BACKLOG, LOOKED_EVERY_S = 4096, 0.02
 
 def publish(container: str, times: str) -> list[float]:
     """Claim, reservation and element of one port: what one more costs a start, or `port add`, in the network."""
+    from pyrun.engine import connected
     from pyrun.network import claims, elements, messages
     from pyrun.network.publishing import ports, publication
     from pyrun.store import state
 
     identifier = state.resolve(container)
-    wires = state.load(identifier)["networks"]
-    assert isinstance(wires, list)
+    wires = connected.wires_of(state.load(identifier))
     netfilter = messages.opened(messages.NETLINK_NETFILTER)
-    template = messages.load(wires[0]["network"])
+    template = messages.load(wires[0].network)
     assert template
     leads, owner = publication.targets(wires), claims.owner(identifier)
     taken_us, every = [], list[ports.Port]()

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from contenders import Peers
+from contenders import Peers, crun_program
 from rows import Figure
 
 
@@ -24,7 +24,7 @@ def surroundings(peers: Peers) -> dict[str, str]:
         "python": platform.python_version(),
         "pyrun": _first_line(peers.pyrun, "version"),
         "runc": _first_line("runc", "--version"),
-        "crun": _first_line("crun", "--version"),
+        "crun": _first_line(crun_program() or "crun", "--version"),
         "hyperfine": _first_line("hyperfine", "--version"),
         "docker": _first_line(*peers.docker, "version", "--format", "{{.Server.Version}}")
         if peers.docker
@@ -44,31 +44,39 @@ def _first_line(*words: str) -> str:
 
 def markdown(figures: list[Figure], about: dict[str, str]) -> str:
     """The table, then the lines for information, then what was not measured and why."""
-    lines = ["| | pyrun | peer | ratio | limit | |", "|---|---|---|---|---|---|"]
-    lines += [line_of(figure) for figure in figures if not figure.what.startswith("stage: ")]
-    stages = [figure for figure in figures if figure.what.startswith("stage: ")]
-    if stages:
-        lines += ["", "Stages of a start on the bridge: " + ", ".join(
-            f"{each.what.removeprefix('stage: ')} {each.ours:.2f}" for each in stages) + " ms"]  # fmt: skip
+    lines = table(figures, about)
     kept = [figure for figure in figures if figure.notes and figure.unit == "kB"]
     if kept:
         lines += ["", "Kept in memory (kB): " + "; ".join(
             f"{each.peer or 'pyrun'}{'' if 'detached' in each.what else ' in the foreground'}:"
             f" {', '.join(each.notes or [])}" for each in kept)]  # fmt: skip
-    lines += [
-        "",
-        *(f"Not measured: {each.what} {each.peer}: {each.problem}" for each in figures if each.problem),
-    ]
-    lines += [", ".join(f"{name} {text}" for name, text in about.items()), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", said(about), ""])
 
 
-def line_of(figure: Figure) -> str:
-    """One row of the table."""
-    against = f" against {figure.peer}" if figure.peer and figure.limit is not None else ""
+def table(figures: list[Figure], about: dict[str, str]) -> list[str]:
+    """Lines of Markdown: the table, the stages of a start, what was not measured."""
+    lines = ["| | pyrun | peer | ratio | limit | |", "|---|---|---|---|---|---|"]
+    lines += [line_of(figure, about) for figure in figures if not figure.what.startswith("stage: ")]
+    stages = [figure for figure in figures if figure.what.startswith("stage: ")]
+    if stages:
+        lines += ["", "Stages of a start on the bridge: " + ", ".join(
+            f"{each.what.removeprefix('stage: ')} {each.ours:.2f}" for each in stages) + " ms"]  # fmt: skip
+    problems = [f"Not measured: {each.what} {each.peer}: {each.problem}" for each in figures if each.problem]
+    return [*lines, "", *problems] if problems else lines
+
+
+def said(about: dict[str, str]) -> str:
+    """What the figures depend on, in one line."""
+    return ", ".join(f"{name} {text}" for name, text in about.items())
+
+
+def line_of(figure: Figure, about: dict[str, str]) -> str:
+    """One row of the table, which names the peer with its version."""
+    peer = " ".join([figure.peer, *([about[figure.peer]] if figure.peer in about else [])])
+    against = f" against {peer}" if figure.peer and figure.limit is not None else ""
     ours, theirs = amounts(figure)
     if figure.peer and figure.limit is None:
-        theirs = f"{theirs} ({figure.peer})"
+        theirs = f"{theirs} ({peer})"
     ratio = f"{figure.ratio:.3f}" if figure.ours and figure.ratio is not None else ""
     limit = "" if figure.limit is None else f"{figure.limit:g}"
     if limit and figure.unit != "ms":

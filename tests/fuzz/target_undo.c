@@ -7,7 +7,9 @@
 void give_back_code(void) {} /* waiting.c, which goes by where init lies */
 
 /* remove.c believes what the kernel says of directories; a random kernel would teach nothing. */
-int remove_tree(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("rmtree of %.50s", path), 1); }
+int remove_tree(int directory_fd, const char *path) {
+    return *path == '/' ? 0 : (fuzz_wrong("rmtree of %.50s", path), 1);
+}
 int remove_cgroups(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("rmcgroup of %.50s", path), 1); }
 int kill_cgroups(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("kill-cgroup of %.50s", path), 1); }
 int remove_directory(const char *path) { return *path == '/' ? 0 : (fuzz_wrong("rmdir of %.50s", path), 1); }

@@ -15,9 +15,9 @@ import time
 import pytest
 
 from pyrun import handshake, verdict
-from pyrun.cli import text
 from pyrun.errors import PyrunError
 from pyrun.plan.operations import Operation
+from pyrun.safe import visible
 
 OPERATIONS = [
     Operation("CGROUP_JOIN", "/x"),
@@ -46,9 +46,9 @@ def deliver(packets: list[bytes], passed: int) -> str:
     inits.close()
     outcome = handshake.Outcome()
     try:
-        verdict.judge(OPERATIONS, handshake.wait(ours, outcome), {})
+        verdict.judge(OPERATIONS, handshake.wait(ours, outcome), oci=False, run_dir="", groups=[])
     except PyrunError as error:
-        return text.visible(f"{error.message} {error.hint}")  # as cli/ prints it
+        return visible(f"{error.message} {error.hint}")  # as cli/ prints it
     finally:
         os.close(ours)
         if outcome.tty_fd >= 0:

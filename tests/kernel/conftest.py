@@ -7,14 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import mounted
 from monitored import Monitored
-from pyrun import linux
-from small_host import Host, OnHost
 
 
 @pytest.fixture(scope="session")
@@ -80,21 +77,3 @@ def run(sandbox_fork: Callable[..., object], static_binary: Path, root: Path) ->
         )
 
     return run
-
-
-# ── a host of its own ──────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def on_host(sandbox_fork: Callable[..., Any]) -> OnHost:
-    """Run a function on a host of its own, and end what it started."""
-
-    def run(function: Callable[[Host], None]) -> None:
-        # A pid namespace too, so that every process a test leaves ends with it.
-        sandbox_fork(_prepared, function, flags=linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWPID)
-
-    return run
-
-
-def _prepared(function: Callable[[Host], None]) -> None:
-    function(Host())

@@ -10,20 +10,19 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pyrun.network import firewall, health, messages, nft
+from pyrun.network import firewall, health, messages, nft, records, tags
 from pyrun.network.firewall import bridged, routed
+from sandbox import in_child
 
 GOLDEN = Path(__file__).parent / "ruleset.nft"
 # The version that printed it; others name some fields differently, and are asked for the reasons alone.
 PRINTED_BY = "v1.0.6"
 
-NETWORKS: list[dict[str, object]] = [
+TOLD: list[dict[str, object]] = [
     {
         "name": "bridge", "driver": "bridge", "bridge": "pyrun0", "subnet": "10.77.0.0/16", "icc": True,
         "subnets4": [{"subnet": "10.77.0.0/16"}, {"subnet": "10.79.0.0/24"}], "shards": ["pyrun0s1"],
@@ -35,8 +34,7 @@ NETWORKS: list[dict[str, object]] = [
     {"name": "l2", "driver": "l2", "bridge": "", "subnet": ""},
     {"name": "old", "driver": "bridge", "bridge": "br666", "subnet": "10.0.0.0/24", "adopted": True},
 ]  # fmt: skip
-
-Sandbox = Callable[..., Any]
+NETWORKS = [records.parsed(told) for told in TOLD]
 
 
 def build(published: list[bytes] | None = None) -> None:
@@ -60,17 +58,13 @@ def listed(*more: str) -> str:
     return done.stdout
 
 
-def _whole() -> str:
-    build()
-    first = listed()
-    build()
-    assert listed() == first, "made anew it is the same"
-    return first
-
-
 @pytest.mark.root
-def test_the_rules_as_they_are_printed(sandbox_fork: Sandbox) -> None:
-    seen = sandbox_fork(_whole)
+@in_child
+def test_the_rules_as_they_are_printed() -> None:
+    build()
+    seen = listed()
+    build()
+    assert listed() == seen, "made anew it is the same"
     version = subprocess.run(["nft", "--version"], capture_output=True, text=True, check=True).stdout
     if PRINTED_BY in version:
         if os.environ.get("PYRUN_GOLDEN") == "write":
@@ -82,7 +76,9 @@ def test_the_rules_as_they_are_printed(sandbox_fork: Sandbox) -> None:
     assert sorted(printed) == sorted(reasons)
 
 
-def _removed() -> str:
+@pytest.mark.root
+@in_child
+def test_a_network_leaves_nothing() -> None:
     build()
     sock = messages.opened(messages.NETLINK_NETFILTER)
     for network in NETWORKS:
@@ -90,20 +86,17 @@ def _removed() -> str:
             sock,
             firewall.network_elements(nft.DELETE_ELEMENT, network) or [nft.table(nft.NEW_TABLE, "pyrun")],
         )
-    without = listed()
+    assert "elements" not in listed().partition("chain publish")[0]
     firewall.remove(sock)
     firewall.remove(sock)
     sock.close()
-    return without.partition("chain publish")[0] + listed()
+    assert "elements" not in listed()
 
 
 @pytest.mark.root
-def test_a_network_leaves_nothing(sandbox_fork: Sandbox) -> None:
-    assert "elements" not in sandbox_fork(_removed)
-
-
-def _after_a_failure() -> list[int]:
-    """How transactions on one socket end, after one of which every message failed."""
+@in_child
+def test_the_errors_of_a_failed_transaction_are_its_own() -> None:
+    """A socket that somebody keeps, as the resolver does, has none of them left."""
     sock = messages.opened(messages.NETLINK_NETFILTER)
     changes = [firewall.guest(nft.NEW_ELEMENT, f"10.0.0.{number}") for number in range(2, 9)]
     ends = []
@@ -116,43 +109,20 @@ def _after_a_failure() -> list[int]:
             ends.append(0)
         except OSError as error:
             ends.append(error.errno or -1)
-    return ends
+    assert ends == [errno.ENOENT, 0, errno.ENOENT, 0]
 
 
 @pytest.mark.root
-def test_the_errors_of_a_failed_transaction_are_its_own(sandbox_fork: Sandbox) -> None:
-    """A socket that somebody keeps, as the resolver does, has none of them left."""
-    assert sandbox_fork(_after_a_failure) == [errno.ENOENT, 0, errno.ENOENT, 0]
-
-
-def _large() -> tuple[int, float, float]:
+@in_child
+def test_thousands_of_ports_are_one_transaction() -> None:
     keys = [bytes([6, 0, 0, 0]) + number.to_bytes(2, "big") + b"\0\0" for number in range(20000, 25000)]
     target = bytes([10, 77, 0, 2, 0, 80, 0, 0])
     ports = [
-        nft.elements(nft.NEW_ELEMENT, firewall.TABLE, firewall.PORTS, [{"key": key, "data": target}])
+        nft.elements(nft.NEW_ELEMENT, tags.table(), firewall.PORTS, [{"key": key, "data": target}])
         for key in keys
     ]
     build(ports)
-    return listed().count("10.77.0.2 . 80"), 0, 0
-
-
-@pytest.mark.root
-def test_thousands_of_ports_are_one_transaction(sandbox_fork: Sandbox) -> None:
-    assert sandbox_fork(_large)[0] == 5000
-
-
-def _asked(damage: str) -> tuple[bool, bool, float]:
-    build()
-    sock = messages.opened(messages.NETLINK_NETFILTER)
-    template = {f"message {name}": message.hex() for name, message in firewall.checks(NETWORKS[1]).items()}
-    standing = health.standing_table(template, sock)
-    started = time.perf_counter()
-    for _ in range(100):
-        health.standing_table(template, sock)
-        health.standing_forward(template, sock)
-    took = time.perf_counter() - started
-    subprocess.run(["nft", *damage.split()], check=True)
-    return standing, health.standing_table(template, sock), took / 100
+    assert listed().count("10.77.0.2 . 80") == 5000
 
 
 @pytest.mark.root
@@ -160,7 +130,16 @@ def _asked(damage: str) -> tuple[bool, bool, float]:
     "damage", ["flush ruleset", "flush table inet pyrun", "flush chain inet pyrun forward", "delete table bridge pyrun",
                "flush chain bridge pyrun frames"],
 )  # fmt: skip
-def test_a_start_notices_what_is_missing(sandbox_fork: Sandbox, damage: str) -> None:
-    before, after, seconds = sandbox_fork(_asked, damage)
-    assert (before, after) == (True, False)
-    assert seconds < 0.001, "asked at every start"
+@in_child
+def test_a_start_notices_what_is_missing(damage: str) -> None:
+    build()
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    template = {f"message {name}": message.hex() for name, message in firewall.checks(NETWORKS[1]).items()}
+    assert health.standing_table(template, sock)
+    started = time.perf_counter()
+    for _ in range(100):
+        health.standing_table(template, sock)
+        health.standing_forward(template, sock)
+    assert time.perf_counter() - started < 100 * 0.001, "asked at every start"
+    subprocess.run(["nft", *damage.split()], check=True)
+    assert not health.standing_table(template, sock)

@@ -14,6 +14,7 @@ import hostile
 from pyrun import handshake, linux
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import encode
+from sandbox import in_child
 
 Fork = Callable[..., object]
 Report = tuple[bool, tuple[int, int, str] | None, int, bytes]
@@ -278,16 +279,13 @@ def test_what_cannot_be_executed(run: Callable[..., Report], command: str, expec
     assert status == 127
 
 
-def test_a_planner_that_dies_before_go_ends_init(static_binary: Path, sandbox_fork: Fork) -> None:
-    assert sandbox_fork(abandoned, str(static_binary)) == 127
-
-
-def abandoned(binary: str) -> int:
-    binary_fd = linux.open_tree(linux.AT_FDCWD, binary, linux.OPEN_TREE_CLONE)
+@in_child
+def test_a_planner_that_dies_before_go_ends_init(static_binary: Path) -> None:
+    binary_fd = linux.open_tree(linux.AT_FDCWD, str(static_binary), linux.OPEN_TREE_CLONE)
     plan_fd = os.memfd_create("plan")
     os.write(plan_fd, encode([Operation("WAIT_GO"), Operation("EXECUTE", "/bin/true")]))
     ours, theirs = handshake.pair()
     pid, _ = linux.clone_exec(0, -1, binary_fd, "pyrun-init", [(plan_fd, 3), (theirs, 4)])
     os.close(theirs)
     os.close(ours)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import stat
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from image_files import Image, device, directory, file, hard_link, symlink, tar
-from pyrun import launch
-from pyrun.engine import run
+from jobs import job_of
+from pyrun import launch, linux
+from pyrun.engine import run, system
 from pyrun.errors import Conflict, ImageError
 from pyrun.store import image_removal, image_writer, images, inflate, layers, overlay_view, references, unpack
+from sandbox import in_child
 
 NAME = references.parse("test/image").full
 
@@ -213,23 +216,14 @@ def test_a_diff_id_that_differs_leaves_nothing(store: Path) -> None:
     assert os.listdir(store / "layers") == []
 
 
-def test_a_full_disk(store: Path, sandbox_fork: Any) -> None:
+@in_child
+def test_a_full_disk(store: Path) -> None:
     """On a small tmpfs: one clear line, and nothing is left."""
-
-    def small() -> tuple[str, list[str]]:
-        from pyrun import linux
-
-        store.mkdir(exist_ok=True)
-        linux.mount("tmpfs", str(store), "tmpfs", 0, "size=2m")
-        try:
-            install(tar(file("a", os.urandom(1_000_000))), tar(file("b", os.urandom(3_000_000))))
-        except ImageError as error:
-            return error.message, [name for _, _, names in os.walk(store) for name in names]
-        return "no error", []
-
-    message, left = sandbox_fork(small)
-    assert "No space left" in message or "no space left" in message
-    assert left == []
+    store.mkdir(exist_ok=True)
+    linux.mount("tmpfs", str(store), "tmpfs", 0, "size=2m")
+    with pytest.raises(ImageError, match=r"[Nn]o space left"):
+        install(tar(file("a", os.urandom(1_000_000))), tar(file("b", os.urandom(3_000_000))))
+    assert [name for _, _, names in os.walk(store) for name in names] == []
 
 
 def test_layers_are_shared_and_go_with_their_last_image(store: Path) -> None:
@@ -318,7 +312,7 @@ def begin(image: dict[str, Any], keep: Path) -> None:
     """What a start does between its decisions and its first process."""
     record = {"image": "x", "image_id": image["id"], "name": keep.name}
     if not keep.exists():
-        run._make(str(keep), {}, record, launch.Launch({}, {}, []))
+        run._make(str(keep), {}, record, launch.Launch({}, job_of(), []))
 
 
 def test_the_same_diff_on_another_base_is_another_layer() -> None:
@@ -369,3 +363,59 @@ def test_sweep_takes_the_dead_and_spares_the_living(store: Path) -> None:
         assert layers.sweep() == [str(dead)]
         assert os.path.isdir(staging.path)
     assert os.listdir(store / "layers") == []
+
+
+def test_what_cannot_be_swept_stops_nothing(store: Path) -> None:
+    """A mount point cannot be removed: what is beside it goes, an installation goes on, and it is told, a line each."""
+    stuck, dead = store / "layers/.old-1", store / "layers/.old-2"
+    (stuck / "mounted").mkdir(parents=True)
+    dead.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(stuck / "mounted")], check=True)
+    told: list[str] = []
+    try:
+        assert layers.sweep(told.append) == [str(dead)]
+        assert len(told) == 1 and f"{stuck} cannot be removed: " in told[0] and "reconcile" in told[0]
+        image = install(tar(file("a", b"1")))
+        assert image_removal.remove(NAME)[-1].startswith("Deleted: ")
+        done, failed = system.reconcile_all()
+        assert not done and [line for line in failed if str(stuck) in line], (done, failed)
+        assert image["id"] not in images.identifiers()
+    finally:
+        subprocess.run(["umount", str(stuck / "mounted")], check=True)
+    assert layers.sweep(told.append) == [str(stuck)]
+
+
+def test_a_dead_staging_area_that_stays_is_no_installation(store: Path) -> None:
+    (store / "layers/.new-1").mkdir(parents=True)
+    assert not layers.in_use()
+    with layers.Staging():
+        assert layers.in_use()
+
+
+def test_whiteouts_of_deep_trees_below(store: Path) -> None:
+    """What an overlay shows of the layers below cannot be renamed, and is walked; with directories of both kinds."""
+    deep = "t/" + "/".join(["d"] * 200)
+    below, above = (
+        tar(file(f"{deep}/f", b"1"), file("kept")),
+        tar(
+            file(f"{deep}/new/new/f"),
+            file(f"{deep.replace('d', 'e')}/f"),
+            file(".wh.t"),
+            directory("t"),
+            file("t/last"),
+        ),
+    )
+    shown = merged(install(below, above), lambda place: sorted(os.listdir(place)) + os.listdir(place / "t"))
+    assert shown == ["kept", "t", "last"]
+
+
+def test_opaque_marks_are_carried_out_once(store: Path) -> None:
+    """Each looks at all of its directory: very many took the square of that."""
+    marks = [file("d/.wh..wh..opq")] * 3000
+    own = [directory("d/own"), *[file(f"d/own/{number}") for number in range(3000)]]
+    began = os.times().user
+    image = install(tar(file("d/gone"), file("d/own/gone")), tar(*own, *marks, file("d/.wh..wh..opq")))
+    assert os.times().user - began < 10
+    assert merged(
+        image, lambda place: [*sorted(os.listdir(place / "d")), len(os.listdir(place / "d/own"))]
+    ) == ["own", 3000]

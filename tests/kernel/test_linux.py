@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pyrun import linux
-
-Fork = Callable[..., object]
+from sandbox import in_child
 
 RESOLVE_BENEATH = 0x08  # of linux/openat2.h
 
@@ -61,8 +59,10 @@ def test_pidfd_signals_the_process_it_was_opened_for() -> None:
     os.close(pidfd)
 
 
-def mounted(directory: str) -> list[str]:
-    """Mount a tmpfs, make it read-only, and say what the mount table has of it."""
+@in_child
+def test_the_mount_calls(tmp_path: Path) -> None:
+    """Mount a tmpfs and make it read-only: the mount table says so."""
+    directory = str(tmp_path)
     linux.mount("tmpfs", directory, "tmpfs", 2, "size=4096")  # MS_NOSUID
     mount_fd = linux.open_tree(linux.AT_FDCWD, directory, 0)
     assert is_close_on_exec(mount_fd)
@@ -77,37 +77,25 @@ def mounted(directory: str) -> list[str]:
     assert linux.mount_id(linux.AT_FDCWD, directory) == before
     with pytest.raises(OSError, match=directory):
         linux.umount2(directory, 0)
-    return line.split()[5].split(",")
+    assert {"ro", "nosuid"} <= set(line.split()[5].split(","))
 
 
-def test_the_mount_calls(sandbox_fork: Fork, tmp_path: Path) -> None:
-    options = sandbox_fork(mounted, str(tmp_path))
-    assert isinstance(options, list)
-    assert {"ro", "nosuid"} <= set(options)
+@in_child
+def test_a_mount_that_is_refused_names_its_place(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path)) as caught:
+        linux.mount("tmpfs", str(tmp_path), "tmpfs", 0, "no-such-option=1")
+    assert caught.value.errno == errno.EINVAL
 
 
-def refused(directory: str) -> str:
-    with pytest.raises(OSError, match=directory) as caught:
-        linux.mount("tmpfs", directory, "tmpfs", 0, "no-such-option=1")
-    return errno.errorcode[caught.value.errno or 0]
-
-
-def test_a_mount_that_is_refused_names_its_place(sandbox_fork: Fork, tmp_path: Path) -> None:
-    assert sandbox_fork(refused, str(tmp_path)) == "EINVAL"
-
-
-def joined() -> bool:
+@in_child
+def test_namespaces() -> None:
     """Leave a namespace by unshare, come back by setns."""
     fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
     before = os.readlink("/proc/self/ns/uts")
     linux.unshare(linux.CLONE_NEWUTS)
     assert os.readlink("/proc/self/ns/uts") != before
     linux.setns(fd, linux.CLONE_NEWUTS)
-    return os.readlink("/proc/self/ns/uts") == before
-
-
-def test_namespaces(sandbox_fork: Fork) -> None:
-    assert sandbox_fork(joined) is True
+    assert os.readlink("/proc/self/ns/uts") == before
 
 
 def test_close_range_marks_what_was_left_open() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from monitored import Monitored, eventually, memory_kb
+from monitored import Monitored, memory_kb
+from sandbox import in_child
+from waiting import runs, soon, until
 
 Start = Callable[..., Monitored]
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
@@ -113,7 +115,7 @@ def test_a_long_line_is_logged_in_parts(start: Start) -> None:
 
 def test_much_output_is_complete_for_a_slow_reader_and_in_the_log(start: Start) -> None:
     container = start("seq", "300000")
-    time.sleep(0.3)
+    time.sleep(0.3)  # a slow reader
     status, out, _ = container.finish()
     expected = "".join(f"{number}\n" for number in range(1, 300001))
     assert (status, out.decode()) == (0, expected)
@@ -122,7 +124,7 @@ def test_much_output_is_complete_for_a_slow_reader_and_in_the_log(start: Start) 
 
 def test_output_still_in_the_pipe_at_the_end_reaches_a_slow_reader(start: Start) -> None:
     container = start(*sh("head -c 200000 /dev/zero"))
-    time.sleep(1)
+    time.sleep(1)  # a slow reader
     assert container.finish() == (0, bytes(200000), b"")
 
 
@@ -173,10 +175,11 @@ def test_a_second_signal_is_forwarded_again(start: Start) -> None:
     script = "n=0; trap 'n=$((n+1)); echo $n; [ $n = 3 ] && exit 6' INT; echo ready; while true; do sleep 0.05; done"
     container = start(*sh(script), keys=("sigproxy=1",))
     ready(container)
-    for _ in range(3):
+    assert container.process.stdout is not None
+    for number in range(1, 4):
         container.signal(signal.SIGINT)
-        time.sleep(0.2)
-    assert container.finish()[:2] == (6, b"1\n2\n3\n")
+        assert container.process.stdout.readline() == b"%d\n" % number
+    assert container.finish()[:2] == (6, b"")
 
 
 @pytest.mark.parametrize("name", ["CHLD", "PIPE", "URG"])
@@ -184,7 +187,7 @@ def test_signals_that_are_not_for_the_container(start: Start, name: str) -> None
     container = start(*sh("trap 'echo got' CHLD PIPE URG; echo ready; sleep 5 & wait"), keys=("sigproxy=1",))
     ready(container)
     container.signal(getattr(signal, f"SIG{name}"))
-    time.sleep(0.2)
+    time.sleep(0.2)  # in which nothing happens
     assert container.process.poll() is None
     container.signal(signal.SIGTERM)
     assert container.finish()[:2] == (143, b"")
@@ -207,7 +210,7 @@ def test_without_sigproxy_the_caller_can_leave(start: Start, number: signal.Sign
     container.signal(number)
     assert container.process.wait(5) == 128 + number
     assert not container.undone()
-    assert eventually(container.undone)
+    assert soon(container.undone)
 
 
 def state(pid: int) -> str:
@@ -219,8 +222,9 @@ def test_the_monitor_is_suspended_like_any_foreground_program(start: Start) -> N
     container = start(*sh("echo ready; sleep 0.6; echo end"), keys=("sigproxy=1",), **own_group)
     ready(container)
     container.signal(signal.SIGTSTP)
-    assert eventually(lambda: state(container.process.pid) == "T")
-    time.sleep(0.8)
+    assert soon(lambda: state(container.process.pid) == "T")
+    (first,) = children(container.process.pid)
+    until(lambda: not runs(int(first)), "the end of the container")
     assert state(container.process.pid) == "T"
     container.signal(signal.SIGCONT)
     assert container.finish()[:2] == (0, b"end\n")
@@ -233,7 +237,7 @@ def test_a_reader_that_does_not_read_does_not_keep_signals_from_the_container(st
     ready(container)
     time.sleep(0.5)  # all pipes are full now
     container.signal(signal.SIGINT)
-    assert eventually(lambda: not children(container.process.pid))
+    assert soon(lambda: not children(container.process.pid))
     container.signal(signal.SIGINT)  # the container is gone: do not wait for the reader
     assert container.process.wait(5) == 8
     assert container.undone()
@@ -283,11 +287,11 @@ def test_a_broken_pipe_ends_the_command_but_not_the_container(
     if stream == 1:
         assert process.stderr.read() == b"pyrun: write /dev/stdout: Broken pipe\n"
     count = len(container.lines())
-    assert eventually(lambda: len(container.lines()) > count + 3), "the container must run on"
+    assert soon(lambda: len(container.lines()) > count + 3), "the container must run on"
     assert not container.undone()
     assert locked(container), "its undo list must be in good hands"
     (tmp_path / "stop").touch()
-    assert eventually(container.undone)
+    assert soon(container.undone)
     if (container.keep / "exit").exists():  # kernels from 6.15 tell
         assert container.exit_record() == "4"
 
@@ -296,7 +300,7 @@ def test_a_full_disk_behind_stdout_is_like_a_broken_pipe(start: Start) -> None:
     with open("/dev/full", "wb") as full:
         container = start(*sh("echo hi; sleep 0.5; echo more"), stdout=full)
         assert container.finish()[::2] == (1, b"pyrun: write /dev/stdout: No space left on device\n")
-    assert eventually(container.undone)
+    assert soon(container.undone)
     assert [text for _, _, text in container.lines()] == ["hi", "more"]
 
 
@@ -305,7 +309,7 @@ def test_a_status_that_the_kernel_did_not_keep_is_unknown(start: Start) -> None:
     with open("/dev/full", "wb") as full:
         container = start(*sh("echo hi; sleep 0.2; exit 4"), stdout=full, without="status")
         assert container.finish()[0] == 1
-    assert eventually(container.undone)
+    assert soon(container.undone)
     assert not (container.keep / "exit").exists()
 
 
@@ -327,49 +331,40 @@ def on_small_disk(directory: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", directory], check=True)
 
 
-def fill_the_log(binary: Path, directory: Path) -> tuple[int, int, bytes, list[tuple[str, str, str]]]:
-    on_small_disk(directory)
-    (directory / "ballast").write_bytes(bytes(60000))
-    script = f"seq 20000; sleep 1.2; rm {directory}/ballast; sleep 0.1; echo last; sleep 0.2; echo words"
-    container = Monitored(binary, directory, ["sh", "-c", script])
+@in_child
+def test_a_full_disk_behind_the_log(binary: Path, tmp_path: Path) -> None:
+    on_small_disk(tmp_path)
+    (tmp_path / "ballast").write_bytes(bytes(60000))
+    script = f"seq 20000; sleep 1.2; rm {tmp_path}/ballast; sleep 0.1; echo last; sleep 0.2; echo words"
+    container = Monitored(binary, tmp_path, ["sh", "-c", script])
     status, out, err = container.finish()
     assert container.undone()
     assert container.exit_record() == "0"
-    return status, len(out), err, container.lines()
-
-
-def test_a_full_disk_behind_the_log(
-    binary: Path, tmp_path: Path, sandbox_fork: Callable[..., object]
-) -> None:
-    status, size, err, lines = sandbox_fork(fill_the_log, binary, tmp_path)  # type: ignore[misc]
-    assert (status, size) == (0, 108894 + len("last\nwords\n"))
+    assert (status, len(out)) == (0, 108894 + len("last\nwords\n"))
     assert err == b"pyrun: the log cannot be written, output goes on: No space left on device\n"
+    lines = container.lines()
     assert lines[-2:] == [("stdout", "F", "last"), ("stdout", "F", "words")]
     assert lines[-3] == ("stderr", "F", "pyrun: output is missing here: No space left on device")
     assert [text for _, _, text in lines[:-3]] == [str(number) for number in range(1, len(lines) - 2)]
     assert 200 < len(lines) < 10000
 
 
-def fill_everything(binary: Path, directory: Path) -> tuple[int, bytes, bytes, bool, list[str]]:
-    on_small_disk(directory)
-    script = f"head -c 200000 /dev/zero >{directory}/big 2>/dev/null; echo hi; exit 3"
-    container = Monitored(binary, directory, ["sh", "-c", script])
-    return *container.finish(), container.undone(), os.listdir(container.keep)
-
-
-def test_a_full_disk_behind_the_exit_record(
-    binary: Path, tmp_path: Path, sandbox_fork: Callable[..., object]
-) -> None:
-    status, out, err, undone, kept = sandbox_fork(fill_everything, binary, tmp_path)  # type: ignore[misc]
-    assert (status, out, undone, kept) == (3, b"hi\n", True, ["log"])
+@in_child
+def test_a_full_disk_behind_the_exit_record(binary: Path, tmp_path: Path) -> None:
+    on_small_disk(tmp_path)
+    script = f"head -c 200000 /dev/zero >{tmp_path}/big 2>/dev/null; echo hi; exit 3"
+    container = Monitored(binary, tmp_path, ["sh", "-c", script])
+    status, out, err = container.finish()
+    assert (status, out, container.undone(), os.listdir(container.keep)) == (3, b"hi\n", True, ["log"])
     assert b"the exit status cannot be recorded" in err
 
 
-def interrupt_the_undo(binary: Path, directory: Path) -> tuple[int, bytes, bool]:
-    on_small_disk(directory)
-    undo = f"rmdir\t{directory}\n"  # a mount point: busy for as long as rmdir is patient
-    container = Monitored(binary, directory, ["true"], undo=undo, keys=("sigproxy=1",))
-    assert eventually((container.keep / "exit").exists)
+@in_child
+def test_signals_do_not_interrupt_the_undo(binary: Path, tmp_path: Path) -> None:
+    on_small_disk(tmp_path)
+    undo = f"rmdir\t{tmp_path}\n"  # a mount point: busy for as long as rmdir is patient
+    container = Monitored(binary, tmp_path, ["true"], undo=undo, keys=("sigproxy=1",))
+    assert soon((container.keep / "exit").exists)
     for number in (
         signal.SIGINT,
         signal.SIGINT,
@@ -379,16 +374,9 @@ def interrupt_the_undo(binary: Path, directory: Path) -> tuple[int, bytes, bool]
         signal.SIGPIPE,
     ) * 3:
         container.signal(number)
-        time.sleep(0.02)
+        time.sleep(0.02)  # each by itself: signals that are pending are one
     status, _, err = container.finish()
-    return status, err, container.undone()
-
-
-def test_signals_do_not_interrupt_the_undo(
-    binary: Path, tmp_path: Path, sandbox_fork: Callable[..., object]
-) -> None:
-    status, err, undone = sandbox_fork(interrupt_the_undo, binary, tmp_path)  # type: ignore[misc]
-    assert (status, undone) == (0, True)
+    assert (status, container.undone()) == (0, True)
     assert err.startswith(f"pyrun: undo: rmdir {tmp_path}: ".encode()) and err.endswith(b"esource busy\n")
 
 
@@ -420,7 +408,7 @@ def test_memory(start: Start) -> None:
     assert container.process.stdout is not None
     while container.process.stdout.readline() != b"50000\n":
         pass
-    time.sleep(0.2)
+    until(lambda: state(container.process.pid) == "S", "its rest")
     pss_kb, own_kb = memory_kb(container.process.pid)
     assert pss_kb <= 150, "the text of the whole binary is in it, unless other monitors share it"
     assert own_kb <= 48

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from monitored import Monitored, eventually, memory_kb
+from monitored import Monitored, memory_kb
+from waiting import soon
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 Start = Callable[..., Monitored]
@@ -72,7 +73,7 @@ def test_the_end_of_stdin_costs_no_time(start: Start) -> None:
     container = start("cat; echo ready; sleep 0.6", stdin=subprocess.DEVNULL)
     assert container.process.stdout is not None
     container.process.stdout.readline()
-    time.sleep(0.4)
+    time.sleep(0.4)  # in which it has nothing to do
     ticks = Path(f"/proc/{container.process.pid}/stat").read_text().rpartition(")")[2].split()
     assert int(ticks[11]) + int(ticks[12]) < 10, "the monitor spins"
     container.finish()
@@ -84,8 +85,8 @@ def test_a_broken_stdout_ends_the_containers_stdin(start: Start, tmp_path: Path)
     container.process.stdout.readline()
     container.process.stdout.close()
     assert container.process.wait(5) == 1
-    assert eventually((tmp_path / "eof").exists)
-    assert eventually(container.undone)
+    assert soon((tmp_path / "eof").exists)
+    assert soon(container.undone)
 
 
 # ── a terminal ─────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +120,7 @@ class Terminal:
                 pass
             return text.encode() in self.text
 
-        found = eventually(look, timeout_s)
+        found = soon(look, timeout_s)
         if found:
             self.text = self.text.partition(text.encode())[2]
         return found
@@ -162,7 +163,7 @@ def on_terminal(begin: Start, terminal: Terminal) -> Start:
 
 def test_what_is_typed_arrives_and_what_comes_is_shown(on_terminal: Start, terminal: Terminal) -> None:
     container = on_terminal("read x; echo got-$x; stty size; tty; exit 5")
-    assert eventually(terminal.is_raw)
+    assert soon(terminal.is_raw)
     terminal.type("hello\r")
     assert terminal.shows("hello") and terminal.shows("got-hello\r\n") and terminal.shows("24 80")
     assert container.finish()[0] == 5
@@ -202,7 +203,7 @@ def test_after_a_stop_the_terminal_is_raw_again(on_terminal: Start, terminal: Te
     container.signal(signal.SIGSTOP)
     termios.tcsetattr(terminal.slave, termios.TCSANOW, terminal.before)  # as a shell does
     container.signal(signal.SIGCONT)
-    assert eventually(terminal.is_raw)
+    assert soon(terminal.is_raw)
     terminal.type("\r")
     assert container.finish()[0] == 2
     assert terminal.is_as_before()
@@ -214,9 +215,9 @@ def test_the_terminal_goes_away(on_terminal: Start, terminal: Terminal, tmp_path
     assert terminal.shows("ready")
     os.close(terminal.slave)
     os.close(terminal.master)
-    assert eventually((tmp_path / "hup").exists)
+    assert soon((tmp_path / "hup").exists)
     container.process.wait(5)
-    assert eventually(container.undone)
+    assert soon(container.undone)
     assert container.exit_record() == "1"
 
 
@@ -246,7 +247,7 @@ def is_full(container: Monitored) -> bool:
         return int(Path(f"/proc/{container.process.pid}/io").read_text().split()[3])
 
     before = written()
-    time.sleep(0.2)
+    time.sleep(0.2)  # in which nothing more is written
     return 1 << 14 < before == written()
 
 
@@ -256,10 +257,10 @@ def test_a_terminal_that_does_not_take_any_more(
 ) -> None:
     """A connection that hangs, say: signals arrive all the same, and one after the end gives the rest up."""
     container = on_terminal(f"trap 'touch {tmp_path}/caught; exit 9' TERM; yes & wait", tty=tty)
-    assert eventually(lambda: is_full(container))
+    assert soon(lambda: is_full(container))
     container.signal(signal.SIGTERM)
-    assert eventually((tmp_path / "caught").exists)
-    assert eventually(lambda: container.signal(signal.SIGTERM) or container.process.poll() == 9)
+    assert soon((tmp_path / "caught").exists)
+    assert soon(lambda: container.signal(signal.SIGTERM) or container.process.poll() == 9)
     assert container.undone() and terminal.is_as_before()
 
 
@@ -279,8 +280,8 @@ def test_who_goes_on_alone_lets_go_of_the_terminal(on_terminal: Start, terminal:
     os.close(terminal.slave)
     container.signal(signal.SIGTERM)  # meant for the monitor alone
     assert container.process.wait(5) == 143
-    assert eventually(lambda: not container.undone() and has_nobody(terminal.master))
-    assert eventually(container.undone)
+    assert soon(lambda: not container.undone() and has_nobody(terminal.master))
+    assert soon(container.undone)
 
 
 def test_without_interactive_the_terminal_stays_as_it_is(on_terminal: Start, terminal: Terminal) -> None:

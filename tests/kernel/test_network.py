@@ -6,6 +6,7 @@ Here a container with one IPv4 network; test_network_several.py has the others. 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from pyrun.engine import network as engine
 from pyrun.errors import Conflict, NetworkError, NotFound
 from pyrun.network import leases
-from pyrun.network.explain import EXPLAIN
+from pyrun.plan.catalogue import explain
 from pyrun.stages import network as stage
 from small_host import (
     HOST,
@@ -23,25 +24,23 @@ from small_host import (
     Container,
     Host,
     Namespace,
-    OnHost,
     connect,
     listen,
     listening,
+    on_host,
     picture,
     reach,
     shell,
 )
+from waiting import until
 
 # ── a container's network ──────────────────────────────────────────────────────────────────────────
 
 
-def test_a_container_on_the_bridge(on_host: OnHost) -> None:
-    on_host(_on_the_bridge)
-
-
-def _on_the_bridge(host: Host) -> None:
+@on_host
+def test_a_container_on_the_bridge(host: Host) -> None:
     one, two = host.start("one"), host.start("two")
-    assert (one.address, two.address, one.planned["gateway"]) == ("10.77.0.2", "10.77.0.3", "10.77.0.1")
+    assert (one.address, two.address, one.planned.gateway) == ("10.77.0.2", "10.77.0.3", "10.77.0.1")
     inside = one.run(shell, "ip addr show eth0; ip addr show lo; ip route")
     assert "inet 10.77.0.2/16 brd 10.77.255.255" in inside
     assert "link/ether 02:42:0a:4d:00:02" in inside
@@ -62,34 +61,26 @@ def _on_the_bridge(host: Host) -> None:
         assert reach(server, one, INTERNET, 80) == HOST, "not masqueraded"
 
 
-def test_the_mtu_is_the_uplinks(on_host: OnHost) -> None:
-    on_host(_mtu)
-
-
-def _mtu(host: Host) -> None:
+@on_host
+def test_the_mtu_is_the_uplinks(host: Host) -> None:
     shell("ip link set up0 mtu 1400")
     one = host.start()
-    assert one.planned["mtu"] == 1400
+    assert int(one.planned.claimed.templates["bridge"]["mtu"]) == 1400
     assert "mtu 1400" in one.run(shell, "ip link show eth0")
     assert "mtu 1400" in shell("ip link show pyrun0")
 
 
 @pytest.mark.parametrize("mtu", [68, 1279, 1280])
-def test_an_mtu_that_is_too_small_for_ipv6(on_host: OnHost, mtu: int) -> None:
-    def small(host: Host) -> None:
-        host.create("small", mtu=mtu)
-        one = host.start(mode="small")
-        assert f"mtu {mtu}" in one.run(shell, "ip link show eth0")
-        assert f"mtu {mtu}" in shell(f"ip link show {one.link}")
-
-    on_host(small)
+@on_host
+def test_an_mtu_that_is_too_small_for_ipv6(host: Host, mtu: int) -> None:
+    host.create("small", mtu=mtu)
+    one = host.start(mode="small")
+    assert f"mtu {mtu}" in one.run(shell, "ip link show eth0")
+    assert f"mtu {mtu}" in shell(f"ip link show {one.link}")
 
 
-def test_no_first_packet_is_lost(on_host: OnHost) -> None:
-    on_host(_first_packet)
-
-
-def _first_packet(host: Host) -> None:
+@on_host
+def test_no_first_packet_is_lost(host: Host) -> None:
     """A packet lost to a port that does not forward yet is sent again after a second."""
     for number in range(25):
         one = host.start()
@@ -101,11 +92,8 @@ def _first_packet(host: Host) -> None:
         one.stop()
 
 
-def test_a_reused_address_answers_at_once(on_host: OnHost) -> None:
-    on_host(_reused)
-
-
-def _reused(host: Host) -> None:
+@on_host
+def test_a_reused_address_answers_at_once(host: Host) -> None:
     witness = host.start()
     for _ in range(5):
         Path("/run/pyrun/networks/bridge/next").write_text("10.77.0.99")
@@ -119,50 +107,38 @@ def _reused(host: Host) -> None:
         one.stop()
 
 
-def test_none_has_a_name_and_nothing_else(on_host: OnHost) -> None:
-    on_host(_none)
-
-
-def _none(host: Host) -> None:
+@on_host
+def test_none_has_a_name_and_nothing_else(host: Host) -> None:
     before = picture()
     one = host.start("quiet", mode="none")
-    assert one.planned["address"] == ""
+    assert one.planned.address == ""
     assert shell("ip netns exec quiet ip -o link").count("\n") == 1
     one.stop()
     engine.prune()
     assert picture() == before
 
 
-def test_host_mode_plans_nothing(on_host: OnHost) -> None:
-    on_host(_host_mode)
-
-
-def _host_mode(host: Host) -> None:
+@on_host
+def test_host_mode_plans_nothing(host: Host) -> None:
     planned = host.plan(mode="host", ports=[("", 8080, 80, "tcp")])
-    assert (planned["outside"], planned["undo"], planned["before"]) == ([], [], [])
+    assert (planned.outside, planned.undo, planned.before) == ([], [], [])
     assert not Path("/run/pyrun").exists()
     assert host.said == ["published ports are ignored with --network host"]
 
 
-def test_a_dry_run_touches_nothing(on_host: OnHost) -> None:
-    on_host(_dry_run)
-
-
-def _dry_run(host: Host) -> None:
+@on_host
+def test_a_dry_run_touches_nothing(host: Host) -> None:
     before = picture()
     planned = host.plan("web", ports=[("", 8080, 80, "tcp")], dry_run=True)
-    assert planned["address"] == "10.77.0.2"
-    assert [operation.kind for operation in planned["before"]] == ["NETWORK", "LEASE", "PORT"]
+    assert planned.address == "10.77.0.2"
+    assert [operation.kind for operation in planned.before] == ["NETWORK", "LEASE", "PORT"]
     assert picture() == before
     assert not Path("/run/pyrun").exists()
     assert host.said == []
 
 
-def test_an_unknown_network_is_named_with_those_there_are(on_host: OnHost) -> None:
-    on_host(_unknown)
-
-
-def _unknown(host: Host) -> None:
+@on_host
+def test_an_unknown_network_is_named_with_those_there_are(host: Host) -> None:
     for dry_run in (True, False):
         with pytest.raises(NotFound, match="no such network: backend") as caught:
             host.plan(mode="backend", dry_run=dry_run)
@@ -170,11 +146,8 @@ def _unknown(host: Host) -> None:
     assert "pyrun0" not in shell("ip link")
 
 
-def test_somebody_elses_namespace_name_is_refused(on_host: OnHost) -> None:
-    on_host(_foreign_name)
-
-
-def _foreign_name(host: Host) -> None:
+@on_host
+def test_somebody_elses_namespace_name_is_refused(host: Host) -> None:
     shell("ip netns add taken")
     for mode in ("bridge", "none"):
         with pytest.raises(Conflict, match="'taken' exists already"):
@@ -192,11 +165,8 @@ def _foreign_name(host: Host) -> None:
 # ── published ports ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_published_port(on_host: OnHost) -> None:
-    on_host(_published)
-
-
-def _published(host: Host) -> None:
+@on_host
+def test_a_published_port(host: Host) -> None:
     web = host.start("web", ports=[("", 8080, 80, "tcp")])
     other = host.start("other")
     with listening(web, 80) as server:
@@ -214,11 +184,8 @@ def _published(host: Host) -> None:
     host.start("next", ports=[("", 8080, 80, "tcp")])
 
 
-def test_a_port_of_loopback_is_the_hosts_own(on_host: OnHost) -> None:
-    on_host(_loopback_only)
-
-
-def _loopback_only(host: Host) -> None:
+@on_host
+def test_a_port_of_loopback_is_the_hosts_own(host: Host) -> None:
     web = host.start("web", ports=[("127.0.0.1", 8080, 80, "tcp"), (HOST, 8081, 80, "tcp")])
     with listening(web, 80) as server:
         reach(server, None, "127.0.0.1", 8080)
@@ -239,11 +206,8 @@ def _loopback_only(host: Host) -> None:
             server.accept()
 
 
-def test_an_unpublished_port_is_not_reached_by_routing(on_host: OnHost) -> None:
-    on_host(_by_routing)
-
-
-def _by_routing(host: Host) -> None:
+@on_host
+def test_an_unpublished_port_is_not_reached_by_routing(host: Host) -> None:
     web = host.start("web", ports=[("", 8080, 80, "tcp")])
     host.internet.run(shell, f"ip route add 10.77.0.0/16 via {HOST}")
     with listening(web, 80) as server, listening(web, 81):
@@ -253,11 +217,8 @@ def _by_routing(host: Host) -> None:
                 host.internet.run(connect, web.address, port)
 
 
-def test_a_port_in_use_is_told_with_its_owner(on_host: OnHost) -> None:
-    on_host(_port_conflict)
-
-
-def _port_conflict(host: Host) -> None:
+@on_host
+def test_a_port_in_use_is_told_with_its_owner(host: Host) -> None:
     host.start("web", ports=[("", 8080, 80, "tcp")])
     for dry_run in (True, False):
         with pytest.raises(Conflict, match=r"port 127.0.0.1:8080/tcp is already published by container web"):
@@ -269,11 +230,8 @@ def _port_conflict(host: Host) -> None:
     assert sorted(os.listdir("/run/pyrun/netns")) == ["web"]
 
 
-def test_udp_flows_follow_the_port(on_host: OnHost) -> None:
-    on_host(_udp_flows)
-
-
-def _udp_flows(host: Host) -> None:
+@on_host
+def test_udp_flows_follow_the_port(host: Host) -> None:
     """A client that keeps sending from one port reaches the container as soon as it publishes, and the next one."""
     host.start()
     client = host.internet.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
@@ -292,11 +250,8 @@ def _udp_flows(host: Host) -> None:
     client.close()
 
 
-def test_many_ports_in_one_transaction(on_host: OnHost) -> None:
-    on_host(_many_ports)
-
-
-def _many_ports(host: Host) -> None:
+@on_host
+def test_many_ports_in_one_transaction(host: Host) -> None:
     web = host.start("web", ports=[("", 20000 + number, 80, "tcp") for number in range(500)])
     with listening(web, 80) as server:
         for port in (20000, 20250, 20499):
@@ -305,21 +260,14 @@ def _many_ports(host: Host) -> None:
     assert "elements" not in shell("nft list map inet pyrun ports")
 
 
-def test_the_explained_commands_do_the_same_by_hand(on_host: OnHost) -> None:
-    on_host(_by_hand)
-
-
-def _by_hand(host: Host) -> None:
+@on_host
+def test_the_explained_commands_do_the_same_by_hand(host: Host) -> None:
     """Every shell equivalent of --explain, typed in, makes the network that the stage would have made."""
     host.start("first")
     planned = host.plan("hand", ports=[("", 8080, 80, "tcp"), ("127.0.0.1", 8081, 80, "tcp")])
     container = Container(planned)
-    for operation in planned["outside"]:
-        command = (
-            EXPLAIN[operation.kind](operation)[1]
-            .replace("{name}", "hand")
-            .replace("{pid}", str(container.pid))
-        )
+    for operation in planned.outside:
+        command = explain(operation)[1].replace("{name}", "hand").replace("{pid}", str(container.pid))
         shell(command)
     assert "inet 10.77.0.3/16 brd 10.77.255.255" in shell("ip netns exec hand ip addr show eth0")
     container.run(shell, f"ping -c1 -W2 {INTERNET}")
@@ -327,12 +275,8 @@ def _by_hand(host: Host) -> None:
         reach(server, host.internet, HOST, 8080)
         reach(server, None, "127.0.0.1", 8081)
         reach(server, container, HOST, 8080)
-    for operation in planned["outside"]:
-        see = (
-            EXPLAIN[operation.kind](operation)[2]
-            .replace("{name}", "hand")
-            .replace("{pid}", str(container.pid))
-        )
+    for operation in planned.outside:
+        see = explain(operation)[2].replace("{name}", "hand").replace("{pid}", str(container.pid))
         shell(see)
     container.stop()
     assert "elements" not in shell("nft list map inet pyrun ports")
@@ -341,11 +285,8 @@ def _by_hand(host: Host) -> None:
 # ── care for the host ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_prune_leaves_everything_as_it_was(on_host: OnHost) -> None:
-    on_host(_prune)
-
-
-def _prune(host: Host) -> None:
+@on_host
+def test_prune_leaves_everything_as_it_was(host: Host) -> None:
     shell("sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.up0.forwarding=1")
     before = picture()
     one = host.start("one", ports=[("", 8080, 80, "tcp"), ("127.0.0.1", 53, 53, "udp")])
@@ -358,7 +299,7 @@ def _prune(host: Host) -> None:
         {"one": "10.77.0.2"},
     )
     assert engine.prune() == []
-    with pytest.raises(Conflict, match="network bridge is used by one"):
+    with pytest.raises(Conflict, match="network bridge is built in"):
         engine.rm("bridge")
     host.start("three").stop()
     one.stop()
@@ -372,11 +313,8 @@ def _prune(host: Host) -> None:
     again.run(shell, f"ping -c1 -W1 {INTERNET}")
 
 
-def test_prune_keeps_the_namespaces_of_others(on_host: OnHost) -> None:
-    on_host(_prune_beside_others)
-
-
-def _prune_beside_others(host: Host) -> None:
+@on_host
+def test_prune_keeps_the_namespaces_of_others(host: Host) -> None:
     one = host.start("one")
     shell("ip netns add theirs")
     one.stop()
@@ -397,11 +335,8 @@ def _prune_beside_others(host: Host) -> None:
         ("rm -r /run/pyrun/networks/bridge/leases", ""),  # a prune that was killed in the middle
     ],
 )
-def test_what_somebody_removed_is_healed_and_told(on_host: OnHost, damage: str, told: str) -> None:
-    on_host(lambda host: _healed(host, damage, told))
-
-
-def _healed(host: Host, damage: str, told: str) -> None:
+@on_host
+def test_what_somebody_removed_is_healed_and_told(host: Host, damage: str, told: str) -> None:
     web = host.start("web", ports=[("", 8080, 80, "tcp")])
     shell(damage)
     host.said.clear()
@@ -420,12 +355,9 @@ def _healed(host: Host, damage: str, told: str) -> None:
     assert host.said == []
 
 
-def test_a_firewall_that_drops_what_it_forwards(on_host: OnHost) -> None:
-    for chain in ("FORWARD", "DOCKER-USER"):
-        on_host(lambda host, chain=chain: _dropping(host, chain))
-
-
-def _dropping(host: Host, chain: str) -> None:
+@pytest.mark.parametrize("chain", ["FORWARD", "DOCKER-USER"])
+@on_host
+def test_a_firewall_that_drops_what_it_forwards(host: Host, chain: str) -> None:
     shell("iptables -P FORWARD DROP")
     if chain == "DOCKER-USER":
         shell(
@@ -452,17 +384,14 @@ def _dropping(host: Host, chain: str) -> None:
     assert picture()["rules"] == before["rules"]
 
 
-def test_a_planner_killed_after_its_claims_is_swept(on_host: OnHost) -> None:
-    on_host(_killed_planner)
-
-
-def _killed_planner(host: Host) -> None:
+@on_host
+def test_a_planner_killed_after_its_claims_is_swept(host: Host) -> None:
     host.start("first")
     pid = os.fork()
     if pid == 0:
         namespace = Namespace()  # before the plan, whose sockets a process that does not exec would keep
         planned = host.plan("lost", ports=[("", 8080, 80, "tcp")])
-        planned["outside"] = [each for each in planned["outside"] if each.kind != "NETNS_NAME"]
+        planned.outside = [each for each in planned.outside if each.kind != "NETNS_NAME"]
         stage.outside(planned, namespace.pid)
         os._exit(0)
     os.waitpid(pid, 0)
@@ -481,26 +410,20 @@ def _killed_planner(host: Host) -> None:
         reach(server, host.internet, HOST, 8080)
 
 
-def test_two_first_starts_make_one_bridge(on_host: OnHost) -> None:
-    on_host(_first_starts)
-
-
-def _first_starts(host: Host) -> None:
+@on_host
+def test_two_first_starts_make_one_bridge(host: Host) -> None:
     children = []
     for number in range(6):
         pid = os.fork()
         if pid == 0:
             planned = host.plan(f"racer{number}")
             stage.outside(planned, Namespace().pid)
-            Path(f"/run/racer{number}").write_text(str(planned["address"]))
-            time.sleep(1000)
+            Path(f"/run/racer{number}").write_text(str(planned.address))
+            signal.pause()
         children.append(pid)
-    deadline = time.monotonic() + 20
-    while len(list(Path("/run").glob("racer*"))) < 6 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.05)
-    addresses = [path.read_text() for path in Path("/run").glob("racer*")]
-    assert len(set(addresses)) == 6
+    until(
+        lambda: len({path.read_text() for path in Path("/run").glob("racer*")} - {""}) == 6, "six addresses"
+    )
     assert shell("ip -o link show type bridge").count("\n") == 1
     assert shell("nft list tables") == "table inet pyrun\ntable bridge pyrun\n"
     for pid in children:
@@ -508,34 +431,25 @@ def _first_starts(host: Host) -> None:
         os.waitpid(pid, 0)
 
 
-def test_a_subnet_in_use_is_passed_over(on_host: OnHost) -> None:
-    on_host(_subnet_in_use)
-
-
-def _subnet_in_use(host: Host) -> None:
+@on_host
+def test_a_subnet_in_use_is_passed_over(host: Host) -> None:
     shell(f"ip route add 10.77.4.0/24 via {INTERNET} table 200; ip addr add 10.78.1.1/24 dev up0")
     one = host.start()
     assert one.address == "10.79.0.2"
 
 
-def test_a_link_that_only_has_the_bridges_name(on_host: OnHost) -> None:
-    on_host(_foreign_bridge)
-
-
-def _foreign_bridge(host: Host) -> None:
+@on_host
+def test_a_link_that_only_has_the_bridges_name(host: Host) -> None:
     shell("ip link add pyrun0 type veth peer name pyrun1")
     with pytest.raises(NetworkError, match="pyrun0 exists and is no bridge"):
         host.plan()
 
 
-def test_a_start_with_the_link_of_its_last_run_still_there(on_host: OnHost) -> None:
-    on_host(_leftover_link)
-
-
-def _leftover_link(host: Host) -> None:
+@on_host
+def test_a_start_with_the_link_of_its_last_run_still_there(host: Host) -> None:
     host.start("first")
     planned = host.plan("web")
-    link = "pyv" + str(planned["owner"])[:12]
+    link = "pyv" + str(planned.claimed.owner)[:12]
     shell(f"ip link add {link} type veth peer name leftover")
     container = Container(planned)
     stage.outside(planned, container.pid)

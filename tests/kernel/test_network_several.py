@@ -15,7 +15,7 @@ from pyrun.engine import network as engine
 from pyrun.engine import network_inspect
 from pyrun.errors import Conflict, NetworkError, NotFound
 from pyrun.network import leases, records
-from pyrun.network.explain import EXPLAIN
+from pyrun.plan.catalogue import explain
 from small_host import (
     HOST,
     HOST6,
@@ -24,13 +24,14 @@ from small_host import (
     Container,
     Host,
     Namespace,
-    OnHost,
     connect,
     listening,
+    on_host,
     picture,
     reach,
     shell,
 )
+from waiting import soon
 
 FRONT, BACK = ("10.1.0.0/24", "fd00:1::/64"), ("10.2.0.0/24", "fd00:2::/64")
 
@@ -44,11 +45,8 @@ def routes(container: Namespace) -> list[str]:
 # ── several networks ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_interfaces_are_in_the_order_given(on_host: OnHost) -> None:
-    on_host(_in_order)
-
-
-def _in_order(host: Host) -> None:
+@on_host
+def test_interfaces_are_in_the_order_given(host: Host) -> None:
     host.create("front", *FRONT)
     host.create("back", "10.2.0.0/24")
     other = host.start("other", "front back")
@@ -66,24 +64,18 @@ def _in_order(host: Host) -> None:
     ) == 5
 
 
-def test_the_highest_priority_has_the_default_route(on_host: OnHost) -> None:
-    on_host(_priorities)
-
-
-def _priorities(host: Host) -> None:
+@on_host
+def test_the_highest_priority_has_the_default_route(host: Host) -> None:
     host.create("front", *FRONT)
     host.create("back", *BACK)
     one = host.start("one", "front back:gw-priority=2")
     assert routes(one) == ["via 10.2.0.1 dev eth1", "via fd00:2::1 dev eth1"]
-    assert (one.address, one.planned["gateway"]) == ("10.2.0.2", "10.2.0.1")
-    assert one.planned["resolv"][0] == "nameserver 10.2.0.1"
+    assert (one.address, one.planned.gateway) == ("10.2.0.2", "10.2.0.1")
+    assert one.planned.resolv[0] == "nameserver 10.2.0.1"
 
 
-def test_an_internal_network_leads_nowhere(on_host: OnHost) -> None:
-    on_host(_internal)
-
-
-def _internal(host: Host) -> None:
+@on_host
+def test_an_internal_network_leads_nowhere(host: Host) -> None:
     host.six()
     host.create("quiet", *FRONT, internal=True)
     one, two = host.start("one", "quiet"), host.start("two", "quiet")
@@ -99,11 +91,8 @@ def _internal(host: Host) -> None:
     both.run(shell, f"ping -c1 -W2 {INTERNET}; ping -c1 -W2 {one.address}")
 
 
-def test_addresses_that_are_asked_for(on_host: OnHost) -> None:
-    on_host(_static)
-
-
-def _static(host: Host) -> None:
+@on_host
+def test_addresses_that_are_asked_for(host: Host) -> None:
     host.create("front", *FRONT)
     one = host.start("one", "bridge:ip=10.77.5.5,mac=02:00:00:00:00:99 front:ip=10.1.0.77,ip6=fd00:1::77")
     inside = one.run(shell, "ip addr")
@@ -121,11 +110,8 @@ def _static(host: Host) -> None:
     assert len(leases.held("front")) == 4
 
 
-def test_further_subnets_of_a_network(on_host: OnHost) -> None:
-    on_host(_further)
-
-
-def _further(host: Host) -> None:
+@on_host
+def test_further_subnets_of_a_network(host: Host) -> None:
     host.create("front", "10.1.0.0/30", "10.3.0.0/24", "fd00:1::/64", "fd00:3::/64")
     one, two = host.start("one", "front"), host.start("two", "front:ip6=fd00:3::9")
     assert (one.address, two.address, two.address6) == ("10.1.0.2", "10.3.0.2", "fd00:3::9")
@@ -136,11 +122,8 @@ def _further(host: Host) -> None:
         assert reach(server, two, INTERNET, 80) == HOST
 
 
-def test_everything_of_several_networks_is_undone(on_host: OnHost) -> None:
-    on_host(_undone)
-
-
-def _undone(host: Host) -> None:
+@on_host
+def test_everything_of_several_networks_is_undone(host: Host) -> None:
     host.six()
     before = picture()
     host.create("front", *FRONT)
@@ -158,8 +141,11 @@ def _undone(host: Host) -> None:
     assert not [
         name for network in ("front", "back") for name in os.listdir(f"/run/pyrun/networks/{network}/leases")
     ]
-    engine.rm("bridge")
-    wait_for_links()
+    from pyrun.network import bridge  # in this namespace alone
+
+    bridge.remove("bridge")
+    # the kernel takes links away some time after their namespace has ended
+    soon(lambda: "pyv" not in shell("ip -br link"))
     assert picture()["rules"] == idle["rules"]
     assert sorted(os.listdir("/run/store/networks")) == defined
     assert sorted(path.parent.name for path in Path("/run/pyrun").glob("networks/*/network.json")) == [
@@ -173,21 +159,11 @@ def _undone(host: Host) -> None:
     assert os.listdir("/run/store/networks") in ([], ["ula"])
 
 
-def wait_for_links() -> None:
-    """The kernel takes links away some time after their namespace has ended."""
-    deadline = time.monotonic() + 5
-    while shell("ip -br link").count("pyv") and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 # ── IPv6 ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ipv6_inside_and_out(on_host: OnHost) -> None:
-    on_host(_ipv6)
-
-
-def _ipv6(host: Host) -> None:
+@on_host
+def test_ipv6_inside_and_out(host: Host) -> None:
     host.six()
     network = host.create("front", *FRONT)
     one, two = host.start("one", "front"), host.start("two", "front")
@@ -196,8 +172,8 @@ def _ipv6(host: Host) -> None:
     assert "tentative" not in inside
     for interface in ("eth0",):
         assert one.run(shell, f"sysctl -n net.ipv6.conf.{interface}.accept_ra") == "0\n"
-    assert shell(f"sysctl -n net.ipv6.conf.{network['bridge']}.accept_ra") == "0\n"
-    assert "tentative" not in shell(f"ip -6 addr show dev {network['bridge']}")
+    assert shell(f"sysctl -n net.ipv6.conf.{network.bridge}.accept_ra") == "0\n"
+    assert "tentative" not in shell(f"ip -6 addr show dev {network.bridge}")
     assert "inet6" not in shell(f"ip -6 addr show dev {one.link}"), "nothing reaches the host through a port"
     for target in ("fd00:1::1", two.address6, INTERNET6):
         one.run(shell, f"ping -c1 -W2 {target}")
@@ -205,11 +181,8 @@ def _ipv6(host: Host) -> None:
         assert reach(server, one, INTERNET6, 80) == HOST6, "not masqueraded"
 
 
-def test_ipv6_alone(on_host: OnHost) -> None:
-    on_host(_six_alone)
-
-
-def _six_alone(host: Host) -> None:
+@on_host
+def test_ipv6_alone(host: Host) -> None:
     """A start on a network whose first interface has no IPv4 route out."""
     host.six()
     host.create("four", "10.1.0.0/24", internal=True)
@@ -219,11 +192,8 @@ def _six_alone(host: Host) -> None:
     one.run(shell, f"ping -c1 -W2 {INTERNET6}")
 
 
-def test_no_first_packet_of_ipv6_is_lost(on_host: OnHost) -> None:
-    on_host(_first_packet)
-
-
-def _first_packet(host: Host) -> None:
+@on_host
+def test_no_first_packet_of_ipv6_is_lost(host: Host) -> None:
     host.create("front", *FRONT)
     for number in range(20):
         one = host.start("one", "front")
@@ -235,11 +205,8 @@ def _first_packet(host: Host) -> None:
         one.stop()
 
 
-def test_a_reused_ipv6_address_answers_at_once(on_host: OnHost) -> None:
-    on_host(_reused)
-
-
-def _reused(host: Host) -> None:
+@on_host
+def test_a_reused_ipv6_address_answers_at_once(host: Host) -> None:
     host.create("front", *FRONT)
     witness = host.start("witness", "front")
     for _ in range(5):
@@ -252,11 +219,8 @@ def _reused(host: Host) -> None:
         one.stop()
 
 
-def test_a_published_port_of_ipv6(on_host: OnHost) -> None:
-    on_host(_published)
-
-
-def _published(host: Host) -> None:
+@on_host
+def test_a_published_port_of_ipv6(host: Host) -> None:
     host.six()
     host.create("front", *FRONT)
     web = host.start("web", "front", ports=[("", 8080, 80, "tcp")])
@@ -273,11 +237,8 @@ def _published(host: Host) -> None:
 # ── typed by hand ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_networks_by_hand(on_host: OnHost) -> None:
-    on_host(_by_hand)
-
-
-def _by_hand(host: Host) -> None:
+@on_host
+def test_two_networks_by_hand(host: Host) -> None:
     """Every shell equivalent of --explain, typed in, makes the networks that the stage would have made."""
     host.six()
     host.create("front", *FRONT)
@@ -286,8 +247,8 @@ def _by_hand(host: Host) -> None:
     published = [("", 8080, 80, "tcp")]
     planned = host.plan("hand", "front back:ifname=lan0", ports=published)
     container = Container(planned)
-    for operation in planned["outside"]:
-        text = EXPLAIN[operation.kind](operation)[1]
+    for operation in planned.outside:
+        text = explain(operation)[1]
         shell(text.replace("{name}", "hand").replace("{pid}", str(container.pid)))
     assert alike(container) == alike(first)
     assert rules_of(container) == rules_of(first)
@@ -297,8 +258,8 @@ def _by_hand(host: Host) -> None:
         reach(server, host.internet, HOST, 8080)
         reach(server, host.internet, HOST6, 8080)
         reach(server, container, HOST, 8080)
-    for operation in planned["outside"]:
-        text = EXPLAIN[operation.kind](operation)[2]
+    for operation in planned.outside:
+        text = explain(operation)[2]
         shell(text.replace("{name}", "hand").replace("{pid}", str(container.pid)))
     container.stop()
     first.stop()
@@ -313,9 +274,9 @@ def alike(container: Container) -> str:
         "sysctl net.ipv6.conf.{default,eth0,lan0}.{accept_ra,disable_ipv6} 2>/dev/null || true;"
         "for key in default eth0 lan0; do sysctl net.ipv6.conf.$key.accept_ra net.ipv6.conf.$key.disable_ipv6; done",
     )
-    for wire in container.planned["wires"]:
+    for wire in container.planned.wires:
         for key in ("address", "address6", "mac"):
-            text = re.sub(rf"{wire[key]}\b", key, text)
+            text = re.sub(rf"{getattr(wire, key)}\b", key, text)
     return "\n".join(line.split(" link-netnsid")[0] for line in _numberless(text))
 
 
@@ -327,52 +288,44 @@ def _numberless(text: str) -> list[str]:
 def rules_of(container: Container) -> list[str]:
     """What the firewall knows of the container, its own values left out."""
     found = shell("nft list table bridge pyrun")
-    links = {wire["link"]: number for number, wire in enumerate(container.planned["wires"])}
+    links = {wire.link: number for number, wire in enumerate(container.planned.wires)}
     return sorted(
         f"{links[link]} {key}"
         for link in links
-        for wire in container.planned["wires"]
+        for wire in container.planned.wires
         for key in ("mac", "address", "address6")
-        if f'"{link}" . {wire[key]}' in found
+        if f'"{link}" . {getattr(wire, key)}' in found
     )
 
 
 # ── networks that last ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_definition_outlives_a_reboot(on_host: OnHost) -> None:
-    on_host(_reboot)
-
-
-def _reboot(host: Host) -> None:
+@on_host
+def test_a_definition_outlives_a_reboot(host: Host) -> None:
     made = host.create("front", *FRONT, gateways=["10.1.0.9"], ranges=["10.1.0.64/26"], label=["team=a"])
-    shell(f"ip link del {made['bridge']}; nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0")
+    shell(f"ip link del {made.bridge}; nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0")
     shutil.rmtree("/run/pyrun")
     row = next(row for row in engine.ls() if row["name"] == "front")
     assert (row["subnet"], row["containers"]) == ("10.1.0.0/24", {})
     assert network_inspect.inspect("front")["Pyrun"]["Built"] is False
     dry = host.plan("dry", "front", dry_run=True)
-    assert (dry["address"], dry["gateway"]) == ("10.1.0.64", "10.1.0.9")
+    assert (dry.address, dry.gateway) == ("10.1.0.64", "10.1.0.9")
     assert not Path("/run/pyrun").exists()
     one = host.start("one", "front")
-    assert (one.address, one.planned["gateway"]) == ("10.1.0.64", "10.1.0.9")
+    assert (one.address, one.planned.gateway) == ("10.1.0.64", "10.1.0.9")
     one.run(shell, f"ping -c1 -W2 10.1.0.9; ping -c1 -W2 fd00:1::1; ping -c1 -W2 {INTERNET}")
     again = records.load("front")
     assert again is not None
-    assert [again[key] for key in ("id", "bridge", "labels")] == [
-        made[key] for key in ("id", "bridge", "labels")
-    ]
-    assert network_inspect.inspect(made["id"][:12])["Name"] == "front"
+    assert (again.id, again.bridge, again.labels) == (made.id, made.bridge, made.labels)
+    assert network_inspect.inspect(made.id[:12])["Name"] == "front"
     one.stop()
     engine.rm("front")
     assert os.listdir("/run/store/networks") == []
 
 
-def test_a_network_that_cannot_be_built_is_not_there(on_host: OnHost) -> None:
-    on_host(_unbuildable)
-
-
-def _unbuildable(host: Host) -> None:
+@on_host
+def test_a_network_that_cannot_be_built_is_not_there(host: Host) -> None:
     """Whatever step of building fails, nothing is left: neither definition, nor link, nor rule."""
     import errno
 
@@ -407,23 +360,20 @@ def _unbuildable(host: Host) -> None:
     host.create("front", *FRONT)
 
 
-def test_reload_heals_every_network(on_host: OnHost) -> None:
-    on_host(_reload)
-
-
-def _reload(host: Host) -> None:
+@on_host
+def test_reload_heals_every_network(host: Host) -> None:
     host.six()
     front, back = host.create("front", *FRONT), host.create("back", *BACK)
     one = host.start("one", "front back", ports=[("", 8080, 80, "tcp")])
     two = host.start("two", "back")
     assert engine.reload() == ([], [])
     shell(
-        f"ip link del {front['bridge']}; ip addr del 10.2.0.1/24 dev {back['bridge']}; nft flush ruleset;"
+        f"ip link del {front.bridge}; ip addr del 10.2.0.1/24 dev {back.bridge}; nft flush ruleset;"
         "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"
     )
     told, failed = engine.reload()
     assert failed == []
-    assert any(f"bridge {front['bridge']}" in line for line in told) and any(
+    assert any(f"bridge {front.bridge}" in line for line in told) and any(
         "table inet pyrun" in line for line in told
     )
     assert engine.reload() == ([], [])
@@ -449,11 +399,8 @@ def _reload(host: Host) -> None:
 # ── inspect ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_inspect_counts_what_went_through(on_host: OnHost) -> None:
-    on_host(_counters)
-
-
-def _counters(host: Host) -> None:
+@on_host
+def test_inspect_counts_what_went_through(host: Host) -> None:
     host.create("front", *FRONT)
     one = host.start("one", "front:alias=db")
     before = network_inspect.inspect("front")["Containers"][one.identifier]

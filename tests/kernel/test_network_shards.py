@@ -20,9 +20,9 @@ from small_host import (
     Container,
     Host,
     Namespace,
-    OnHost,
     connect,
     listening,
+    on_host,
     picture,
     reach,
     shell,
@@ -32,13 +32,10 @@ MOST_PORTS = 1023  # of a bridge: BR_MAX_PORTS of the kernel
 GROUP = 77
 
 
-def test_a_full_bridge_gets_another_one_beside_it(on_host: OnHost) -> None:
-    on_host(_full)
-
-
-def _full(host: Host) -> None:
+@on_host
+def test_a_full_bridge_gets_another_one_beside_it(host: Host) -> None:
     before = picture()
-    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64")["bridge"]
+    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64").bridge
     fill(bridge, MOST_PORTS - 1)
     ports = [("", 8080, 80, "tcp")]
     containers = [host.start(f"c{number}", "front", ports=[] if number else ports) for number in range(4)]
@@ -74,13 +71,10 @@ def _full(host: Host) -> None:
     assert os.listdir("/run/store/networks") == []
 
 
-def test_icc_false_holds_on_all_bridges(on_host: OnHost) -> None:
-    on_host(_no_icc)
-
-
-def _no_icc(host: Host) -> None:
+@on_host
+def test_icc_false_holds_on_all_bridges(host: Host) -> None:
     """What is for the host or from it crosses the bridges, what is for neighbours does not."""
-    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64", icc=False)["bridge"]
+    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64", icc=False).bridge
     first = host.start("first", "front")
     fill(bridge, MOST_PORTS - 2)
     containers = [host.start(f"c{number}", "front") for number in range(2)]
@@ -100,16 +94,13 @@ def _no_icc(host: Host) -> None:
                 one.run(shell, f"ping -c2 -i0.05 -W0.1 {address}")
 
 
-def test_a_policy_on_a_further_bridge(on_host: OnHost) -> None:
-    on_host(_policed)
-
-
-def _policed(host: Host) -> None:
+@on_host
+def test_a_policy_on_a_further_bridge(host: Host) -> None:
     """A link that makes room for the joint: the rules see its frames, though the host shows them none of other bridges,
     and it may ask the resolver."""
     for switch in ("iptables", "ip6tables"):
         Path(f"/proc/sys/net/bridge/bridge-nf-call-{switch}").write_text("0")
-    bridge = host.create("front", "10.1.0.0/21")["bridge"]
+    bridge = host.create("front", "10.1.0.0/21").bridge
     first = host.start("first", "front")
     asked = policy.Policy("none")
     asked.addresses = [first.address]
@@ -130,13 +121,10 @@ def _policed(host: Host) -> None:
         assert sock.recv(512)[:2] == b"\1\2"
 
 
-def test_cut_off_from_neighbours_on_all_bridges(on_host: OnHost) -> None:
-    on_host(_muted)
-
-
-def _muted(host: Host) -> None:
+@on_host
+def test_cut_off_from_neighbours_on_all_bridges(host: Host) -> None:
     """Where the kernel shows the rules no bridged frames: as with icc=false, for one container alone."""
-    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64")["bridge"]
+    bridge = host.create("front", "10.1.0.0/21", "fd00:1::/64").bridge
     first = host.start("first", "front")
     fill(bridge, MOST_PORTS - 2)
     far = [host.start(f"c{number}", "front") for number in range(2)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import signal
 import stat
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,20 @@ from typing import Any
 import pytest
 
 import planned
+from jobs import job_of
 from planned import Report
 from pyrun import handshake, linux
-from pyrun.plan.explain_process import command_error
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
 from pyrun.plan.plan import encode
 from pyrun.spec import capabilities
 from pyrun.stages import process
+from pyrun.verdict import command_error
+from sandbox import in_child
 
 Fork = Callable[..., Any]
 Inside = Callable[..., Report]
-OCI: dict[str, object] = {"oci": True}
+OCI = job_of(oci=True)
 OTHER_FDS = 3
 
 
@@ -37,7 +40,7 @@ OTHER_FDS = 3
 def inside(sandbox_fork: Fork, static_binary: Path, tmp_path: Path) -> Inside:
     """`inside(script, job=..., **process fields)`: what the script says of itself."""
 
-    def run(script: str, job: dict[str, object] | None = None, **fields: Any) -> Report:
+    def run(script: str, job: Job | None = None, **fields: Any) -> Report:
         wanted = planned.config(script, **fields)
         found = sandbox_fork(planned.execute, str(static_binary), tmp_path / "root", wanted, job)
         assert isinstance(found, Report)
@@ -77,7 +80,7 @@ def test_user_groups_and_umask(inside: Inside) -> None:
     assert found["Umask"] == "0137"
 
 
-def test_the_umask_is_022_unless_said(inside: Inside, sandbox_fork: Fork) -> None:
+def test_the_umask_is_022_unless_said(inside: Inside) -> None:
     before = os.umask(0)
     try:
         assert status(inside(STATUS).output)["Umask"] == "0022"
@@ -129,50 +132,41 @@ def test_limits(inside: Inside) -> None:
 
 
 @pytest.mark.parametrize(("score", "expected"), [(None, "300"), (0, "0"), (500, "500")])
+@in_child
 def test_the_out_of_memory_score(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, score: int | None, expected: str
+    static_binary: Path, tmp_path: Path, score: int | None, expected: str
 ) -> None:
     """0 is a wish; none leaves the caller's."""
-
-    def start() -> Report:
-        Path("/proc/self/oom_score_adj").write_text("300")
-        fields = {} if score is None else {"oomScoreAdj": score}
-        wanted = planned.config("cat /proc/self/oom_score_adj", **fields)
-        return planned.execute(str(static_binary), tmp_path / "root", wanted)
-
-    report = sandbox_fork(start)
-    assert report.output.strip() == expected
+    Path("/proc/self/oom_score_adj").write_text("300")
+    fields = {} if score is None else {"oomScoreAdj": score}
+    wanted = planned.config("cat /proc/self/oom_score_adj", **fields)
+    assert planned.execute(str(static_binary), tmp_path / "root", wanted).output.strip() == expected
 
 
 @pytest.mark.needs("user_namespaces")
-def test_the_planner_sets_the_limits_of_a_user_namespace(sandbox_fork: Fork) -> None:
+@in_child
+def test_the_planner_sets_the_limits_of_a_user_namespace() -> None:
     """Raised again there by the planner, whose right it is, while its process waits."""
-
-    def outside() -> tuple[str, str]:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            linux.unshare(linux.CLONE_NEWUSER)
-            os.write(writing, b"x")
-            time.sleep(30)
-        os.read(reading, 1)
-        wanted = planned.config(
-            oomScoreAdj=41,
-            rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 250}],
-            linux_namespaces=[{"type": "user"}],
-        )
-        process.outside(wanted, pid)
-        limits = Path(f"/proc/{pid}/limits").read_text()
-        line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
-        score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return " ".join(line.split()[3:5]), score
-
-    assert sandbox_fork(outside) == ("100 250", "41")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        linux.unshare(linux.CLONE_NEWUSER)
+        os.write(writing, b"x")
+        signal.pause()
+    os.read(reading, 1)
+    wanted = planned.config(
+        oomScoreAdj=41,
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 250}],
+        linux_namespaces=[{"type": "user"}],
+    )
+    process.outside(wanted, pid)
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+    assert (line.split()[3:5], score) == (["100", "250"], "41")
 
 
 # ── scheduling ─────────────────────────────────────────────────────────────────────────────────────
@@ -220,22 +214,22 @@ def test_the_callers_processors_are_not_the_containers(
 ) -> None:
     cpus = sorted(os.sched_getaffinity(0))
 
-    def start(job: dict[str, object]) -> str:
+    def start(job: Job) -> str:
         os.sched_setaffinity(0, cpus[:1])
         return planned.execute(
             str(static_binary), tmp_path / "root", planned.config(CPUS), job
         ).output.strip()
 
     first, every = f"{cpus[0]}", f"{cpus[0]}-{cpus[-1]}" if len(cpus) > 1 else f"{cpus[0]}"
-    assert sandbox_fork(start, {}) == first
+    assert sandbox_fork(start, job_of()) == first
     assert sandbox_fork(start, OCI) in (every, ",".join(map(str, cpus)))
 
 
 def test_exec_runs_where_it_is_told(inside: Inside) -> None:
     cpu = str(max(os.sched_getaffinity(0)))
     wanted = {"execCPUAffinity": {"initial": "0", "final": cpu}}
-    assert inside(CPUS, {**OCI, "entering": True}, **wanted).output.strip() == cpu
-    nowhere = inside(CPUS, {**OCI, "entering": True}, execCPUAffinity={"final": "60000"}).failed
+    assert inside(CPUS, job_of(oci=True, entering=True), **wanted).output.strip() == cpu
+    nowhere = inside(CPUS, job_of(oci=True, entering=True), execCPUAffinity={"final": "60000"}).failed
     assert nowhere is not None and nowhere[1] == errno.EINVAL
 
 
@@ -276,33 +270,29 @@ KEYRING = f"print(call({ {'x86_64': 250, 'aarch64': 219}[os.uname().machine] }, 
 
 
 def test_a_session_and_a_keyring_of_its_own(sandbox_fork: Fork, static_binary: Path, tmp_path: Path) -> None:
-    def start(job: dict[str, object]) -> list[str]:
+    def start(job: Job) -> list[str]:
         libc = ctypes.CDLL(None, use_errno=True)
         number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
         ours = libc.syscall(number, 1, None)  # a session keyring of the caller's own
         report = planned.execute(str(static_binary), tmp_path / "root", planned.config(python(KEYRING)), job)
         return [*report.output.split(), str(ours)]
 
-    own, session, ours = sandbox_fork(start, {})
+    own, session, ours = sandbox_fork(start, job_of())
     assert session == "True" and own != ours and int(own) > 0
-    shared, session, ours = sandbox_fork(start, {"no_new_keyring": True})
+    shared, session, ours = sandbox_fork(start, job_of(no_new_keyring=True))
     assert session == "True" and shared == ours
 
 
-def test_pipes_become_the_users_and_nothing_else_does(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path
-) -> None:
+@in_child
+def test_pipes_become_the_users_and_nothing_else_does(static_binary: Path, tmp_path: Path) -> None:
     """/dev/stdout can be opened, and the caller's file stays the caller's, never mind /dev/null."""
     file = tmp_path / "input"
     file.write_text("")
-
-    def start() -> Report:
-        wanted = planned.config("stat -L -c %u /proc/self/fd/0 /proc/self/fd/1; echo opened > /proc/self/fd/1",
-                                user={"uid": 1234, "gid": 1})  # fmt: skip
-        plan = planned.operations(wanted, tmp_path / "root", {})
-        return planned.run(str(static_binary), plan, keep=[(os.open(file, os.O_RDONLY), 0)])
-
-    assert sandbox_fork(start).output.split() == ["0", "1234", "opened"]
+    wanted = planned.config("stat -L -c %u /proc/self/fd/0 /proc/self/fd/1; echo opened > /proc/self/fd/1",
+                            user={"uid": 1234, "gid": 1})  # fmt: skip
+    plan = planned.operations(wanted, tmp_path / "root", job_of())
+    report = planned.run(str(static_binary), plan, keep=[(os.open(file, os.O_RDONLY), 0)])
+    assert report.output.split() == ["0", "1234", "opened"]
     assert file.stat().st_uid == 0 == Path("/dev/null").stat().st_uid
 
 
@@ -419,7 +409,7 @@ def look_into(binary: str, root: Path, guarded: bool) -> str:
     waiting = planned.config(capabilities=given, linux_namespaces=[{"type": "pid", "path": "/x"}])
     # IDENTITY guards init once more, against another value of fs.suid_dumpable
     left_out = ("ENVIRONMENT", "EXECUTE", "IDENTITY", "" if guarded else "GUARD")
-    plan = [each for each in planned.operations(waiting, root, {}) if each.kind not in left_out]
+    plan = [each for each in planned.operations(waiting, root, job_of()) if each.kind not in left_out]
     linux.unshare(linux.CLONE_NEWPID)
     if pid := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -433,7 +423,7 @@ def look_into(binary: str, root: Path, guarded: bool) -> str:
     for _ in range(2):
         handshake.wait_for(ours, handshake.Outcome(), handshake.WAITING)
     looking = planned.config(f"{LOOK} > /seen", capabilities=given)
-    report = planned.run(binary, planned.operations(looking, root, {}), flags=linux.CLONE_NEWNS)
+    report = planned.run(binary, planned.operations(looking, root, job_of()), flags=linux.CLONE_NEWNS)
     os._exit(report.status if report.failed is None else 99)
 
 

@@ -10,23 +10,23 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import planned
+from jobs import job_of
 from planned import Report
 from pyrun.engine.oci import seccomp_agent
 from pyrun.errors import PyrunError
 from pyrun.plan.operations import Operation
 from pyrun.spec import seccomp, seccomp_compile
+from sandbox import in_child
 
 if os.uname().machine != "x86_64":
     pytest.skip("the numbers are those of x86_64", allow_module_level=True)
 
-Fork = Callable[..., Any]
 MKDIR, WRITE, SENDMSG = 83, 1, 46
 STATE = {
     "ociVersion": "1.3.0",
@@ -109,7 +109,7 @@ def start(binary: str, root: Path, wanted: dict[str, Any], **more: object) -> Re
     """Run *wanted* under its linux.seccomp, forwarding the listener as `start` does. more: of the job."""
     found = seccomp.of_config(wanted)
     assert found is not None
-    job: dict[str, object] = {"seccomp": (planned.FD_SECCOMP, found[1]), **more}
+    job = job_of(seccomp=(planned.FD_SECCOMP, found[1]), **more)
     plan = planned.operations(wanted, root, job)
 
     def listener(sync: Any, number: int, process: tuple[int, int]) -> None:
@@ -133,96 +133,79 @@ EVERYTHING = [
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 @pytest.mark.parametrize("names", [["mkdir"], EVERYTHING, []])
 @pytest.mark.timeout(30)
+@in_child
 def test_an_agent_answers(
-    sandbox_fork: Fork,
-    static_binary: Path,
-    tmp_path: Path,
-    names: list[str],
-    no_new_privileges: bool,
-    reaper: bool,
+    static_binary: Path, tmp_path: Path, names: list[str], no_new_privileges: bool, reaper: bool
 ) -> None:
     """One call, every call init makes, and all there are (the default action): no way to wait for one another."""
-
-    def run() -> tuple[Report, list[dict[str, Any]], list[int]]:
-        agent = Agent(tmp_path / "agent")
-        default = "SCMP_ACT_ALLOW" if names else "SCMP_ACT_NOTIFY"
-        filter_ = profile(names, tmp_path / "agent", default, listenerMetadata="MKDIR=no")
-        wanted = planned.config(MAKE, linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
-        report = start(str(static_binary), tmp_path / "root", wanted, reaper=reaper)
-        agent.end()
-        return report, agent.told, agent.seen
-
-    report, told, seen = sandbox_fork(run)
+    agent = Agent(tmp_path / "agent")
+    default = "SCMP_ACT_ALLOW" if names else "SCMP_ACT_NOTIFY"
+    filter_ = profile(names, tmp_path / "agent", default, listenerMetadata="MKDIR=no")
+    wanted = planned.config(MAKE, linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
+    report = start(str(static_binary), tmp_path / "root", wanted, reaper=reaper)
+    agent.end()
     assert (report.ready, report.failed) == (True, None)
     assert "Remote I/O error" in report.output and "there" not in report.output
-    (document,) = told
+    (document,) = agent.told
     assert document.pop("pid") > 0
     assert document == {"ociVersion": "1.3.0", "fds": ["seccompFd"], "metadata": "MKDIR=no", "state": STATE}
-    assert MKDIR in seen and (WRITE in seen) == (names != ["mkdir"]) and SENDMSG not in seen
+    assert MKDIR in agent.seen and SENDMSG not in agent.seen
+    assert (WRITE in agent.seen) == (names != ["mkdir"])
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("flags", [["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], ["SECCOMP_FILTER_FLAG_LOG"], [],
                                    ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]])  # fmt: skip
-def test_a_listener_and_every_flag(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, flags: list[str]
-) -> None:
-    def run() -> Report:
-        agent = Agent(tmp_path / "agent")
-        wanted = planned.config(MAKE, linux_seccomp=profile(["mkdir"], tmp_path / "agent", flags=flags))
-        report = start(str(static_binary), tmp_path / "root", wanted)
-        agent.end()
-        return report
-
-    assert "Remote I/O error" in sandbox_fork(run).output
+@in_child
+def test_a_listener_and_every_flag(static_binary: Path, tmp_path: Path, flags: list[str]) -> None:
+    agent = Agent(tmp_path / "agent")
+    wanted = planned.config(MAKE, linux_seccomp=profile(["mkdir"], tmp_path / "agent", flags=flags))
+    report = start(str(static_binary), tmp_path / "root", wanted)
+    agent.end()
+    assert "Remote I/O error" in report.output
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("no_new_privileges", [False, True])
+@in_child
 def test_without_its_agent_the_container_does_not_start(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, no_new_privileges: bool
+    static_binary: Path, tmp_path: Path, no_new_privileges: bool
 ) -> None:
     filter_ = profile(["mkdir"], tmp_path / "nobody")
     wanted = planned.config("echo started >&2", linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
     with pytest.raises(
         PyrunError, match=r"listenerPath: cannot tell the seccomp agent at .*/nobody: no such file"
     ):
-        sandbox_fork(start, str(static_binary), tmp_path / "root", wanted)
+        start(str(static_binary), tmp_path / "root", wanted)
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("no_new_privileges", [False, True])
+@in_child
 def test_a_second_listener_is_refused_by_the_kernel_and_nobody_waits(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, no_new_privileges: bool
+    static_binary: Path, tmp_path: Path, no_new_privileges: bool
 ) -> None:
     """The planner, which is looking for a descriptor that never comes, hears why."""
+    agent = Agent(tmp_path / "agent")
+    filter_ = profile(["mkdir"], tmp_path / "agent")
+    wanted = planned.config(linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
+    found = seccomp.of_config(wanted)
+    assert found is not None
+    fd = os.open(found[0], os.O_RDONLY)
 
-    def run() -> Report:
-        agent = Agent(tmp_path / "agent")
-        filter_ = profile(["mkdir"], tmp_path / "agent")
-        wanted = planned.config(linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
-        found = seccomp.of_config(wanted)
-        assert found is not None
-        fd = os.open(found[0], os.O_RDONLY)
+    job = job_of(seccomp=(planned.FD_SECCOMP, found[1]))
+    plan = planned.operations(wanted, tmp_path / "root", job)
+    first = Operation("SECCOMP", planned.FD_SECCOMP + 1, found[1], 0)
+    plan.insert(plan.index(Operation("WAIT_GO")) + 1, first)
 
-        job: dict[str, object] = {"seccomp": (planned.FD_SECCOMP, found[1])}
-        plan = planned.operations(wanted, tmp_path / "root", job)
-        first = Operation("SECCOMP", planned.FD_SECCOMP + 1, found[1], 0)
-        plan.insert(plan.index(Operation("WAIT_GO")) + 1, first)
+    def listener(sync: Any, number: int, process: tuple[int, int]) -> None:
+        seccomp_agent.forward(sync, number, process, wanted, STATE)
 
-        def listener(sync: Any, number: int, process: tuple[int, int]) -> None:
-            seccomp_agent.forward(sync, number, process, wanted, STATE)
-
-        keep = [(fd, planned.FD_SECCOMP), (fd, planned.FD_SECCOMP + 1)]
-        report = planned.run(str(static_binary), plan, keep=keep, listener=listener)
-        agent.end()
-        kind = plan[report.failed[0]].kind if report.failed else ""
-        assert report.failed is None or report.failed[0] != plan.index(first)
-        return report._replace(output=kind)
-
-    report = sandbox_fork(run)
+    keep = [(fd, planned.FD_SECCOMP), (fd, planned.FD_SECCOMP + 1)]
+    report = planned.run(str(static_binary), plan, keep=keep, listener=listener)
+    agent.end()
     assert report.failed is not None and report.failed[1] == errno.EBUSY
-    assert report.output == "SECCOMP"
+    assert plan[report.failed[0]].kind == "SECCOMP" and report.failed[0] != plan.index(first)
 
 
 # ── how little of init a filter sees ───────────────────────────────────────────────────────────────
@@ -235,8 +218,9 @@ ALMOST_NOTHING = ["execve", "exit_group", "exit", "write", "brk", "arch_prctl", 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(("no_new_privileges", "works"), [(True, True), (False, False)])
+@in_child
 def test_execve_is_all_a_late_filter_sees(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, no_new_privileges: bool, works: bool
+    static_binary: Path, tmp_path: Path, no_new_privileges: bool, works: bool
 ) -> None:
     """With no_new_privs a profile need not allow what init does; without, it is loaded while init has privilege."""
     allowed = [name for name in ALMOST_NOTHING if name != "prctl" or no_new_privileges]
@@ -244,22 +228,19 @@ def test_execve_is_all_a_late_filter_sees(
                "syscalls": [{"names": allowed, "action": "SCMP_ACT_ALLOW"}]}  # fmt: skip
     wanted = planned.config(linux_seccomp=filter_, noNewPrivileges=no_new_privileges)
     wanted["process"]["args"] = ["/bin/busybox", "true"]
-    report = sandbox_fork(start, str(static_binary), tmp_path / "root", wanted)
+    report = start(str(static_binary), tmp_path / "root", wanted)
     assert report.ready == works
     assert (report.status == 0) == works
 
 
 @pytest.mark.usefixtures("store")
-def test_an_early_filter_may_know_nothing_of_close_range(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path
-) -> None:
+@in_child
+def test_an_early_filter_may_know_nothing_of_close_range(static_binary: Path, tmp_path: Path) -> None:
     """Profiles older than the call: for them it is unknown, and descriptors are marked before."""
     rule = {"names": ["close_range"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
     filter_ = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
-    script = "echo /proc/self/fd/*"
-    report = sandbox_fork(
-        start, str(static_binary), tmp_path / "root", planned.config(script, linux_seccomp=filter_)
-    )
+    wanted = planned.config("echo /proc/self/fd/*", linux_seccomp=filter_)
+    report = start(str(static_binary), tmp_path / "root", wanted)
     numbers = {word.rpartition("/")[2] for word in report.output.split()}
     assert numbers - {"3"} == {"0", "1", "2"}  # 3 is the shell's own look at the directory
 
@@ -279,15 +260,15 @@ def test_an_early_filter_may_know_nothing_of_close_range(
         ({"action": "SCMP_ACT_KILL_PROCESS"}, "31"),
     ],
 )
+@in_child
 def test_every_action_in_a_container(
-    sandbox_fork: Fork, static_binary: Path, tmp_path: Path, action: dict[str, object], expected: str
+    static_binary: Path, tmp_path: Path, action: dict[str, object], expected: str
 ) -> None:
     default = "SCMP_ACT_LOG" if action["action"] == "SCMP_ACT_ALLOW" else "SCMP_ACT_ALLOW"
     filter_ = {"defaultAction": default, "syscalls": [{"names": ["mkdir"], **action}]}
     script = "LC_ALL=C mkdir /made 2>&1; echo $(($? & 127)); test -d /made && echo there"
-    report = sandbox_fork(
-        start, str(static_binary), tmp_path / "root", planned.config(script, linux_seccomp=filter_)
-    )
+    wanted = planned.config(script, linux_seccomp=filter_)
+    report = start(str(static_binary), tmp_path / "root", wanted)
     assert expected in report.output
 
 

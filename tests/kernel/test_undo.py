@@ -7,14 +7,14 @@ import os
 import re
 import struct
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from monitored import eventually
 from pyrun import undo as lists
+from sandbox import in_child
+from waiting import soon
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -223,7 +223,8 @@ def test_a_tree_deeper_than_any_path(undo: Undo, tree: Path) -> None:
     remove(undo, tree)
 
 
-def with_many(undo: Undo, tree: Path) -> tuple[int, str]:
+@in_child
+def test_a_hundred_thousand_files(undo: Undo, tree: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree], check=True)  # quicker to fill than a disk
     for directory in range(100):
         (tree / f"all/{directory}").mkdir(parents=True)
@@ -231,14 +232,11 @@ def with_many(undo: Undo, tree: Path) -> tuple[int, str]:
         for number in range(1000):
             os.mknod(f"file {number}", dir_fd=here)
         os.close(here)
-    return undo(f"rmtree\t{tree}/all")
+    assert undo(f"rmtree\t{tree}/all") == (0, "")
 
 
-def test_a_hundred_thousand_files(undo: Undo, tree: Path, sandbox_fork: Callable[..., object]) -> None:
-    assert sandbox_fork(with_many, undo, tree) == (0, "")
-
-
-def with_mount(undo: Undo, tree: Path) -> tuple[tuple[int, str], list[str], list[str], bool]:
+@in_child
+def test_mounts_inside_are_not_crossed(undo: Undo, tree: Path) -> None:
     (tree / "a/mounted").mkdir(parents=True)
     (tree / "a/file").write_text("")
     (tree / "b/c").mkdir(parents=True)
@@ -246,27 +244,31 @@ def with_mount(undo: Undo, tree: Path) -> tuple[tuple[int, str], list[str], list
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / "a/mounted"], check=True)
     subprocess.run(["mount", "--bind", "/etc/passwd", tree / "bound"], check=True)
     (tree / "a/mounted/precious").write_text("")
-    outcome = undo(f"rmtree\t{tree}")
+    status, said = undo(f"rmtree\t{tree}")
+    assert status == 1
+    assert re.fullmatch(f"pyrun: undo: rmtree {tree}: (Device or r|R)esource busy\n", said)
     mounted = [
         line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tree) in line
     ]
-    left = sorted(os.listdir(tree))
-    intact = all((Path(mount) / "precious").exists() for mount in mounted if not mount.endswith("bound"))
+    assert len(mounted) == 2 and len(os.listdir(tree)) == 2
+    assert all((Path(mount) / "precious").exists() for mount in mounted if not mount.endswith("bound"))
     lines = [f"umount\t{mount}" for mount in mounted]
-    again = undo(*lines, *lines, f"umount\t{tree}/nothing", f"rmtree\t{tree}")
-    assert again == (0, ""), again
-    return outcome, mounted, left, intact
-
-
-def test_mounts_inside_are_not_crossed(undo: Undo, tree: Path, sandbox_fork: Callable[..., object]) -> None:
-    (status, said), mounted, left, intact = sandbox_fork(with_mount, undo, tree)  # type: ignore[misc]
-    assert status == 1
-    assert re.fullmatch(f"pyrun: undo: rmtree {tree}: (Device or r|R)esource busy\n", said)
-    assert len(mounted) == 2 and len(left) == 2 and intact
+    assert undo(*lines, *lines, f"umount\t{tree}/nothing", f"rmtree\t{tree}") == (0, "")
     assert not tree.exists()
 
 
-def with_overlay(undo: Undo, tree: Path) -> tuple[tuple[int, str], int]:
+@in_child
+def test_what_is_mounted_over_one_another_goes_as_a_whole(undo: Undo, tree: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "below", tree], check=True)
+    for name in ("first", "second"):
+        subprocess.run(["mount", "-t", "tmpfs", name, tree], check=True)
+    (tree / "link").symlink_to("/proc")
+    assert undo(f"umount\t{tree}/link", f"umount\t{tree}") == (0, "")
+    assert not os.path.ismount(tree)
+
+
+@in_child
+def test_what_an_overlay_leaves(undo: Undo, tree: Path) -> None:
     # overlay on overlay has no upper layer
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree], check=True)
     for name in ("lower/gone", "upper", "work", "merged"):
@@ -277,14 +279,8 @@ def with_overlay(undo: Undo, tree: Path) -> tuple[tuple[int, str], int]:
     (tree / "c/merged/file").unlink()
     (tree / "c/merged/gone").rmdir()
     (tree / "c/merged/gone").mkdir()
-    mode = os.stat(tree / "c/work/work").st_mode & 0o777
-    return undo(f"umount\t{tree}/c/merged", f"rmtree\t{tree}/c"), mode
-
-
-def test_what_an_overlay_leaves(undo: Undo, tree: Path, sandbox_fork: Callable[..., object]) -> None:
-    outcome, mode = sandbox_fork(with_overlay, undo, tree)  # type: ignore[misc]
-    assert outcome == (0, "")
-    assert mode == 0
+    assert os.stat(tree / "c/work/work").st_mode & 0o777 == 0
+    assert undo(f"umount\t{tree}/c/merged", f"rmtree\t{tree}/c") == (0, "")
 
 
 def test_a_directory_that_moves_while_it_is_removed(undo: Undo, tree: Path, tmp_path: Path) -> None:
@@ -297,6 +293,8 @@ def test_a_directory_that_moves_while_it_is_removed(undo: Undo, tree: Path, tmp_
     script = f"""
 import os, itertools
 for round in itertools.count():
+    if round == 1:
+        print("ready", flush=True)
     for number in range(200):
         try:
             name = "{tree}/%d" % number
@@ -309,25 +307,21 @@ for round in itertools.count():
         except OSError:
             pass
 """
-    attacker = subprocess.Popen(["/usr/bin/python3", "-I", "-S", "-c", script])
-    time.sleep(0.1)
-    undo(f"rmtree\t{tree}")
-    attacker.kill()
-    attacker.wait()
+    command = ["/usr/bin/python3", "-I", "-S", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as attacker:
+        assert attacker.stdout and attacker.stdout.readline() == b"ready\n"
+        undo(f"rmtree\t{tree}")
+        attacker.kill()
     assert (outside / "deep/er/precious").exists()
     remove(undo, tree)
 
 
-def busy(undo: Undo, tree: Path) -> tuple[tuple[int, str], bool]:
+@in_child
+def test_rmdir_waits_for_what_is_busy_for_a_moment(undo: Undo, tree: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree], check=True)
     with subprocess.Popen(["sh", "-c", f"sleep 0.5; umount {tree}"]):
-        return undo(f"rmdir\t{tree}"), tree.exists()
-
-
-def test_rmdir_waits_for_what_is_busy_for_a_moment(
-    undo: Undo, tree: Path, sandbox_fork: Callable[..., object]
-) -> None:
-    assert sandbox_fork(busy, undo, tree) == ((0, ""), False)
+        assert undo(f"rmdir\t{tree}") == (0, "")
+        assert not tree.exists()
 
 
 # ── cgroups ────────────────────────────────────────────────────────────────────────────────────────
@@ -397,7 +391,7 @@ def test_a_fork_bomb_is_killed(undo: Undo) -> None:
         f"echo $$ > {top}/cgroup.procs; for i in 1 2 3 4 5; do (while true; do sleep 0.01; done) & done; wait"
     )
     shell = subprocess.Popen(["sh", "-c", bomb], stderr=subprocess.DEVNULL)
-    assert eventually(lambda: len((top / "cgroup.procs").read_text().split()) > 5)
+    assert soon(lambda: len((top / "cgroup.procs").read_text().split()) > 5)
     assert undo(f"kill-cgroup\t{top}", f"rmcgroup\t{top}") == (0, "")
     assert shell.wait(5) == -9
     assert not top.exists()
@@ -431,31 +425,20 @@ def links() -> list[str]:
     )
 
 
-def route_messages(undo: Undo) -> list[object]:
+@in_child
+def test_route_messages(undo: Undo) -> None:
     for name in ("aa", "bb", "cc"):
         subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
-    seen: list[object] = [undo(f"netlink\t0\t{(delete_link('aa') + delete_link('bb')).hex()}"), links()]
-    seen += [undo.again()]  # ENODEV twice
-    seen += [undo(f"netlink\t0\t{delete_link('cc', 0).hex()}"), links()]  # without an answer
-    seen += [undo(f"netlink\t0\t{(delete_link('lo') + delete_link('nothing')).hex()}")]
-    seen += [
-        undo("netlink\t0\tabc"),
-        undo("netlink\t0\tzz"),
-        undo("netlink\t0\tffffffff"),
-        undo("netlink\t0\t"),
-    ]
-    seen += [undo(f"netlink\t99\t{delete_link('x').hex()}")[0]]
-    return seen
-
-
-def test_route_messages(undo: Undo, sandbox_fork: Callable[..., object]) -> None:
-    gone, left, again, quiet, none, refused, *bad = sandbox_fork(route_messages, undo)  # type: ignore[misc]
-    assert (gone, again, quiet) == ((0, ""), (0, ""), (0, ""))
-    assert {"cc", "ccp"} <= set(left) and not {"aa", "aap", "bb", "bbp"} & set(left)
-    assert not {"cc", "ccp"} & set(none)
-    assert refused[0] == 1
-    assert re.fullmatch("pyrun: undo: netlink 0: .*supported\n", refused[1])
-    assert [each[0] if isinstance(each, tuple) else each for each in bad] == [1] * 5
+    assert undo(f"netlink\t0\t{(delete_link('aa') + delete_link('bb')).hex()}") == (0, "")
+    assert {"cc", "ccp"} <= set(links()) and not {"aa", "aap", "bb", "bbp"} & set(links())
+    assert undo.again() == (0, "")  # ENODEV twice
+    assert undo(f"netlink\t0\t{delete_link('cc', 0).hex()}") == (0, "")  # without an answer
+    assert not {"cc", "ccp"} & set(links())
+    status, said = undo(f"netlink\t0\t{(delete_link('lo') + delete_link('nothing')).hex()}")
+    assert status == 1
+    assert re.fullmatch("pyrun: undo: netlink 0: .*supported\n", said)
+    for bad in ("0\tabc", "0\tzz", "0\tffffffff", "0\t", f"99\t{delete_link('x').hex()}"):
+        assert undo(f"netlink\t{bad}")[0] == 1, bad
 
 
 def batch(*inner: bytes) -> bytes:
@@ -469,26 +452,20 @@ def delete_table(name: str, sequence: int) -> bytes:
     return message(10 << 8 | 2, ACK, b"\x01\0\0\0" + attribute(1, name.encode() + b"\0"), sequence)
 
 
-def nft_messages(undo: Undo) -> list[object]:
+@in_child
+def test_nftables_batches(undo: Undo) -> None:
     def tables() -> str:
         return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 
     for name in ("t1", "t2", "t3"):
         subprocess.run(["nft", "add", "table", "inet", name], check=True)
-    seen: list[object] = [
-        undo(f"netlink\t12\t{batch(delete_table('t1', 2), delete_table('t2', 3)).hex()}"),
-        tables(),
-    ]
+    assert undo(f"netlink\t12\t{batch(delete_table('t1', 2), delete_table('t2', 3)).hex()}") == (0, "")
+    assert tables() == "table inet t3\n"
+    assert undo.again() == (0, "")
     chain_without_table = batch(message(10 << 8 | 3, ACK, bytes([1, 0, 0, 0]))).hex()
-    seen += [undo.again(), undo(f"netlink\t12\t{chain_without_table}"), tables()]
-    return seen
-
-
-def test_nftables_batches(undo: Undo, sandbox_fork: Callable[..., object]) -> None:
-    done, left, again, wrong, still = sandbox_fork(nft_messages, undo)  # type: ignore[misc]
-    assert (done, left, again) == ((0, ""), "table inet t3\n", (0, ""))
-    assert wrong[0] == 1 and "netlink 12" in wrong[1]
-    assert still == left
+    status, said = undo(f"netlink\t12\t{chain_without_table}")
+    assert status == 1 and "netlink 12" in said
+    assert tables() == "table inet t3\n"
 
 
 # ── noted processes ────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@
     box.py        one bundle of a test and the container made from it: what a body works with
     terminal.py   the other ends: console sockets, notify sockets, pidfd sockets
     marks.py      @shows("create --pid-file"): what a body shows, and since when a reference knows it
+    observing.py, bundles.py, lines.py  what test_catalogue.py has all runtimes do beside one another
     catalogue.py  everything that has to be shown: commands, flags, fields of config.json; the stated gaps
     table.py      prints the table from the verdicts of one or more runs
     test_*.py     the bodies

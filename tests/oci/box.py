@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from oci.runtime import Runtime
+from waiting import PATIENCE, until
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SPEC_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 CGROUP_PARENT = "conformance"
 # on an emulated machine everything takes ten times as long
-PATIENCE = float(os.environ.get("PYRUN_PATIENCE", "1"))
 TIMEOUT_S = 30.0 * PATIENCE
 
 BASE: dict[str, Any] = {
@@ -258,7 +257,7 @@ class Box:
 
     def output(self, enough: Callable[[str], object] = bool) -> str:
         """What the container printed so far, as soon as it is *enough*."""
-        wait_until(lambda: enough(self._output.read_text()), "output of the container")
+        until(lambda: enough(self._output.read_text()), "output of the container")
         return self._output.read_text().removesuffix("\n")
 
     def state(self) -> dict[str, Any]:
@@ -276,7 +275,7 @@ class Box:
 
     def wait_for(self, status: str) -> None:
         """Wait until `state` says so."""
-        wait_until(lambda: self.status == status, f"status {status}")
+        until(lambda: self.status == status, f"status {status}")
 
     def cgroup(self, controller: str) -> Path:
         """The container's cgroup; *controller* matters with cgroup v1 only."""
@@ -304,14 +303,6 @@ class Box:
                     stream.close()
         for name in self.ids:
             self.call("delete", "--force", name)
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0 * PATIENCE) -> None:
-    """Poll *condition*; fails the test after *timeout_s*."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 def keyrings(listing: str) -> set[str]:

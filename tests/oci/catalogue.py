@@ -1,8 +1,9 @@
 """Everything that the conformance bodies have to show: the rows of the table.
 
-The command line is that of runc 1.5 (its manual and `--help`), with crun's --cgroup-manager. The fields of config.json
-are read from the schema files of the OCI runtime specification 1.3 (tests/unit/schema); every value of an enumeration
-is a row of its own. The mount options are config.md's table. What has no body stands in GAPS, with the reason.
+The command line is that of runc 1.5 (its manual and `--help`), with crun's --cgroup-manager, --config and --regex.
+The fields of config.json are read from the schema files of the OCI runtime specification 1.3 (tests/unit/schema);
+every value of an enumeration is a row of its own. The mount options are config.md's table. What has no body stands in
+GAPS, with the reason.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ SCHEMA = Path(__file__).resolve().parents[1] / "unit/schema"
 
 COMMANDS: dict[str, str] = {
     "global": "--debug --log --log-format --root --systemd-cgroup --rootless --cgroup-manager --help --version",
-    "create": "--bundle --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds",
+    "create": "--bundle --config --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds",
     "start": "",
-    "run": "--bundle --console-socket --pidfd-socket --detach --keep --pid-file --no-subreaper --no-pivot "
+    "run": "--bundle --config --console-socket --pidfd-socket --detach --keep --pid-file --no-subreaper --no-pivot "
            "--no-new-keyring --preserve-fds",
     "exec": "--console-socket --pidfd-socket --cwd --env --tty --user --additional-gids --process --detach --pid-file "
             "--process-label --apparmor --no-new-privs --cap --preserve-fds --cgroup --ignore-paused",
     "kill": "--all",
-    "delete": "--force",
+    "delete": "--force --regex",
     "state": "",
     "list": "--format --quiet",
     "ps": "--format",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,24 @@ def runtime(request: pytest.FixtureRequest) -> runtimes.Runtime:
 @pytest.fixture
 def box(runtime: runtimes.Runtime, work: Path, root_template: Path) -> Iterator[Box]:
     """A bundle and a container of this test's own; pyrun-oci must leave nothing of it behind."""
+    with _box(runtime, work, root_template) as box:
+        yield box
+
+
+@pytest.fixture
+def boxes(work: Path, root_template: Path) -> Iterator[Callable[[str], Box | None]]:
+    """The same for a test that has all runtimes beside one another: by name; None where it is not installed."""
+    with contextlib.ExitStack() as stack:
+
+        def boxes(name: str) -> Box | None:
+            found = _FOUND[name]
+            return stack.enter_context(_box(found, work, root_template)) if found else None
+
+        yield boxes
+
+
+@contextlib.contextmanager
+def _box(runtime: runtimes.Runtime, work: Path, root_template: Path) -> Iterator[Box]:
     name = f"box-{os.getpid()}-{next(_numbers)}"
     mounts_before = _mounts()
     box = Box(runtime, work / name, root_template, name)

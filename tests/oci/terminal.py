@@ -12,7 +12,9 @@ from fcntl import ioctl
 from pathlib import Path
 from types import TracebackType
 
-RECEIVE_S = 10.0 * float(os.environ.get("PYRUN_PATIENCE", "1"))
+from waiting import PATIENCE
+
+RECEIVE_S = 10.0 * PATIENCE
 
 
 class Listener:

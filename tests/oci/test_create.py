@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from oci import terminal
-from oci.box import TIMEOUT_S, Box, keyrings, wait_until
+from oci.box import TIMEOUT_S, Box, keyrings
 from oci.marks import shows
+from waiting import until
 
 
 @shows("create --bundle")
@@ -178,7 +179,7 @@ def test_listen_fds(box: Box, verb: str) -> None:
     box.ok(*words, box.id, prefix=opening)
     if verb == "create":
         box.start()
-    wait_until(lambda: Path(f"/proc/{box.pid}/comm").read_text() == "sleep\n", "sleep")
+    until(lambda: Path(f"/proc/{box.pid}/comm").read_text() == "sleep\n", "sleep")
     assert os.readlink(f"/proc/{box.pid}/fd/3") == "/dev/zero"
     out = (box.directory / "1.out").read_text().splitlines()
     assert "LISTEN_FDS=1" in out and "LISTEN_PID=1" in out
@@ -203,7 +204,7 @@ def test_notify_socket(box: Box, verb: str) -> None:
                 box.background("start", box.id, env=environment)
             else:
                 box.background("run", "--detach", box.id, env=environment, stdout=stream)
-        wait_until(lambda: out.exists() and out.read_text().endswith("\n"), "the name of the socket")
+        until(lambda: out.exists() and out.read_text().endswith("\n"), "the name of the socket")
         inside = out.read_text().strip()
         assert inside.startswith("/")
         assert inside != str(path)
@@ -223,10 +224,10 @@ def test_a_notify_socket_that_is_gone(box: Box) -> None:
     out, err = box.directory / "container.out", box.directory / "container.err"
     with open(out, "wb") as stdout, open(err, "wb") as stderr:
         process = box.background("run", box.id, env=environment, stdout=stdout, stderr=stderr)
-    wait_until(lambda: out.read_text().endswith("\n"), "the name of the socket")
+    until(lambda: out.read_text().endswith("\n"), "the name of the socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as container:
         container.sendto(b"READY=1\n", f"/proc/{box.pid}/root{out.read_text().strip()}")
-    wait_until(lambda: "NOTIFY_SOCKET" in err.read_text(), "the notice")
+    until(lambda: "NOTIFY_SOCKET" in err.read_text(), "the notice")
     (box.rootfs / "data/end").touch()
     assert process.wait(TIMEOUT_S) == 3
     box.fails("state", box.id)

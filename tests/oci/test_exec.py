@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from oci import terminal
-from oci.box import PATH, TIMEOUT_S, Box, keyrings, wait_until
+from oci.box import PATH, TIMEOUT_S, Box, keyrings
 from oci.marks import shows
 from oci.runtime import is_hybrid
+from waiting import until
 
 
 @pytest.fixture
@@ -182,6 +185,34 @@ def test_process(running: Box, flag: str) -> None:
     assert out[-3:] == ["NoNewPrivs:", "0", "77"]
 
 
+@shows("exec --process", "exec --process: a pipe")
+@pytest.mark.parametrize("kind", ["descriptor", "named", "too long"])
+def test_process_of_a_pipe(running: Box, kind: str) -> None:
+    """-p <(jq ...): what a shell makes of it is /dev/fd/63."""
+    text = json.dumps({"args": ["echo", "piped"], "cwd": "/", "env": [PATH], "user": {"uid": 0, "gid": 0}})
+    if kind == "named":
+        pipe = running.directory / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=(text,), daemon=True)
+        writer.start()
+        assert running.ok("exec", "--process", str(pipe), running.id) == "piped"
+        return
+    reading_fd, writing_fd = os.pipe()
+    data = text.encode() if kind == "descriptor" else b"[" * (5 << 20)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), open(writing_fd, "wb") as file:
+            file.write(data)
+
+    threading.Thread(target=write, daemon=True).start()
+    words = ("exec", "--process", f"/dev/fd/{reading_fd}", running.id)
+    if kind == "descriptor":
+        assert running.ok(*words, pass_fds=[reading_fd]) == "piped"
+    elif running.runtime.name == "pyrun-oci":
+        assert "must have at most 4 MiB" in running.fails(*words, pass_fds=[reading_fd])
+    os.close(reading_fd)
+
+
 @shows("exec --process", "exec --process: without capabilities", differs={"crun": "none"})
 def test_process_without_capabilities(box: Box) -> None:
     """The container's, and so with the other restrictions the file says nothing of; an empty object is none at all."""
@@ -312,6 +343,25 @@ def test_cap(running: Box, flag: str) -> None:
     assert not int(running.exec("grep", "CapBnd", "/proc/self/status").split()[1], 16) >> 12 & 1
 
 
+@shows("exec --cap", "exec --cap: the ambient set", differs={"crun": "that capability alone"})
+@pytest.mark.parametrize(
+    ("inheritable", "expected"),
+    [("CAP_KILL", ["CAP_KILL"]), ("CAP_KILL CAP_NET_RAW", ["CAP_KILL", "CAP_NET_RAW"])],
+)
+def test_cap_is_ambient_where_it_may_be(box: Box, inheritable: str, expected: list[str]) -> None:
+    """Where the container's process has it inheritable: a user that is not root has no other way to it."""
+    sets = {name: ["CAP_KILL"] for name in ("bounding", "effective", "permitted", "ambient")}
+    box.process["capabilities"] = {**sets, "inheritable": inheritable.split()}
+    box.process["capabilities"]["bounding"] = inheritable.split()
+    box.detach()
+    shown = box.exec(
+        "grep", "CapAmb", "/proc/self/status", options=["--user", "1000:1000", "--cap", "CAP_NET_RAW"]
+    )
+    assert int(shown.split()[1], 16) == sum(
+        1 << {"CAP_KILL": 5, "CAP_NET_RAW": 13}[name] for name in expected
+    )
+
+
 @shows("exec --cap", "exec --cap: unknown names are ignored", differs={"crun": "an error"})
 @pytest.mark.parametrize("name", ["BOGUS", "NET_RAW"])
 def test_cap_that_is_unknown(running: Box, name: str) -> None:
@@ -329,7 +379,7 @@ def test_detach(running: Box, flag: str) -> None:
     running.ok("exec", flag, "--pid-file", str(path), running.id, "sleep", "999")
     pid = int(path.read_text())
     # runc returns when its init is about to execute the command
-    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_text() == "sleep\x00999\x00", "sleep")
+    until(lambda: Path(f"/proc/{pid}/cmdline").read_text() == "sleep\x00999\x00", "sleep")
     os.kill(pid, signal.SIGKILL)
 
 
@@ -337,9 +387,9 @@ def test_detach(running: Box, flag: str) -> None:
 def test_pid_file_in_the_foreground(running: Box) -> None:
     path = running.directory / "exec.pid"
     process = running.background("exec", "--pid-file", str(path), running.id, "sleep", "999")
-    wait_until(lambda: path.exists() and path.read_text(), "the pid file")
+    until(lambda: path.exists() and path.read_text(), "the pid file")
     pid = int(path.read_text())
-    wait_until(lambda: "999" in Path(f"/proc/{pid}/cmdline").read_text(), "sleep")
+    until(lambda: "999" in Path(f"/proc/{pid}/cmdline").read_text(), "sleep")
     os.kill(pid, signal.SIGKILL)
     assert process.wait(TIMEOUT_S) == 137
 
@@ -390,7 +440,7 @@ def test_no_descriptor_leaks(running: Box) -> None:
     path = running.directory / "exec.pid"
     opening = ("sh", "-c", 'exec "$@" 7</ 9</dev/null', "sh")
     running.ok("exec", "-d", "--pid-file", str(path), running.id, "sleep", "999", prefix=opening)
-    wait_until(lambda: "999" in Path(f"/proc/{path.read_text()}/cmdline").read_text(), "sleep")
+    until(lambda: "999" in Path(f"/proc/{path.read_text()}/cmdline").read_text(), "sleep")
     assert sorted(os.listdir(f"/proc/{path.read_text()}/fd")) == ["0", "1", "2"]
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from oci.box import CGROUP_PARENT, Box, wait_until
+from oci.box import CGROUP_PARENT, Box
 from oci.marks import NEITHER, shows
+from waiting import until
 
 RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 
@@ -64,7 +65,7 @@ def test_list_unknown_format(box: Box) -> None:
 @pytest.mark.parametrize("flag", ["--format", "-f"])
 def test_ps_json(box: Box, flag: str) -> None:
     box.detach("sh", "-c", "sleep 994 & wait")
-    wait_until(lambda: len(json.loads(box.ok("ps", flag, "json", box.id))) == 2, "two processes")
+    until(lambda: len(json.loads(box.ok("ps", flag, "json", box.id))) == 2, "two processes")
     assert box.pid in json.loads(box.ok("ps", flag, "json", box.id))
 
 
@@ -111,7 +112,7 @@ def test_events_interval(box: Box) -> None:
     out = box.directory / "events"
     with open(out, "wb") as stream:
         process = box.background("events", "--interval", "100ms", box.id, stdout=stream)
-    wait_until(lambda: out.read_text().count("\n") >= 3, "three events")
+    until(lambda: out.read_text().count("\n") >= 3, "three events")
     assert {json.loads(line)["type"] for line in out.read_text().splitlines()[:3]} == {"stats"}
     process.kill()
 
@@ -124,7 +125,7 @@ def test_events_oom(box: Box) -> None:
     out = box.directory / "events"
     with open(out, "wb") as stream:
         process = box.background("events", "--interval", "1h", box.id, stdout=stream)
-    wait_until(lambda: '"oom"' in out.read_text(), "the event")
+    until(lambda: '"oom"' in out.read_text(), "the event")
     assert {"type": "oom", "id": box.id}.items() <= json.loads(out.read_text().splitlines()[0]).items()
     process.kill()
 

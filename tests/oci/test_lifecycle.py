@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from oci.box import Box, wait_until
+from oci.box import Box
 from oci.limits import V1
 from oci.marks import NEITHER, shows
+from waiting import until
 
 
 @shows("lifecycle: created, running, stopped, deleted", "create", "start", "state", "delete")
@@ -32,7 +33,7 @@ def test_create_does_not_run_the_program(box: Box) -> None:
     box.create("sh", "-c", "touch /data/ran; sleep 1000")
     assert not (box.rootfs / "data/ran").exists()
     box.start()
-    wait_until((box.rootfs / "data/ran").exists, "the program")
+    until((box.rootfs / "data/ran").exists, "the program")
 
 
 @shows("lifecycle: the environment is made by create")
@@ -70,7 +71,7 @@ def test_pid_is_the_containers(box: Box) -> None:
     box.start()
     assert box.pid == pid
     cmdline = Path(f"/proc/{pid}/cmdline")
-    wait_until(lambda: cmdline.read_text() == "sleep\0" + "1000\0", "the program in that process")
+    until(lambda: cmdline.read_text() == "sleep\0" + "1000\0", "the program in that process")
 
 
 @shows("lifecycle: a process that died between create and start", "start", "state", "delete")
@@ -142,7 +143,7 @@ def test_delete_of_a_created_container(box: Box) -> None:
     box.create("sleep", "1000")
     pid = box.pid
     box.ok("delete", box.id)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of init")
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the end of init")
 
 
 @shows("delete --force")
@@ -190,7 +191,7 @@ def test_delete_kills_everything_in_the_cgroup(box: Box) -> None:
     box.detach("sh", "-c", "sleep 997 & sleep 996 & echo $! ; wait")
     child = int(box.output())
     box.ok("delete", "--force", box.id)
-    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child")
+    until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child")
 
 
 @shows("delete: the id can be used again")
@@ -276,7 +277,7 @@ def test_kill_all(box: Box, flag: str) -> None:
     box.detach("sh", "-c", "sleep 995 & echo $! ; wait; sleep 995")
     child = int(box.output())
     box.ok("kill", flag, box.id, "KILL")
-    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child")
+    until(lambda: not Path(f"/proc/{child}").exists(), "the end of the child")
     box.wait_for("stopped")
 
 
@@ -289,13 +290,13 @@ RELAY = "r() { r & }; r; sleep 993"
 def test_kill_all_of_a_relay(box: Box, flag: list[str]) -> None:
     if not flag:
         box.known_to_differ("runc", "before 1.2 the first process alone")
-        box.known_to_differ("crun", "the first process alone")
+    box.known_to_differ("crun", "with --all whoever it saw in time; else the first process alone")
     box.without_namespace("pid")
     box.detach("sh", "-c", RELAY)
     listed = box.cgroup("pids") / "cgroup.procs"
-    wait_until(lambda: len(listed.read_text().split()) > 1, "the relay")
+    until(lambda: len(listed.read_text().split()) > 1, "the relay")
     box.ok("kill", *flag, box.id, "KILL")
-    wait_until(lambda: not listed.exists() or not listed.read_text().split(), "the end of all")
+    until(lambda: not listed.exists() or not listed.read_text().split(), "the end of all")
 
 
 @shows("state", "state: schema")
@@ -318,6 +319,44 @@ def test_state_of_a_stopped_container(box: Box) -> None:
     box.detach("true")
     box.wait_for("stopped")
     assert box.state()["pid"] == 0
+
+
+@shows("delete --regex", differs={"runc": "has none"})
+def test_delete_of_all_that_match(box: Box) -> None:
+    boxes = [
+        Box(box.runtime, box.directory / name, box.rootfs, f"{box.id}-{name}") for name in ("ax", "bx", "by")
+    ]
+    try:
+        for each in boxes:
+            each.runtime, each.root = box.runtime, box.root
+            each.create("sleep", "1000")
+        box.ok("delete", "--force", "--regex", f"{box.id}-.x$")
+        left = box.ok("list", "-q").split()
+        assert f"{box.id}-by" in left and f"{box.id}-ax" not in left and f"{box.id}-bx" not in left
+        if box.runtime.name == "pyrun-oci":
+            assert "--regex '['" in box.fails("delete", "--regex", "[")
+    finally:
+        for each in boxes:
+            each.close()
+
+
+@shows("create --config", "run --config", differs={"runc": "has none"})
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_another_file_than_config_json(box: Box, verb: str) -> None:
+    """Relative to where the caller is, not to the bundle."""
+    box.write("true")
+    elsewhere = box.directory / "other.json"
+    box.process["args"] = ["sh", "-c", "echo from the other; sleep 1000"]
+    elsewhere.write_text(json.dumps(box.config))
+    words = ("--bundle", str(box.bundle), "--config", elsewhere.name, box.id)
+    box.ok(verb, *(("--detach",) if verb == "run" else ()), *words, cwd=box.directory)
+    box._output = box.directory / f"{box._calls}.out"
+    if verb == "create":
+        box.start()
+    assert box.output() == "from the other"
+    assert "absent.json" in box.fails(
+        verb, "--bundle", str(box.bundle), "--config", "absent.json", f"{box.id}2"
+    )
 
 
 @shows("config: annotations{}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from oci.box import Box
-from oci.marks import rows, shows
+from oci.marks import NEITHER, rows, shows
+from pyrun import linux
 
 OPTION = "config: mounts[].options[]="
 RECURSIVE = {"since": {"runc": "1.1"}}
@@ -50,6 +53,75 @@ def test_tmpfs(box: Box) -> None:
     line = seen(box)
     assert (line.kind, line.source) == ("tmpfs", "my-source")
     assert "nosuid" in line.options and {"size=64k", "mode=710"} <= set(line.super_options)
+
+
+DATA = "mounts: what is meant for a file system has no effect on a bind mount"
+
+
+@shows("config: mounts[].type", DATA)
+@pytest.mark.parametrize("kind", ["bind", "none"])
+@pytest.mark.parametrize("options", [["rbind", "mode=755"], ["bind", "ro", "mode=755", "size=1m"]])
+def test_a_bind_mount_with_options_of_a_file_system(box: Box, kind: str, options: list[str]) -> None:
+    if box.runtime.version >= (1, 2):
+        box.known_to_differ("runc", "since 1.2 it is an error")
+    source = box.directory / "source"
+    source.mkdir(mode=0o711)
+    box.mount("/mnt", kind, source, *options)
+    line = seen(box)
+    assert line.root.endswith("/source") and ("ro" in line.options) == ("ro" in options)
+    assert source.stat().st_mode & 0o777 == 0o711
+
+
+@shows("config: mounts[].type", DATA, since=NEITHER)
+@pytest.mark.parametrize("options", [["mode=755"], ["bind", "mode=755"]])
+def test_it_is_told_that_they_have_none(box: Box, options: list[str]) -> None:
+    box.mount("/mnt", "bind", box.directory, *options)
+    box.write("true")
+    done = box.call("run", "--bundle", str(box.bundle), box.id)
+    assert done.status == 0 and "'mode=755' has no effect on a bind mount" in done.err
+
+
+@shows("config: mounts[].destination", "mounts: onto / is the root from there on",
+       differs={"crun": "refuses it, or mounts out of sight"})  # fmt: skip
+@pytest.mark.parametrize("destination", ["/", "/data/.."])
+def test_a_mount_onto_the_root(box: Box, root_template: Path, destination: str) -> None:
+    """What comes before it is covered, what comes after it is in it; so are /dev and masks. Its own root stays."""
+    other = box.directory / "other"
+    shutil.copytree(root_template, other, symlinks=True)
+    (other / "etc/mark").write_text("the other\n")
+    box.config["mounts"].insert(0, {"destination": "/mnt", "type": "tmpfs", "source": "covered"})
+    box.config["mounts"].insert(
+        1, {"destination": destination, "type": "bind", "source": str(other), "options": ["bind", "nosuid"]}
+    )
+    box.config["root"]["readonly"] = True
+    script = "cat /etc/mark; touch /x; cat /proc/kcore; mount | grep covered; cat /proc/self/mountinfo"
+    told = box.sh(f"{{ {script}; }} 2>/dev/null; echo x >/dev/null; touch /x 2>&1; true").splitlines()
+    assert told[0] == "the other" and "Read-only" in told[-1]
+    root = [each for each in lines("\n".join(told)) if each.place == "/"][-1]
+    assert root.root.endswith("/other")
+    assert "nosuid" in root.options or box.runtime.name == "runc"  # whose read-only remount forgets it
+    assert not (other / "x").exists() and not [line for line in told if line.startswith("covered")]
+    assert not (box.rootfs / "mnt/x").exists()
+
+
+@shows("config: mounts[].destination", "mounts: onto / is the root from there on", since=NEITHER)
+def test_a_root_mounted_over_in_a_user_namespace(box: Box, root_template: Path) -> None:
+    """HOME is from its passwd, too."""
+    other = box.directory / "other"
+    shutil.copytree(root_template, other, symlinks=True)
+    (other / "etc/passwd").write_text("root:x:0:0:root:/other:/bin/sh\n")
+    box.map_ids()
+    box.config["mounts"].insert(
+        0, {"destination": "/", "type": "bind", "source": str(other), "options": ["rbind"]}
+    )
+    assert box.sh("echo $HOME; ls /proc/self/status") == "/other\n/proc/self/status"
+
+
+@shows("config: mounts[].destination", "mounts: the root itself is not remounted", since=NEITHER)
+def test_the_root_is_not_remounted(box: Box) -> None:
+    """Of the file system of the host that it is on everything would be read-only."""
+    box.mount("/", "none", "none", "remount", "ro")
+    assert "mounts[6].destination: the root itself cannot be" in box.refuses("true")
 
 
 @shows("config: mounts[].destination", "mounts: the destination is made")
@@ -96,6 +168,53 @@ def test_symlinks_stay_inside(box: Box) -> None:
     mounted = {each.place: each for each in lines(box.run("cat", "/proc/self/mountinfo"))}
     assert mounted["/mnt"].source == "one"
     assert mounted["/mnt/far"].source == "two"
+
+
+# What links of the root lead to, the destination, where that is mounted, and what is made for it.
+DANGLING = [
+    ({"lnk": "/gone"}, "/lnk", "/gone", ["gone"]),
+    ({"lnk": "/gone/a/b"}, "/lnk", "/gone/a/b", ["gone", "gone/a", "gone/a/b"]),
+    ({"data/lnk": "gone"}, "/data/lnk", "/data/gone", ["data/gone"]),
+    ({"data/lnk": "../gone"}, "/data/lnk/x", "/gone/x", ["gone", "gone/x"]),
+    ({"data/lnk": "../../../../../../gone"}, "/data/lnk", "/gone", ["gone"]),
+    ({"lnk": "/gone"}, "/lnk/sub/x", "/gone/sub/x", ["gone", "gone/sub", "gone/sub/x"]),
+    ({"l1": "l2/x", "l2": "/gone"}, "/l1/y", "/gone/x/y", ["gone", "gone/x", "gone/x/y"]),
+    # what is not there is no link: ".." leads back by its name, and is not made
+    ({"lnk": "/gone/../other"}, "/lnk", "/other", ["other"]),
+    ({"lnk": "/gone/./deep/../../other/."}, "/lnk/x", "/other/x", ["other", "other/x"]),
+    ({"lnk": "/data/gone/.."}, "/lnk/x", "/data/x", ["data/x"]),
+    ({"lnk": "/gone/"}, "/lnk", "/gone", ["gone"]),
+    ({"lnk": "."}, "/lnk/gone", "/gone", ["gone"]),
+    ({"lnk": "/dev/gone"}, "/lnk", "/dev/gone", []),
+    ({"l1": "/l2", "l2": "/l1"}, "/l1/x", "", []),
+    ({"lnk": "/etc/passwd/x"}, "/lnk", "", []),
+    ({"lnk": "/proc/gone"}, "/lnk", "", []),
+]
+
+
+@shows("mounts: what a dangling link leads to is made inside the root", differs={"crun": "only some of it"})
+@pytest.mark.parametrize("kind", ["directory", "file"])
+@pytest.mark.parametrize(("links", "destination", "place", "made"), DANGLING)
+def test_dangling_links(
+    box: Box, links: dict[str, str], destination: str, place: str, made: list[str], kind: str
+) -> None:
+    """As a component and at the end: the same places are made as by runc, and nothing else."""
+    for name, target in links.items():
+        (box.rootfs / name).symlink_to(target)
+    source = box.directory / "source"
+    source.mkdir()
+    (source / "f").touch()
+    box.bind(destination, source if kind == "directory" else source / "f")
+    before = {str(path.relative_to(box.rootfs)) for path in box.rootfs.rglob("*")}
+    if not place:
+        box.refuses("true")
+    else:
+        mounted = {each.place: each.root for each in lines(box.run("cat", "/proc/self/mountinfo"))}
+        assert mounted[place].endswith("/source" if kind == "directory" else "/source/f")
+    after = {str(path.relative_to(box.rootfs)) for path in box.rootfs.rglob("*")}
+    assert sorted(after - before) == made
+    if made:
+        assert (box.rootfs / made[-1]).is_dir() == (kind == "directory")
 
 
 @shows("config: mounts[].source", "mounts: a source relative to the bundle")
@@ -457,3 +576,40 @@ def test_mappings_come_together(box: Box, kind: str) -> None:
     box.bind("/mnt", box.directory, "idmap")
     box.config["mounts"][-1][kind] = MAPPING
     box.refuses("true")
+
+
+@shows(
+    "config: mounts[].source", "mounts: a source behind an id-mapped mount of the host, in a user namespace"
+)
+@pytest.mark.parametrize("options", [("rbind",), ("bind", "ro", "nosuid")])
+def test_a_source_behind_an_idmapped_mount(box: Box, options: tuple[str, ...]) -> None:
+    """Its directories are the container's root's alone, and on disk those of somebody else."""
+    source, mapped = box.directory / "source", box.directory / "mapped"
+    (source / "inner").mkdir(parents=True)
+    mapped.mkdir()
+    (source / "inner/f").write_text("here")
+    subprocess.run(["chown", "-R", "1000:1000", source], check=True)
+    subprocess.run(["chmod", "-R", "u=rwX,go=", source], check=True)
+    box.map_ids()
+    _show_mapped(source, mapped, "1000 100000 65536\n")
+    try:
+        box.bind("/mnt", mapped / "inner", *options)
+        script = "stat -c %u /mnt/f; cat /mnt/f; echo; touch /mnt/g 2>/dev/null && echo made || echo refused"
+        assert box.sh(script).split() == ["0", "here", "refused" if "ro" in options else "made"]
+        assert not (source / "inner/g").exists() or (source / "inner/g").stat().st_uid == 1000
+    finally:
+        subprocess.run(["umount", mapped], check=True)
+
+
+def _show_mapped(source: Path, place: Path, owners: str) -> None:
+    """Source: man 2 move_mount."""
+    fd = linux.open_tree(linux.AT_FDCWD, str(source), linux.OPEN_TREE_CLONE)
+    namespace = linux.user_namespace(owners, owners)
+    linux.mount_setattr(fd, "", linux.AT_EMPTY_PATH, linux.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+    move_mount, from_descriptor = 429, 4  # on every machine; MOVE_MOUNT_F_EMPTY_PATH
+    moved = ctypes.CDLL(None).syscall(
+        move_mount, fd, b"", linux.AT_FDCWD, os.fsencode(place), from_descriptor
+    )
+    assert moved == 0
+    os.close(fd)
+    os.close(namespace)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from oci.box import Box, wait_until
+from oci.box import Box
 from oci.marks import NEITHER, rows, shows
+from waiting import until
 
 TYPE = "config: linux.namespaces[].type="
 # the name in config.json, and the one below /proc/PID/ns
@@ -88,10 +89,30 @@ def test_kill_in_a_joined_pid_namespace(box: Box, other: dict[str, str]) -> None
     box.namespace("pid", other["pid"])
     box.detach("sh", "-c", "sleep 994 & wait; sleep 994")
     listed = box.cgroup("pids") / "cgroup.procs"
-    wait_until(lambda: len(listed.read_text().split()) == 2, "the child")
+    until(lambda: len(listed.read_text().split()) == 2, "the child")
     box.ok("kill", box.id, "KILL")
-    wait_until(lambda: not listed.exists() or not listed.read_text().split(), "the end of both")
+    until(lambda: not listed.exists() or not listed.read_text().split(), "the end of both")
     box.wait_for("stopped")
+
+
+@shows("kill", "kill: those who outlive the first process in a shared pid namespace are reached")
+@pytest.mark.parametrize("words", [("kill", "KILL"), ("kill", "TERM"), ("delete", "--force")])
+def test_those_who_outlive_the_first_process_are_reached(
+    box: Box, other: dict[str, str], words: tuple[str, ...]
+) -> None:
+    box.known_to_differ("runc", "before 1.5 not by kill")
+    box.known_to_differ("crun", "not by kill")
+    box.namespace("pid", other["pid"])
+    box.detach("sh", "-c", "sleep 994 & sleep 0.1")
+    listed = box.cgroup("pids") / "cgroup.procs"
+    until(lambda: box.status == "stopped", "the end of the first")
+    assert len(listed.read_text().split()) == 1
+    verb, word = words
+    box.ok(*((verb, box.id, word) if verb == "kill" else (verb, word, box.id)))
+    until(lambda: not listed.exists() or not listed.read_text().split(), "the end of the other")
+    if verb == "kill":
+        assert "not running" in box.fails("kill", box.id, word)
+        box.ok("delete", box.id)
 
 
 @shows(
@@ -133,8 +154,61 @@ def test_joined_user_namespace(box: Box) -> None:
         process.wait()
 
 
+@pytest.mark.parametrize("verb", ["run", "create"])
+@pytest.mark.parametrize("kinds", [("pid", "user"), ("pid", "user", "network", "ipc", "uts")])
+def test_joined_as_in_a_pod_of_its_own_user_namespace(box: Box, verb: str, kinds: tuple[str, ...]) -> None:
+    """Kubernetes' hostUsers: false, podman's --userns container:. The sandbox is a container of the same runtime."""
+    sandbox = Box(box.runtime, box.directory / "sandbox", box.rootfs, f"{box.id}-sandbox")
+    try:
+        sandbox.map_ids()
+        sandbox.detach()
+        if "user" in kinds:
+            box.map_ids()
+            if box.runtime.name != "runc":
+                del box.linux["uidMappings"], box.linux["gidMappings"]
+        for kind in kinds:
+            box.namespace(kind, f"/proc/{sandbox.pid}/ns/{FILES[kind]}")
+        if "uts" in kinds:
+            del box.config["hostname"]
+        command = ("sh", "-c", "id -u; tr -d '\\0' </proc/1/cmdline; sleep 1000")
+        if verb == "run":
+            box.detach(*command)
+        else:
+            box.create(*command)
+            box.start()
+        assert box.output(lambda text: "sleep1000" in text).split() == ["0", "sleep1000"]
+        for kind in kinds:
+            name = FILES[kind]
+            assert os.readlink(f"/proc/{box.pid}/ns/{name}") == os.readlink(f"/proc/{sandbox.pid}/ns/{name}")
+        assert Path(f"/proc/{box.pid}").stat().st_uid == 100000
+        assert box.exec("id", "-u") == "0"
+        box.ok("delete", "--force", box.id)
+    finally:
+        sandbox.close()
+
+
+@shows(
+    "config: linux.namespaces[].path",
+    "namespaces: a user namespace of its own in a pid namespace of the host's",
+)
+def test_new_user_namespace_in_a_pid_namespace_that_is_joined(box: Box, other: dict[str, str]) -> None:
+    box.known_to_differ("runc", "needs a /proc of its own")
+    box.map_ids()
+    box.namespace("pid", other["pid"])
+    box.config["mounts"] = [each for each in box.config["mounts"] if each["type"] != "proc"]
+    box.linux["maskedPaths"] = box.linux["readonlyPaths"] = []
+    box.detach()
+    assert os.readlink(f"/proc/{box.pid}/ns/pid") == os.readlink(other["pid"])
+    assert Path(f"/proc/{box.pid}").stat().st_uid == 100000
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "exit 0"]}
+    box.ok("delete", "--force", box.id)
+    if box.runtime.name == "pyrun-oci":
+        box.config["hooks"] = {"createContainer": [hook]}
+        assert "seen in the pid namespace" in box.refuses("true")
+
+
 def _wait_for_namespace(pid: int) -> None:
-    wait_until(lambda: os.readlink(f"/proc/{pid}/ns/user") != _own("user"), "unshare")
+    until(lambda: os.readlink(f"/proc/{pid}/ns/user") != _own("user"), "unshare")
 
 
 @shows("config: linux.namespaces[].path", "errors: the path is of another kind")

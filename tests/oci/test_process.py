@@ -379,6 +379,53 @@ def _sched(box: Box) -> dict[str, str]:
     return found | {"nice": lines[-1].rpartition(")")[2].split()[16]}
 
 
+@shows("config: process.ioPriority.class", "config: ioPriority: idle has no levels")
+def test_io_priority_idle_has_no_levels(box: Box) -> None:
+    """There is nothing to say of it; what an older runtime does with the whole field is its business."""
+    box.process["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE"}
+    shown = box.run("ionice", "-p", "1")
+    assert shown.startswith("idle") or box.runtime.name != "pyrun-oci", shown
+
+
+@shows("config: process.capabilities.effective[]", "config: the program is judged by execve")
+@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize("command", ["/own/tool", "tool"])
+@pytest.mark.parametrize(
+    ("uid", "mode", "capability", "runs"),
+    [
+        (1000, 0o700, "CAP_DAC_OVERRIDE", True), (1000, 0o710, "CAP_DAC_OVERRIDE", True),
+        (1000, 0o700, "CAP_KILL", False), (0, 0o700, "CAP_KILL", False), (1000, 0o600, "CAP_DAC_OVERRIDE", False),
+        (0, 0o600, "CAP_DAC_OVERRIDE", False), (1000, 0o705, "CAP_KILL", True),
+    ],
+)  # fmt: skip
+def test_the_program_is_judged_by_execve(
+    box: Box, uid: int, mode: int, capability: str, runs: bool, command: str, verb: str
+) -> None:
+    """By the ids and capabilities it is going to have, not by the mode alone."""
+    place = box.rootfs / "own"
+    place.mkdir(mode=0o700 if capability == "CAP_DAC_OVERRIDE" else 0o755)
+    (place / "tool").write_text("#!/bin/sh\necho ran\n")
+    (place / "tool").chmod(mode)
+    for path in (place, place / "tool"):
+        os.chown(path, 5, 5)
+    sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    box.process["capabilities"] = {name: [capability] for name in sets}
+    box.process["user"] = {"uid": uid, "gid": uid}
+    box.process["env"] = [*box.process["env"], "PATH=/bin:/own"]
+    if verb == "exec":
+        box.detach()
+        done = box.call("exec", box.id, command)
+    else:
+        box.write(command)
+        done = box.call("run", "--bundle", str(box.bundle), box.id)
+    if runs:
+        assert (done.status, done.out) == (0, "ran\n"), done
+    else:
+        assert done.status and "ermission denied" in done.err + "ermission denied" * (
+            "not found" in done.err
+        ), done
+
+
 @shows("config: process.scheduler.policy", **SCHEDULER)
 @pytest.mark.parametrize("policy", rows("config: process.scheduler.policy=", *POLICIES, **SCHEDULER))
 def test_scheduler_policy(box: Box, policy: str) -> None:

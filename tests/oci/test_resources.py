@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from oci.box import PATIENCE, Box
+from oci.box import Box
 from oci.limits import needed
 from oci.marks import shows
+from waiting import PATIENCE
 
 V1 = pytest.mark.needs("cgroup1")
 V2 = pytest.mark.needs("cgroup2")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from oci import terminal
-from oci.box import TIMEOUT_S, Box, wait_until
+from oci.box import TIMEOUT_S, Box
 from oci.marks import shows
+from waiting import until
 
 
 @shows("run", "run: exit status")
@@ -26,7 +27,7 @@ def test_exit_status_of_a_signal(box: Box, number: signal.Signals) -> None:
     box.without_namespace("pid")  # pid 1 would have to handle SIGTERM
     box.write("sleep", "1000")
     process = box.background("run", box.id)
-    wait_until(lambda: box.call("state", box.id).status == 0 and box.status == "running", "running")
+    until(lambda: box.call("state", box.id).status == 0 and box.status == "running", "running")
     box.ok("kill", box.id, number.name)
     assert process.wait(TIMEOUT_S) == 128 + number
 
@@ -51,7 +52,7 @@ def test_signals_are_passed_on(box: Box) -> None:
     out = box.directory / "out"
     with open(out, "wb") as stream:
         process = box.background("run", box.id, stdout=stream)
-    wait_until(lambda: "ready" in out.read_text(), "the trap")
+    until(lambda: "ready" in out.read_text(), "the trap")
     process.send_signal(signal.SIGTERM)
     assert process.wait(TIMEOUT_S) == 3
     assert "term" in out.read_text()
@@ -135,6 +136,32 @@ def test_foreground_terminal(box: Box) -> None:
         assert "/dev/pts/" in seen or "/dev/console" in seen
     finally:
         os.close(master)
+
+
+@shows("run: a terminal, its output elsewhere", differs={"crun": "with carriage returns"})
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_what_a_terminal_shows_goes_to_a_file(box: Box, verb: str) -> None:
+    """Scripts compare it: lines end as the process writes them; and what a pager then writes to the caller's terminal
+    is processed there as ever."""
+    words = ["sh", "-c", "echo one; read line; echo two"]
+    box.process["terminal"] = verb == "run"
+    if verb == "exec":
+        box.detach()
+        words = ["exec", "-t", box.id, *words]
+    else:
+        box.write(*words)
+        words = ["run", box.id]
+    output = box.directory / "output"
+    master, slave = os.openpty()
+    with output.open("wb") as file:
+        process = box.background(*words, stdin=slave, stdout=file, stderr=file, start_new_session=True)
+    until(lambda: output.read_bytes() == b"one\n", "the first line")
+    assert termios.tcgetattr(slave)[1] & termios.OPOST
+    os.write(master, b"\n")
+    assert process.wait(TIMEOUT_S) == 0
+    os.close(slave)
+    os.close(master)
+    assert output.read_bytes() == b"one\n\ntwo\n"
 
 
 @shows("run: the size of the caller's terminal", differs={"runc": "later", "crun": "later"})

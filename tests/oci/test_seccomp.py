@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from oci import terminal
-from oci.box import TIMEOUT_S, Box, wait_until
+from oci.box import TIMEOUT_S, Box
 from oci.marks import rows, shows
+from waiting import until
 
 SECCOMP = "config: linux.seccomp."
 ACTION = f"{SECCOMP}syscalls[].action="
@@ -333,7 +334,7 @@ def _notified(box: Box, **fields: object) -> dict[str, Any]:
             ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, array.array("B", struct.pack("=QqiI", ident, 0, -ENOTSUP, 0)))
             break
         assert process.wait(TIMEOUT_S) == 0
-        wait_until(lambda: "not supported" in out.read_text(), "the answer inside")
+        until(lambda: "not supported" in out.read_text(), "the answer inside")
         state: dict[str, Any] = json.loads(listener.message)
         return state
 

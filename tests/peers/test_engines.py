@@ -195,7 +195,7 @@ def test_pause(engine: Engine) -> None:
     engine.ok("pause", "box")
     assert engine.inspect(".State.Status") == "paused"
     frozen = count.stat().st_size
-    time.sleep(0.2)
+    time.sleep(0.2)  # ten lines of one that runs
     assert count.stat().st_size == frozen
     assert engine("exec", "box", "true").returncode != 0
     engine.ok("unpause", "box")

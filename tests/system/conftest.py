@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 
 import leftovers
+from command import Pyrun
 from name_server import Site
+from places import address_of, listening
+from segments import segment
 from unprivileged import SOLO, TESS, User, UserPyrun, make_users
+from yard import SERVE
 
 
 def _as(user: User, static_binary: Path, prepared_store: Path) -> Iterator[UserPyrun]:
     make_users()
-    before = leftovers.picture()
-    command = UserPyrun(static_binary, user)
-    command.copy_store(prepared_store)
-    yield command
-    command.close()
-    left = leftovers.settle(before)
-    assert not left, "left on the host:\n" + "\n".join(left)
+    with leftovers.nothing_is_left():
+        command = UserPyrun(static_binary, user)
+        command.copy_store(prepared_store)
+        yield command
+        command.close()
 
 
 @pytest.fixture
@@ -40,9 +42,22 @@ def solo(static_binary: Path, prepared_store: Path) -> Iterator[UserPyrun]:
 def site(static_binary: Path, tmp_path: Path) -> Iterator[Site]:
     # makes /run/netns a mount
     subprocess.run("ip netns add first && ip netns delete first", shell=True, check=True)
-    before = leftovers.picture()
-    made = Site(tmp_path / "run", static_binary)
-    yield made
-    made.close()
-    left = leftovers.settle(before)
-    assert not left, "left on the host:\n" + "\n".join(left)
+    with leftovers.nothing_is_left():
+        made = Site(tmp_path / "run", static_binary)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def card(lab: None) -> Iterator[None]:
+    """A card with an address of the host, in no bridge. Before `pyrun` in a test: it outlives its containers."""
+    with segment():
+        yield
+
+
+@pytest.fixture
+def neighbour(pyrun: Pyrun) -> str:
+    """The address of a container with a page, on the default network."""
+    pyrun.ok("run", "-d", "--name", "neighbour", "busybox", *SERVE)
+    listening("neighbour")
+    return address_of("neighbour")

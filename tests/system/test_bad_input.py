@@ -1,7 +1,8 @@
 """Bad input: one clear line, a remedy, the right status, and nothing left behind.
 
-125: pyrun refuses; 126: the command cannot be executed; 127: there is none; 1: a verb that starts nothing, about an
-object. What the registry and archives may do wrong is in test_pull.py and test_load.py.
+125: pyrun refuses to start, or an option cannot be read; 126: the command cannot be executed; 127: there is none; 1: a
+verb that starts nothing, or too few or too many arguments. What the registry and archives may do wrong is in
+test_pull.py and test_load.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ BAD_OPTIONS = {
     "--network=nope": "nope", "--network=a b": "--network", "--cap-add=FROB": "FROB", "--cap-drop=": "capability",
     "--stop-signal=FOO": "FOO", "--stop-signal=99": "99", "--stop-timeout=soon": "soon",
     "-u=nobody-here": "nobody-here",
-    "-u=1:2:3": "2:3", "--group-add=nope": "nope", "-m=lots": "lots", "-m=1": "--memory", "-m=-5m": "-5m",
+    "-u=1:2:3": "2:3", "--group-add=nope": "nope", "--group-add=": "no group ''",
+    "-m=lots": "lots", "-m=1": "--memory", "-m=-5m": "-5m",
     "-m=1x": "1x", "--label==x": "the key is empty",
     "-m=": "=", "-m=5 m": "5 m", "-m=1e9": "1e9", "-m=99999999999g": "--memory", "--cpus=many": "many",
     "--cpus=-1": "-1",
@@ -73,6 +75,40 @@ def test_bad_options(pyrun: Pyrun, option: str) -> None:
     assert BAD_OPTIONS[option] in message, message
 
 
+MANY = "9" * 4400  # digits: more than int() takes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", f"--memory={MANY}", "busybox"),
+        ("run", f"--cpus={MANY}", "busybox"),
+        ("run", f"--pids-limit={MANY}", "busybox"),
+        ("run", f"--ulimit=nofile={MANY}", "busybox"),
+        ("run", f"--stop-signal={MANY}", "busybox"),
+        ("run", f"-p={MANY}", "busybox"),
+        ("run", f"--net-rate=in={MANY}", "busybox"),
+        ("run", f"--egress=10.0.0.0/{MANY}", "busybox"),
+        ("run", f"-u={MANY}", "busybox"),
+        ("stop", f"--timeout={MANY}", "x"),
+        ("kill", f"--signal={MANY}", "x"),
+        ("logs", f"--tail={MANY}", "x"),
+        ("logs", f"--since={MANY}", "x"),
+        ("port", "x", MANY),
+        ("network", "create", f"--mtu={MANY}", "x"),
+        ("network", "create", f"--subnet=10.0.0.0/{MANY}", "x"),
+        ("system", "finish", "/"),
+        ("system", "finish", "/etc/hostname"),
+        ("system", "finish", f"/{MANY}"),
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_numbers_without_end_and_files_that_are_none(pyrun: Pyrun, words: tuple[str, ...]) -> None:
+    done = pyrun(*words)
+    assert done.returncode in (1, 125) and done.stderr.startswith("pyrun: "), done.stderr[:500]
+    assert "unexpected" not in done.stderr and "may be a bug" not in done.stderr, done.stderr[:500]
+
+
 @pytest.mark.parametrize("option", ACCEPTED)
 def test_empty_options(pyrun: Pyrun, option: str) -> None:
     pyrun.ok(*RUN, option, "busybox", "true")
@@ -104,18 +140,20 @@ def test_a_port_without_a_protocol_is_of_tcp(pyrun: Pyrun) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (125, ("run",)), (125, ("run", "--rm")), (125, ("rum",)), (125, ("ps", "--frob")), (125, ("exec",)),
-        (125, ("exec", "x")),
+        (1, ("run",)), (1, ("run", "--rm")), (1, ("rum",)), (125, ("ps", "--frob")), (1, ("exec",)),
+        (1, ("exec", "x")),
         (1, ("exec", "nope", "true")), (1, ("stop", "nope")), (1, ("kill", "nope")), (1, ("rm", "nope")),
         (1, ("logs", "nope")),
-        (125, ("kill", "-s", "FOO", "nope")), (125, ("stop",)), (125, ("rm",)), (125, ("logs", "a", "b")),
+        (1, ("kill", "-s", "FOO", "nope")), (1, ("stop",)), (1, ("rm",)), (1, ("logs", "a", "b")),
         (1, ("rmi", "nope")),
-        (125, ("pull",)), (1, ("network", "rm", "nope")), (125, ("network", "frob")), (125, ("ps", "--format", "xml")),
+        (1, ("pull",)), (1, ("network", "rm", "nope")), (1, ("network", "frob")), (1, ("ps", "--format", "xml")),
         (125, ("run", "--pull=never", "nope", "true")), (125, ("run", "UPPER", "true")), (125, ("run", "a b", "true")),
         (125, ("run", "", "true")), (125, ("run", "../x", "true")), (125, ("run", "busybox@sha256:12", "true")),
         (125, ("run", "busybox:no such", "true")), (125, ("run", "--bundle", "/nope", "x")),
         (125, ("run", "--bundle", "/etc", "x")),
         (125, ("run", "-it", "busybox", "true")),
+        (1, ("network", "adopt", "--name=x", "\udc80")),
+        (1, ("network", "create", "-d", "macvlan", "-o", "parent=\udc80", "x")),
     ],
 )  # fmt: skip
 def test_bad_words(pyrun: Pyrun, status: int, words: tuple[str, ...]) -> None:
@@ -143,7 +181,7 @@ def test_a_load_of_nothing(pyrun: Pyrun, tmp_path: Path) -> None:
 @pytest.mark.parametrize("platform", ["bogus", "linux/bogus", "windows/amd64", "a/b/c/d"])
 def test_a_platform_that_is_none(pyrun: Pyrun, verb: str, platform: str) -> None:
     """Said before anything is fetched or read."""
-    message = refused(pyrun, 125, verb, f"--platform={platform}", "no.such.registry.test/name")
+    message = refused(pyrun, 1, verb, f"--platform={platform}", "no.such.registry.test/name")
     assert f"'{platform}'" in message and "linux/arm64" in message
 
 
@@ -244,7 +282,7 @@ def test_a_damaged_image(pyrun: Pyrun, damage: str) -> None:
         {"root": None},
         {"root": {"path": "nope"}}, {"root": {"path": "config.json"}}, {"mounts": 5},
         {"mounts": [{"destination": ""}]},
-        {"linux": {"namespaces": [{"type": "frob"}]}}, {"linux": {"namespaces": []}},
+        {"linux": {"namespaces": [{"type": "frob"}]}}, {"linux": {"namespaces": [{"type": "user"}]}},
         {"hooks": {"prestart": [{"path": "/x"}]}},
         {"mounts": [{"destination": "/x", "type": "nosuchfs"}]},
         {"mounts": [{"destination": "/x", "type": "bind", "source": "/no"}]},

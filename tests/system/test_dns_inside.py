@@ -18,22 +18,17 @@ from types import SimpleNamespace
 import pytest
 
 from command import Pyrun
-from name_server import NXDOMAIN, SERVFAIL, TYPE_A, TYPE_PTR, Answer, Inside, question, until
-from pyrun.network import guard
+from name_server import NXDOMAIN, SERVFAIL, TYPE_A, TYPE_PTR, Answer, Inside, question
+from pyrun.network import endpoint, guard
 from pyrun.network.drivers import naming
-from segments import CARD, FAR, GATEWAY, pings, segment
+from segments import CARD, FAR, GATEWAY, pings
+from waiting import until
 
 RESOLVER = "127.0.0.11"
 NETWORK = ("network", "create", "-d", "macvlan", "-o", f"parent={CARD}")
 RANGE = ("--subnet=192.168.50.0/24", "--ip-range=192.168.50.64/28")
-WIRE = [{"driver": "macvlan", "network": "lan", "address": "192.168.50.64", "address6": ""}]
+WIRE = endpoint.recorded({"driver": "macvlan", "network": "lan", "address": "192.168.50.64"})
 FIRST, SECOND = "192.168.50.64", "192.168.50.65"
-
-
-@pytest.fixture
-def card(lab: None) -> Iterator[None]:
-    with segment():
-        yield
 
 
 @pytest.fixture
@@ -185,7 +180,7 @@ def test_no_question_keeps_a_namespace_alive(card: None, pyrun: Pyrun) -> None:
         sock.close()
         pyrun.ok("rm", "-f", "one")
         ping = ["ip", "netns", "exec", FAR, "ping", "-c1", "-W0.1", FIRST]
-        until(lambda: subprocess.run(ping, capture_output=True, check=False).returncode, 0.8)
+        until(lambda: subprocess.run(ping, capture_output=True, check=False).returncode, timeout_s=0.8)
 
 
 def test_a_bare_card(card: None, pyrun: Pyrun) -> None:
@@ -235,7 +230,7 @@ def test_a_port_that_somebody_inside_has(card: None, pyrun: Pyrun) -> None:
     pyrun.ok(*NETWORK, *RANGE, "lan")
     started(pyrun, name="late", network="--network=none")
     identifier = str(pyrun.state("late")["id"])
-    with taken_inside("late", naming.operations(identifier, "late", WIRE, None)[-1].args[2]):  # type: ignore[arg-type]
+    with taken_inside("late", int(naming.operations(identifier, "late", [WIRE], asks=False)[-1].args[2])):
         pyrun.ok("network", "connect", "lan", "late")
         assert asked("late", "late").values == [FIRST]
 
@@ -253,7 +248,7 @@ def test_a_container_that_shuts_the_socket_harms_itself_alone(
     with pytest.raises(ConnectionRefusedError):
         Inside("one").ask_stream(RESOLVER, "one")
     spent = [busy_ticks(guard.status()["resolver"]), busy_ticks(guard.status()["pid"])]
-    time.sleep(1)
+    time.sleep(1)  # in which they hardly work
     now = [busy_ticks(guard.status()["resolver"]), busy_ticks(guard.status()["pid"])]
     assert max(after - before for before, after in zip(spent, now, strict=True)) < 20, "of 100"
     assert asked("one", "one").values == [FIRST]
@@ -279,7 +274,7 @@ def killed() -> None:
     found = guard.status()
     for key in ("spare", "pid"):
         os.kill(found[key], signal.SIGKILL)
-    until(lambda: not guard.status())
+    until(lambda: not guard.status(), timeout_s=5)
 
 
 _TAKE = """
@@ -319,7 +314,7 @@ def test_the_next_guard_answers_as_well(card: None, pyrun: Pyrun, its_guard: Non
         assert int(note.read_text().split()[0]) != port, "somebody inside has it meanwhile"
         assert asked("one", "one").values == [FIRST]
     os.kill(guard.status()["pid"], signal.SIGKILL)
-    until(lambda: is_answered("one"), 20.0)  # by the spare's hand
+    until(lambda: is_answered("one"), timeout_s=20.0)  # by the spare's hand
 
 
 def test_a_plan_says_so(card: None, pyrun: Pyrun) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from name_server import GATEWAY, OTHER_ID, WEB, Answer, Site, guards, pss_kb, question, resolvers, until
+from name_server import GATEWAY, OTHER_ID, WEB, Answer, Site, guards, pss_kb, question, resolvers
 from pyrun.network import guard
+from waiting import until
 
 pytestmark = pytest.mark.needs("ipv6")
 
@@ -54,7 +55,7 @@ def test_a_policy_gives_the_next_resolver_the_one_right_it_needs(site: Site) -> 
     site.client.ask(GATEWAY, "web")
     (first,) = resolvers(site)
     (site.run / "networks/policies" / OTHER_ID).write_text("mode dns\n")
-    until(lambda: first not in resolvers(site), 2.0)
+    until(lambda: first not in resolvers(site), timeout_s=2.0)
     assert site.client.ask(GATEWAY, "web").values == [WEB]
     (second,) = resolvers(site)
     cap_net_admin = 1 << 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posix
 import random
 import resource
 import signal
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from name_server import GATEWAY6, WEB, WEB_ID, Inside, Site, bind, guards, is_taken, processes, pss_kb, until
+import weakened
+from name_server import GATEWAY6, WEB, WEB_ID, Inside, Site, bind, guards, is_taken, processes, pss_kb
 from pyrun.errors import NetworkError
 from pyrun.network import guard
+from ruleset import end_guard
+from waiting import until
 
 pytestmark = pytest.mark.needs("ipv6")
 
@@ -36,7 +40,7 @@ def test_a_port_is_held_as_long_as_its_claim(site: Site) -> None:
         guard.hold("udp-0.0.0.0-8053", sock.fileno())
     assert guard.status()["ports"] == 1 and is_taken("0.0.0.0", 8053, socket.SOCK_DGRAM)
     path.unlink()
-    until(lambda: not is_taken("0.0.0.0", 8053, socket.SOCK_DGRAM), 1.0)
+    until(lambda: not is_taken("0.0.0.0", 8053, socket.SOCK_DGRAM), timeout_s=1.0)
     with bind("0.0.0.0", 8054, socket.SOCK_DGRAM) as sock:
         guard.hold("udp-0.0.0.0-8054", sock.fileno())  # no such claim
     assert not is_taken("0.0.0.0", 8054, socket.SOCK_DGRAM) and guard.status()["ports"] == 0
@@ -55,7 +59,7 @@ def test_a_thousand_ports_are_held_in_few_messages(site: Site) -> None:
     assert pss_kb(own) < 600
     for path in paths:
         path.unlink()
-    until(lambda: guard.status()["ports"] == 0, 2.0)
+    until(lambda: guard.status()["ports"] == 0, timeout_s=2.0)
 
 
 def serve_in(place: Inside, port: int, handle: Callable[[socket.socket], None]) -> threading.Thread:
@@ -102,8 +106,8 @@ def test_the_loopback_of_ipv6_leads_to_the_container(site: Site, host: str) -> N
     assert bytes(heard) == payload and bytes(back) == payload[::-1]
     thread.join(5)
     path.unlink()
-    until(lambda: not is_taken("::1", 8081), 2.0)
-    until(lambda: not processes("pyrun-relay"), 2.0)
+    until(lambda: not is_taken("::1", 8081), timeout_s=2.0)
+    until(lambda: not processes("pyrun-relay"), timeout_s=2.0)
 
 
 def test_only_the_loopback_is_relayed(site: Site) -> None:
@@ -122,6 +126,11 @@ def test_only_the_loopback_is_relayed(site: Site) -> None:
 
 
 # ── as many as can be ──────────────────────────────────────────────────────────────────────────────
+
+
+# Of one port: csrc/guard_ports.c.
+SHARE = 128
+QUICKLY_IDLE = ("guard_ports.c", r"IDLE_MS = 600 \* 1000", "IDLE_MS = 1000")
 
 
 def relays() -> list[int]:
@@ -155,26 +164,77 @@ def knocking(port: int, count: int = 1) -> list[socket.socket]:
 
 @pytest.mark.usefixtures("patient")
 def test_every_relay_beyond_the_most_waits_its_turn(site: Site) -> None:
-    """The last place, and two connections that are told of at once: the count is true afterwards."""
+    """The last place of a port, and two connections that are told of at once: the count is true afterwards."""
     (own,) = guards(site)
-    clients = knocking(8083, 255)
-    until(lambda: len(relays()) == 255)
+    clients = knocking(8083, SHARE - 1)
+    until(lambda: len(relays()) == SHARE - 1, timeout_s=5)
     os.kill(own, signal.SIGSTOP)
-    clients += knocking(8083) + knocking(8084)
+    clients += knocking(8083, 2)
     os.kill(own, signal.SIGCONT)
-    until(lambda: len(relays()) == 256)
+    until(lambda: len(relays()) == SHARE, timeout_s=5)
     there = relays()
     os.kill(there[0], signal.SIGKILL)
-    until(lambda: len(relays()) == 256 and set(relays()) != set(there))
+    until(lambda: len(relays()) == SHARE and set(relays()) != set(there), timeout_s=5)
     for client in clients:
         client.close()
     for pid in relays():
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not relays())
-    clients = knocking(8083, 256)
-    until(lambda: len(relays()) == 256)
+    until(lambda: not relays(), timeout_s=5)
+    clients = knocking(8083, SHARE)
+    until(lambda: len(relays()) == SHARE, timeout_s=5)
     for client in clients:
         client.close()
+
+
+def greets(server: socket.socket, port: int) -> bool:
+    """Whether a connection to the port arrives at the container's server, which greets everybody."""
+    with socket.create_connection(("::1", port), 5) as sock:
+        server.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connection, _ = server.accept()
+                connection.sendall(b"hello")
+                connection.close()
+                sock.settimeout(1)
+                if sock.recv(5) == b"hello":
+                    return True
+    return False
+
+
+def test_a_port_whose_relays_are_taken_keeps_no_other_waiting(site: Site, patient: socket.socket) -> None:
+    clients = knocking(8083, 2 * SHARE)  # the second half waits in the queue
+    until(lambda: len(relays()) >= SHARE, timeout_s=5)
+    held = [patient.accept()[0] for _ in range(SHARE)]
+    assert greets(patient, 8084) and len(relays()) <= SHARE + 1
+    for sock in (*clients, *held):
+        sock.close()
+
+
+def test_a_connection_nobody_uses_keeps_no_place(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes are made one second; a byte now and then keeps it."""
+    end_guard(site.run)
+    binary = weakened.install(tmp_path / "quick", QUICKLY_IDLE).with_name("pyrun")
+    monkeypatch.setitem(posix.environ, b"PYRUN_BINARY", str(binary).encode())
+    monkeypatch.setenv("PYRUN_BINARY", str(binary))
+    site.need()
+    with site.web.socket(kind=socket.SOCK_STREAM) as server:
+        server.bind(("0.0.0.0", 80))
+        server.listen()
+        path = claim(site, "tcp-0.0.0.0-8085")
+        with bind("0.0.0.0", 8085) as sock:
+            guard.hold("tcp-0.0.0.0-8085", sock.fileno(), f"{WEB}:80")
+        idle, used = knocking(8085, 2)
+        until(lambda: len(relays()) == 2, timeout_s=5)
+        for _ in range(5):
+            time.sleep(0.5)  # one of the two is used
+            used.sendall(b"x")
+        idle.settimeout(2)
+        assert idle.recv(1) == b"" and len(relays()) == 1
+        idle.close()
+        used.close()
+        path.unlink()
 
 
 def processor_ticks(pid: int) -> int:
@@ -198,10 +258,10 @@ def test_a_guard_without_descriptors_rests_and_says_so(site: Site) -> None:
     claim(site, "tcp-0.0.0.0-8086")
     with bind("0.0.0.0", 8086) as sock, pytest.raises(NetworkError, match="Too many open files"):
         guard.hold("tcp-0.0.0.0-8086", sock.fileno())
-    time.sleep(0.5)
+    time.sleep(0.5)  # in which it hardly works
     assert processor_ticks(own) - began < 20 and not relays()
     resource.prlimit(own, resource.RLIMIT_NOFILE, before)
-    until(lambda: len(relays()) == 1)
+    until(lambda: len(relays()) == 1, timeout_s=5)
     for sock in (*clients, *waiting):
         sock.close()
 
@@ -214,7 +274,7 @@ def test_ports_are_held_again_after_the_guard_was_killed(site: Site) -> None:
         guard.hold("udp-0.0.0.0-8055", sock.fileno())
     (own,) = guards(site)
     os.kill(own, signal.SIGKILL)
-    until(lambda: not is_taken("0.0.0.0", 8055, socket.SOCK_DGRAM), 1.0)
+    until(lambda: not is_taken("0.0.0.0", 8055, socket.SOCK_DGRAM), timeout_s=1.0)
     site.need()
     assert is_taken("0.0.0.0", 8055, socket.SOCK_DGRAM)
     path.unlink()

@@ -267,6 +267,15 @@ def test_who_writes_for_a_caller_who_is_gone_is_not_inside(pyrun: Pyrun, box: st
     assert "pyrun" not in inside(pyrun, "ps -o args")
 
 
+def test_a_reader_that_has_seen_enough(pyrun: Pyrun, box: str) -> None:
+    """As Docker's client: `exec ... | head -1` ends by SIGPIPE, silently."""
+    line = f"{pyrun.binary} exec box yes | head -1; echo ${{PIPESTATUS[*]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], env=pyrun.env, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.stdout, done.stderr) == ("y\n141 0\n", "")
+
+
 def test_a_container_without_proc(pyrun: Pyrun) -> None:
     pyrun.ok(*SPAWN, "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "busybox", "sh", "-c",
              "umount -l /proc; echo ready; exec sleep 600")  # fmt: skip

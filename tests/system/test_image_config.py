@@ -11,7 +11,9 @@ import pytest
 
 from command import Pyrun
 from image_files import Image, directory, docker_archive, file, symlink, tar
+from jobs import job_of
 from pyrun.errors import UsageError
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
 from pyrun.spec import volumes
 from pyrun.stages import mounts, rootfs
@@ -217,13 +219,18 @@ def test_volumes_that_are_none(pyrun: Pyrun, tmp_path: Path) -> None:
 
 
 def test_the_operations_of_volumes() -> None:
-    job: dict[str, object] = {"volumes": ["/a"]}
+    def volumes_of(config: dict[str, Any], job: Job) -> list[Operation]:
+        return rootfs.plan_volumes(config, job, rootfs.kept(config, job))
+
+    job = job_of(volumes=["/a"])
     made = Operation("DIRECTORY", "/a", 0o755, 0, 0)
-    config: dict[str, Any] = {"root": {"readonly": False, "path": "/r"}}
-    assert rootfs.plan_volumes(config, job) == [made]
+    config: dict[str, Any] = {"root": {"readonly": False, "path": "/r"}, "mounts": []}
+    assert volumes_of(config, job) == [made]
     config["root"]["readonly"] = True
-    assert rootfs.plan_volumes(config, job) == [made, Operation("WRITABLE", "/a")]
+    assert volumes_of(config, job) == [made, Operation("WRITABLE", "/a")]
     config["mounts"] = [{"destination": "/a", "type": "bind", "source": "/r/a", "options": ["rbind"]}]
-    assert rootfs.plan_volumes(config, job) == [made, Operation("KEEP", "/a")]
-    assert Operation("SHOW_KEPT", "/a") in mounts.plan(config, job)
-    assert Operation("SHOW_KEPT", "/a") not in mounts.plan(config, {})  # a config that only looks like it
+    assert volumes_of(config, job) == [made, Operation("KEEP", "/a")]
+    assert Operation("SHOW_KEPT", "/a") in mounts.plan(config, job, ["/a"])[0]
+    assert (
+        Operation("SHOW_KEPT", "/a") not in mounts.plan(config, job_of(), [])[0]
+    )  # a config that only looks like it

@@ -22,6 +22,7 @@ import killing
 import leftovers
 from command import Pyrun
 from kill_points import assert_killed, everything, make_bundle, points, settled
+from waiting import runs, soon
 
 pytestmark = pytest.mark.timeout(300)  # each walk; half a minute on two idle cores
 
@@ -64,9 +65,8 @@ def witness(pyrun: Pyrun) -> Iterator[None]:
     pyrun.ok("run", "-d", "--name=witness", "-p", "8098:80", "busybox", "sleep", "1000")
     pyrun.ok("run", "--name=warm", "-p", "8097:80/udp", "busybox", "true")
     pyrun.ok("rm", "warm")
-    deadline = time.monotonic() + 5
-    while sum(link.startswith("pyv") for link in leftovers.links()) > 1 and time.monotonic() < deadline:
-        time.sleep(0.02)  # the kernel takes a link away some time after its namespace has ended
+    # the kernel takes a link away some time after its namespace has ended
+    soon(lambda: sum(link.startswith("pyv") for link in leftovers.links()) == 1)
     yield
     assert pyrun.ok("exec", "witness", "ip", "route").startswith("default via")
     pyrun.ok("rm", "-f", "witness")
@@ -151,15 +151,12 @@ def messages(steps: list[killing.Step]) -> list[str]:
 def wait_for_the_command(pyrun: Pyrun) -> None:
     """A planner killed late leaves a command that runs on: here it ends by itself."""
     for pid in pids(pyrun):
-        wait_until_gone(pid)
+        soon(lambda pid=pid: not runs(pid))
 
 
 def wait_for_init(pyrun: Pyrun) -> None:
     """An init whose planner was killed hears of it when it next listens; so long reconcile takes it for a container."""
-    deadline = time.monotonic() + 5
-    for pid in pids(pyrun):
-        while is_init(pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
+    soon(lambda: not any(map(is_init, pids(pyrun))))
 
 
 def is_init(pid: int) -> bool:
@@ -178,18 +175,6 @@ def pids(pyrun: Pyrun) -> list[int]:
             state = json.loads(path.read_text())
             found += [state["pid"]] if state["name"] != "witness" else []
     return found
-
-
-def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 5
-    stat = Path(f"/proc/{pid}/stat")
-    while time.monotonic() < deadline:
-        try:
-            if stat.read_text().rpartition(") ")[2][0] == "Z":
-                return
-        except OSError:
-            return
-        time.sleep(0.01)
 
 
 def judge(pyrun: Pyrun, scenario: Scenario, row: dict[str, str], role: str, killed: int) -> None:

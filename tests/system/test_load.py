@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import zstandard
 
+import hostile
 from image_files import (
     Image,
     compressed,
@@ -422,3 +423,31 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="not an OCI layout"):
         load.load(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["index.json", "blob"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "link"])
+def test_a_directory_with_what_is_no_file(tmp_path: Path, store: Path, name: str, kind: str) -> None:
+    """Never waited for, never read without an end."""
+    made = layout(tmp_path / "layout", an_image(), name="x:1")
+    place = (
+        made / name if name == "index.json" else made / "blobs/sha256" / digest(an_image().config_text)[7:]
+    )
+    place.unlink()
+    if kind == "link":
+        place.symlink_to("/proc/kmsg")
+    else:
+        hostile.odd_file(place, kind)
+    with pytest.raises(ImageError, match=r"not a regular file|a file of the kernel"):
+        load.load(str(made))
+    assert nothing_left(store)
+
+
+def test_an_archive_of_very_many_images(tmp_path: Path, store: Path) -> None:
+    rows = [{"Config": "c.json", "RepoTags": [], "Layers": []}] * 1001
+    names = [{"Config": "c.json", "RepoTags": ["x"] * 1001, "Layers": []}]
+    for listed, reason in ((rows, "holds 1001 images"), (names, "1001 names of an image")):
+        (tmp_path / "bad.tar").write_bytes(tar(file("manifest.json", json.dumps(listed).encode())))
+        with pytest.raises(ImageError, match=reason):
+            load.load(str(tmp_path / "bad.tar"))
+    assert nothing_left(store)

@@ -25,6 +25,7 @@ import leftovers
 from command import Pyrun
 from image_files import Image, layout
 from registries import push, real_registry
+from waiting import emptied
 
 STORE = Path("/var/lib/pyrun")
 NOT_NEEDED = (
@@ -36,6 +37,8 @@ NOT_NEEDED = (
 )
 # bash's own network client
 FETCH = 'exec 3<>/dev/tcp/{}/80; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3; exec 3<&-'
+
+FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 # ── the mirror ─────────────────────────────────────────────────────────────────────────────────────
@@ -111,10 +114,7 @@ def surroundings() -> dict[str, set[str]]:
 
 def settled(before: dict[str, set[str]]) -> list[str]:
     """The differences to *before* once the kernel has had its time."""
-    deadline = time.monotonic() + 5
-    while (lines := leftovers.difference(before, surroundings())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return lines
+    return emptied(lambda: leftovers.difference(before, surroundings()))
 
 
 # ── somebody at a terminal ─────────────────────────────────────────────────────────────────────────
@@ -211,8 +211,11 @@ def test_afterwards_the_host_is_as_before(
     assert "+ link: pyrun0" in leftovers.difference(before, surroundings()), "the picture shows nothing"
     shell.leave(0)
     ubuntu.ok("rm", "-f", "second")
+    rested = (
+        FORWARD.read_text() == "0\n"
+    )  # the guard waits for two seconds, and less is left on a busy machine
     pruned = ubuntu.ok("network", "prune")
-    assert "bridge" in pruned and "net.ipv4.ip_forward = 0" in pruned
+    assert "bridge" in pruned and (rested or "net.ipv4.ip_forward = 0" in pruned)
     assert settled(before) == []
 
 

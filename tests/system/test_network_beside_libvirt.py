@@ -20,7 +20,8 @@ import leftovers
 from command import Pyrun
 from places import NEIGHBOUR, address_of, command, listening, page, setting, telling
 from segments import shell
-from yard import SERVE, SLEEP, soon
+from waiting import soon
+from yard import SERVE, SLEEP
 
 pytestmark = [pytest.mark.needs("libvirtd"), pytest.mark.alone]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from command import Pyrun
+from published import fetch
+from waiting import runs, until
 
 pytestmark = [pytest.mark.needs("cni_plugins"), pytest.mark.alone]
 
@@ -73,16 +74,6 @@ def configured(pyrun: Pyrun, tmp_path: Path) -> Iterator[Pyrun]:
     forwarding.write_text(before)
 
 
-def fetch(address: str, at: str) -> str:
-    words = ["nsenter", f"--net=/run/pyrun-lab/{at}", "curl", "-sf", "-m1", f"http://{address}/"]
-    for _ in range(20):
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.strip()
-        time.sleep(0.05)
-    return ""
-
-
 def reserved() -> list[str]:
     """The addresses host-local holds."""
     return sorted(path.name for path in Path("/run/cni-lab/lab").glob("10.*"))
@@ -101,7 +92,7 @@ def test_the_plugins_wire_the_container(configured: Pyrun, internet: SimpleNames
 
 def test_ports_by_the_capability_of_portmap(configured: Pyrun, internet: SimpleNamespace) -> None:
     configured.ok("run", "-d", "--name", "web", "-p", "8080:80", "--network=cni:lab", "busybox", *SERVE)
-    assert fetch(f"{internet.host}:8080", "neighbour") == "hello"
+    assert fetch(f"{internet.host}:8080", at="neighbour") == "hello"
     record = json.loads(next(configured.root.glob("containers/*/container.json")).read_text())
     (wire,) = record["networks"]
     assert (wire["network"], wire["address"], wire["gateway"], wire["prefix"]) == (
@@ -203,7 +194,7 @@ def test_after_a_crash_reconcile_runs_del(recorded: SimpleNamespace) -> None:
     pyrun.ok("run", "-d", "--name", "web", "--network=cni:chain", "busybox", "sleep", "1000")
     state = pyrun.state("web")
     subprocess.run(["kill", "-9", str(state["monitor_pid"]), str(state["pid"])], check=True)
-    time.sleep(0.2)
+    until(lambda: not runs(int(str(state["pid"]))), "the end of both")
     pyrun.ok("system", "reconcile")
     assert recorded.calls() == ["ADD first", "ADD second", "DEL second", "DEL first"]
 

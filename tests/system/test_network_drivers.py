@@ -23,13 +23,6 @@ IPVLAN = "CONFIG_IPVLAN"
 
 
 @pytest.fixture
-def card(lab: None) -> Iterator[None]:
-    """A card with an address of the host, in no bridge. Before `pyrun` in a test: it outlives its containers."""
-    with segment():
-        yield
-
-
-@pytest.fixture
 def bridged(lab: None) -> Iterator[None]:
     """A card in a bridge that somebody made."""
     with segment(bridged=True):
@@ -118,7 +111,7 @@ def test_an_internal_network_on_a_card_has_no_way_out(
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
 @pytest.mark.parametrize("option", ["--icc=false", "--isolate"])
 def test_rules_are_for_bridges(card: None, pyrun: Pyrun, driver: str, option: str) -> None:
-    error = pyrun.fails(125, "network", "create", "-d", driver, "-o", f"parent={CARD}", option, "lan")
+    error = pyrun.fails(1, "network", "create", "-d", driver, "-o", f"parent={CARD}", option, "lan")
     assert error.startswith(f"pyrun: network create -d {driver}: {option} has no meaning")
     assert pyrun.fails(1, "network", "inspect", "lan").startswith("pyrun: no such network")
 
@@ -298,7 +291,7 @@ def test_an_mtu_is_the_interfaces_own(card: None, pyrun: Pyrun) -> None:
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
 def test_an_mtu_greater_than_the_cards(card: None, pyrun: Pyrun, driver: str) -> None:
     made = ("-d", driver, "-o", f"parent={CARD}", "--mtu=1600")
-    error = pyrun.fails(125, "network", "create", *made, "lan")
+    error = pyrun.fails(1, "network", "create", *made, "lan")
     first, hint = error.splitlines()
     assert first == f"pyrun: network create -d {driver}: --mtu 1600: is more than the 1500 of {CARD}"
     assert "--mtu 1500" in hint

@@ -21,7 +21,8 @@ import leftovers
 from command import Pyrun
 from deprived import deprived
 from places import setting
-from yard import SERVE, page, run, soon
+from waiting import soon
+from yard import SERVE, page, run
 
 pytestmark = pytest.mark.alone
 

@@ -21,7 +21,7 @@ import killing
 import leftovers
 from command import Pyrun
 from kill_points import assert_killed, everything, points
-from yard import soon
+from waiting import emptied, soon
 
 pytestmark = pytest.mark.timeout(400)  # each walk; a minute on two idle cores
 
@@ -49,14 +49,7 @@ def picture(pyrun: Pyrun) -> leftovers.Picture:
 
 def settled(pyrun: Pyrun, before: leftovers.Picture) -> list[str]:
     """What differs once the kernel has taken away what was released."""
-    left: list[str] = []
-
-    def nothing() -> bool:
-        left[:] = leftovers.difference(before, picture(pyrun))
-        return not left
-
-    soon(nothing, 5)
-    return left
+    return emptied(lambda: leftovers.difference(before, picture(pyrun)))
 
 
 class Scenario(NamedTuple):

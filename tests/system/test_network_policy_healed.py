@@ -14,11 +14,13 @@ from types import SimpleNamespace
 import pytest
 
 from command import Pyrun
-from places import REFUSED, address_of, entering, listening, page, pings, setting
-from yard import SERVE, SLEEP, run, soon
+from places import REFUSED, address_of, entering, page, pings, setting
+from waiting import soon
+from yard import SLEEP, run
 
 pytestmark = pytest.mark.alone
 
+SWITCHES = ("iptables", "ip6tables")
 # Asks once, tells so, and asks again by the same connection when it is told to.
 TWICE = """
 import http.client, sys
@@ -30,12 +32,9 @@ except OSError: print("cut")
 """
 
 
-@pytest.fixture
-def neighbour(pyrun: Pyrun) -> str:
-    """The address of a container with a page, on the default network."""
-    pyrun.ok("run", "-d", "--name", "neighbour", "busybox", *SERVE)
-    listening("neighbour")
-    return address_of("neighbour")
+def own_switch(switch: str) -> Path:
+    """The default bridge's own switch."""
+    return Path(f"/sys/class/net/pyrun0/bridge/nf_call_{switch}")
 
 
 @pytest.fixture
@@ -66,6 +65,41 @@ def test_the_bridge_is_made_anew(pyrun: Pyrun, neighbour: str) -> None:
         pyrun("network", "reload")
         assert soon(lambda: pings("", neighbour), 5), "the cables are back"
         assert page("box", neighbour) == REFUSED
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_switch_of_all_bridges_is_turned_later(pyrun: Pyrun, neighbour: str, switch: str) -> None:
+    """It does not matter: the bridge has its own, from the start, whatever is said for all of them."""
+    with setting(f"net/bridge/bridge-nf-call-{switch}", "1"):
+        pyrun.ok("run", "-d", "--name", "box", "--egress", "192.0.2.1", "busybox", *SLEEP)
+    with setting(f"net/bridge/bridge-nf-call-{switch}", "0"):
+        assert own_switch(switch).read_text() == "1\n"
+        assert page("box", neighbour) == REFUSED
+
+
+@pytest.mark.parametrize("how", ["a file of sysfs", "ip link"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_switch_of_the_bridge_is_turned_off(pyrun: Pyrun, neighbour: str, switch: str, how: str) -> None:
+    """The guard hears of it, in whichever way; where there is no policy it does nothing."""
+    with setting(f"net/bridge/bridge-nf-call-{switch}", "0"):
+        pyrun.ok("run", "-d", "--name", "box", "--egress", "192.0.2.1", "busybox", *SLEEP)
+        own = own_switch(switch)
+        for _ in range(2):
+            turn_off(switch, how)
+            assert soon(lambda: own.read_text() == "1\n", within_s=4), "it was not noticed"
+        assert page("box", neighbour) == REFUSED
+        assert pyrun.ok("network", "reload") == "nothing was missing"
+        pyrun.ok("rm", "-f", "box")
+        turn_off(switch, how)
+        assert not soon(lambda: own.read_text() == "1\n", within_s=1.5)
+        assert pyrun.ok("network", "reload") == "nothing was missing"
+
+
+def turn_off(switch: str, how: str) -> None:
+    if how == "ip link":
+        run("ip", "link", "set", "pyrun0", "type", "bridge", f"nf_call_{switch}", "0")
+    else:
+        own_switch(switch).write_text("0")
 
 
 def test_what_began_without_rules_is_judged(pyrun: Pyrun, internet: SimpleNamespace) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -20,18 +20,12 @@ import killing
 from command import Pyrun
 from kill_points import points
 from places import REFUSED, address_of, entering, listening, page, setting
-from segments import CARD, segment
-from yard import SERVE, SLEEP, run, soon
+from segments import CARD
+from waiting import soon
+from yard import SERVE, SLEEP, run
 
 TAKEN, TAKEN6 = "10.22.0.60", "fd00:22::60"
 AT = f"--ip={TAKEN}", f"--ip6={TAKEN6}"
-
-
-@pytest.fixture
-def card(lab: None) -> Iterator[None]:
-    """A card with an address of the host, in no bridge. Before `pyrun` in a test: it outlives its containers."""
-    with segment():
-        yield
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from command import Pyrun
+from places import listening
 from segments import CARD, FAR, GATEWAY, pings, segment
 
 BYTES = 1_000_000
@@ -40,7 +41,7 @@ def test_what_is_sent_is_as_slow_as_asked(pyrun: Pyrun, internet: SimpleNamespac
     sink = ["nsenter", "--net=/run/pyrun-lab/neighbour", "busybox", "nc", "-l", "-p", "9999"]
     send = f"dd if=/dev/zero bs={BYTES} count=1 2>/dev/null | nc -w 5 {internet.neighbour} 9999"
     listener = subprocess.Popen(sink, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    time.sleep(0.2)
+    listening("neighbour", ":9999 ")
     started = time.monotonic()
     client = pyrun.start("run", "--rm", "--net-rate=in=1gbit,out=8mbit", "busybox", "sh", "-c", send)
     assert listener.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -151,6 +152,44 @@ def test_debug_adds_lines_and_the_error_stays_the_last(oci: Oci, tmp_path: Path)
     assert [line["level"] for line in lines[:-1]] == ["debug"] * (len(lines) - 1) != []
     assert (lines[-1]["level"], lines[-1]["msg"]) == ("error", "container does not exist")
     assert done.stderr == "container does not exist\n"
+
+
+def test_debug_tells_true_line_numbers(oci: Oci, tmp_path: Path) -> None:
+    """Of the bundle's functions, hot and cold, and of modules that are not in it: the line shown calls the next one."""
+    for words in (
+        ("state", "nosuch"),
+        ("kill", "nosuch"),
+        ("create", "-b", "/nowhere", "x"),
+        ("update", "nosuch"),
+    ):
+        check_traceback(oci("--debug", *words).stderr.replace("\\n", "\n").replace('\\"', '"'))
+    pyrun = str(oci.program.with_name("pyrun"))
+    for words in (("logs", "nosuch"), ("run", "--bundle", "/nowhere"), ("run", "-v", "/nope:/x", "busybox"),
+                  ("exec", "nosuch", "true"), ("network", "inspect", "nosuch")):  # fmt: skip
+        check_traceback(oci("--debug", *words, program=pyrun, rooted=False).stderr)
+
+
+def check_traceback(text: str) -> None:
+    frames = re.findall(r'  File "([^"]+)", line (\d+), in (\S+)\n    (.*)\n', text)
+    assert len(frames) > 1 and len(frames) == text.count("  File "), text
+    for file, line, _, shown in frames:
+        assert Path(file).read_text().splitlines()[int(line) - 1].strip() == shown, text
+    for (*_, shown), (_, _, function, _) in itertools.pairwise(frames):
+        assert function in shown or "(" in shown, text
+    assert frames[-1][3].startswith("raise "), text
+
+
+def test_debug_tells_stage_by_stage_what_is_done(oci: Oci, tmp_path: Path) -> None:
+    log, bundle = tmp_path / "log", oci.bundle(tmp_path / "bundle", "sleep", "100")
+    words = ("run", "--detach", "--pid-file", str(tmp_path / "pid"), "--bundle", str(bundle), "told")
+    assert oci("--debug", "--log", str(log), *words).returncode == 0
+    text = log.read_text()
+    assert f"run told, with --bundle {bundle} --pid-file" in text and "{" not in text
+    stages = [f" ms] {stage}: " for stage in ("planned", "cloned", "executing")]
+    assert sorted(stages, key=text.index) == stages
+    assert text.count(" ms]   init: ") > 20 and "init: mount a proc on /proc" in text
+    assert f"init is process {(tmp_path / 'pid').read_text()}" in text
+    assert oci("delete", "--force", "told").returncode == 0
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"], ["h"], []])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,8 @@ import pytest
 import killing
 import leftovers
 from command import Pyrun
-from kill_points import assert_killed, everything, make_bundle, points
+from kill_points import assert_killed, everything, make_bundle, points, settled
+from waiting import emptied
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -35,8 +35,12 @@ class Scenario(NamedTuple):
 
 CREATE = ("create", "--bundle", "{bundle}", "--pid-file", "{bundle}/pid", "victim")
 START = ("start", "victim")
+# the same without a mount namespace: what is mounted is the host's to take away
+SHARED = ("create", "--bundle", "{bundle}", "--config", "{bundle}/shared.json", "victim")
 SCENARIOS = {
     "create": Scenario((), CREATE, 25),
+    "create without a mount namespace": Scenario((), SHARED, 25),
+    "delete without a mount namespace": Scenario((SHARED, START), ("delete", "--force", "victim"), 10),
     "start": Scenario((CREATE,), START, 1),
     "run -d": Scenario((), ("run", "--detach", "--bundle", "{bundle}", "victim"), 25),
     "delete": Scenario((CREATE, START), ("delete", "--force", "victim"), 10),
@@ -92,6 +96,9 @@ def runtime(pyrun: Pyrun, tmp_path: Path) -> Runtime:
     config = json.loads((bundle / "config.json").read_text())
     config["process"]["args"] = ["sleep", "1000"]
     (bundle / "config.json").write_text(json.dumps(config))
+    section = config["linux"]
+    section["namespaces"] = [each for each in section["namespaces"] if each["type"] != "mount"]
+    (bundle / "shared.json").write_text(json.dumps(config))
     return Runtime(pyrun, bundle)
 
 
@@ -130,16 +137,13 @@ def test_killed_at_every_point(
 
 def check(pyrun: Pyrun, runtime: Runtime, before: leftovers.Picture, what: str) -> None:
     """The state is true, `delete -f` works, nothing is left."""
-    deadline = time.monotonic() + 2
-    while (wrong := untrue_state(runtime)) and time.monotonic() < deadline:
-        time.sleep(0.02)  # what was sent SIGKILL may have ended between the state and the look at the process
+    # what was sent SIGKILL may have ended between the state and the look at the process
+    wrong = emptied(lambda: untrue_state(runtime), 2)
     assert not wrong, (what, wrong)
     done = runtime("delete", "--force", "victim")
     assert done.returncode == 0, (what, done.stdout)
     (runtime.bundle / "pid").unlink(missing_ok=True)
-    deadline = time.monotonic() + 5
-    while (lines := leftovers.difference(before, everything(pyrun))) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    lines = settled(pyrun, before)
     assert not lines, (what, lines)
 
 

@@ -16,7 +16,7 @@ import pytest
 import leftovers
 from command import Pyrun
 from published import SERVE, ask_udp, fetch, refuses, udp_server
-from yard import soon
+from waiting import soon
 
 
 def published(pyrun: Pyrun, name: str) -> list[str]:

@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ from pyrun.errors import Conflict, ImageError, NotFound, PyrunError, RegistryErr
 from pyrun.registry import auth, client, manifests, mirrors, proxies, transport
 from pyrun.store import images, layers, platforms
 from registries import Registry, break_off_after, push, real_registry
+from waiting import until
 
 HOST = platforms.host()
 NAME = "docker.io/me/app:latest"
@@ -919,6 +921,7 @@ def test_an_interrupted_pull_leaves_at_most_a_staging_area(registry: Registry, s
     image = an_image()
     registry.add("me/app", "latest", image)
     path = layer_path(image)
+    over = threading.Event()
 
     def stall(request: Any) -> None:
         request.send_response(200)
@@ -926,7 +929,7 @@ def test_an_interrupted_pull_leaves_at_most_a_staging_area(registry: Registry, s
         request.end_headers()
         request.wfile.write(image.blobs[1][:1000])
         request.wfile.flush()
-        time.sleep(5)
+        over.wait(10)
 
     registry.special[path] = stall
     paths = os.pathsep.join(sys.path)
@@ -935,16 +938,15 @@ def test_an_interrupted_pull_leaves_at_most_a_staging_area(registry: Registry, s
         env=os.environ | {"PYTHONPATH": paths},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 10
-    while path not in registry.paths() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.1)
+    until(lambda: path in registry.paths(), "the question for the layer")
+    until(lambda: list((store / "layers").glob(".new-*")), "its staging area")
     if by == signal.SIGKILL:
         assert layers.sweep() == []  # alive: its staging area is locked
     process.send_signal(by)
     begun = time.monotonic()
     assert process.wait(10) != 0
     assert time.monotonic() - begun < 3
+    over.set()
     assert not images.identifiers() and not list(store.glob("refs/*"))
     assert [name[:5] for name in os.listdir(store / "layers")] == ([".new-"] if by == signal.SIGKILL else [])
     del registry.special[path]

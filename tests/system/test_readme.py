@@ -81,7 +81,7 @@ def tables(pyrun: Pyrun) -> Iterator[None]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_the_sessions_are_true(document: Path, pyrun: Pyrun) -> None:
     wanted = sessions(document.read_text())
-    assert wanted or document.name != "README.md", "a README shows nothing that can be run"
+    assert wanted or document.parent.name == "docs", "a README shows nothing that can be run"
     for kind in ("refs", "images"):  # the images of `make setup`; image.json names their layers by full path
         if (IMAGES / kind).is_dir():
             subprocess.run(["cp", "-a", f"{IMAGES}/{kind}/.", f"{pyrun.root}/{kind}/"], check=True)
@@ -110,25 +110,27 @@ def test_output_is_compared() -> None:
 
 
 def test_what_is_said_to_be_missing_is(pyrun: Pyrun) -> None:
-    """The list in README.md: every command and option in it is refused by name."""
-    text = (REPOSITORY / "README.md").read_text()
-    _, _, missing = text.partition("What it is not, yet:")
-    commands, options, others = re.split(
-        r"Of `run`'s options: |Of other commands' options: ", missing.partition("Each is refused")[0]
-    )
-    verbs = re.findall(r"`([a-z]+(?: [a-z]+)?)`", commands.partition("(`pyrun-oci`")[0])
+    """docs/docker-differences.md: every command and option of its tables is refused by name."""
+    text = (REPOSITORY / "docs/docker-differences.md").read_text()
+    commands, *tables = text.partition("## Options without effect")[0].split("\n## Options ")
+    verbs = listed(commands)
     assert {"start", "inspect", "cp", "image prune"} <= set(verbs)
     for verb in verbs:
-        assert f"unknown command '{verb}'" in pyrun.fails(125, *verb.split(), "x")
-    for option in (found := re.findall(r"`(--?[a-z-]+)`", options)):
-        assert f"unknown option {option}" in pyrun.fails(125, "run", f"{option}=x", "busybox")
-    for verb, listed in (rest := re.findall(r"`([a-z]+(?: [a-z]+)?)((?:\s--?[a-z0-9-]+)+)`", others)):
-        names = listed.split()
-        for name, after in zip(names, [*names[1:], ""], strict=True):
-            assert len(name) > 2 or after.startswith("--"), (
-                f"{verb} {name}: a letter stands before its long name"
-            )
-        for option in names:
-            assert f"unknown option {option}" in pyrun.fails(125, *verb.split(), option)
-    assert "ps" in dict(rest) and len(found) > 50
-    assert "unknown --format" in pyrun.fails(125, "ps", "--format", "{{.Names}}")
+        assert f"not there yet: {verb}" in pyrun.fails(1, *verb.split(), "x")
+    found = 0
+    for table in tables:
+        verb = "".join(re.findall(r"\Aof `([a-z ]+)`", table))
+        for option in listed(table):
+            assert f"not there yet: option {option}" in pyrun.fails(125, *verb.split(), option)
+            found += 1
+    assert found > 100
+    assert "unknown --format" in pyrun.fails(1, "ps", "--format", "{{.Names}}")
+    (filters,) = re.findall(r"^  Missing and refused: (.*)\.$", text, re.MULTILINE)
+    for name in re.findall(r"`([a-z-]+)`", filters):
+        assert f"unknown filter '{name}=x'" in pyrun.fails(1, "ps", "--filter", f"{name}=x")
+
+
+def listed(table: str) -> list[str]:
+    """The names in the first column."""
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from command import Pyrun
 from pyrun.store import state
 from unprivileged import COUNT, UserPyrun
-from waiting import until
+from waiting import runs, until
 
 pytestmark = pytest.mark.needs("user_namespaces")
 
@@ -133,8 +132,7 @@ def test_a_pause_process_that_is_gone_is_made_anew(solo: UserPyrun) -> None:
     solo.ok("ps")
     first = solo.pause_pid()
     os.kill(first, signal.SIGTERM)
-    while Path(f"/proc/{first}/stat").exists():
-        time.sleep(0.01)
+    until(lambda: not Path(f"/proc/{first}").exists(), "its end")
     assert solo.ok("run", "--rm", "busybox", "echo", "again") == "again"
     assert solo.pause_pid() != first
 
@@ -144,8 +142,7 @@ def test_a_pause_process_that_is_gone_while_a_container_lives(solo: UserPyrun) -
     solo.ok("run", "-d", "--name", "box", "busybox", "sleep", "100")
     first, namespace = solo.pause_pid(), os.readlink(f"/proc/{solo.pause_pid()}/ns/user")
     os.kill(first, signal.SIGTERM)
-    while Path(f"/proc/{first}/stat").exists():
-        time.sleep(0.01)
+    until(lambda: not Path(f"/proc/{first}").exists(), "its end")
     assert solo.ok("exec", "box", "echo", "here") == "here"
     assert solo.pause_pid() != first
     assert os.readlink(f"/proc/{solo.pause_pid()}/ns/user") == namespace
@@ -186,6 +183,34 @@ def test_somebody_elses_runtime_directory_is_not_taken(solo: UserPyrun) -> None:
     subprocess.run(["rm", "-r", info["run"]], check=True)
 
 
+def test_a_squatted_name_in_tmp_locks_nobody_out(solo: UserPyrun) -> None:
+    """Without a session the run directory is in /tmp, where somebody else may have been quicker."""
+    squatted = Path(f"/tmp/pyrun-{solo.user.uid}")
+    without = {"XDG_RUNTIME_DIR": ""}
+    squatted.mkdir(0o777)
+    os.chown(squatted, 1, 1)
+    own = ""
+    try:
+        ident = solo.ok("run", "-d", "--name", "web", "--net=none", "busybox", "sleep", "1000", env=without)
+        own = json.loads(solo.ok("info", "--format", "json", env=without))["run"]
+        status = Path(own).stat()
+        assert own.startswith(f"{squatted}-") and (status.st_uid, status.st_mode & 0o777) == (
+            solo.user.uid,
+            0o700,
+        )
+        assert solo.ok("ps", "-q", env=without) == ident[:12] and not list(squatted.iterdir())
+        solo.ok("rm", "-f", "web", env=without)
+        end_pause(own)
+        assert json.loads(solo.ok("info", "--format", "json", env=without))["run"] == own, (
+            "no new one each time"
+        )
+        end_pause(own)
+    finally:
+        squatted.rmdir()
+        if own:
+            subprocess.run(["rm", "-r", own], check=True)
+
+
 def test_containers_are_found_when_a_session_begins(solo: UserPyrun) -> None:
     """What was started without one is in /tmp; a runtime directory that comes later takes nothing away from it."""
     without = {"XDG_RUNTIME_DIR": ""}
@@ -224,8 +249,7 @@ def test_a_directory_the_user_cannot_be_in(solo: UserPyrun) -> None:
 def test_the_life_of_a_container(tess: UserPyrun) -> None:
     script = "echo started; trap 'exit 3' TERM; while :; do sleep 0.1; done"
     tess.ok("run", "-d", "--name", "box", "busybox", "sh", "-c", script)
-    while "started" not in tess.ok("logs", "box"):
-        time.sleep(0.05)
+    until(lambda: "started" in tess.ok("logs", "box"), "the trap")
     assert "box" in tess.ok("ps")
     assert tess.ok("exec", "box", "id", "-u") == "0"
     assert tess.ok("exec", "-t", "box", "tty").strip() == "/dev/pts/0"
@@ -247,10 +271,7 @@ def test_exit_status_terminal_and_input(solo: UserPyrun) -> None:
 def test_kill_and_forced_removal(solo: UserPyrun) -> None:
     solo.ok("run", "-d", "--name", "box", "busybox", "sleep", "100")
     solo.ok("kill", "box")
-    deadline = time.monotonic() + 10
-    while "Exited (137)" not in solo.ok("ps", "-a") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "Exited (137)" in solo.ok("ps", "-a")
+    until(lambda: "Exited (137)" in solo.ok("ps", "-a"), "its end", timeout_s=10)
     solo.ok("rm", "box")
     solo.ok("run", "-d", "--name", "box", "busybox", "sleep", "100")
     solo.ok("rm", "-f", "box")
@@ -263,7 +284,7 @@ def test_a_monitor_that_was_killed(solo: UserPyrun) -> None:
     os.kill(int(str(state["monitor_pid"])), signal.SIGKILL)
     assert solo.ok("exec", "box", "echo", "alive") == "alive"
     os.kill(int(str(state["pid"])), signal.SIGKILL)
-    time.sleep(0.2)
+    until(lambda: not runs(int(str(state["pid"]))), "its end")
     solo.ok("system", "reconcile")
     assert list((solo.runroot / "containers").iterdir()) == []
     solo.ok("rm", "box")

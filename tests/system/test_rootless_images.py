@@ -37,7 +37,7 @@ def layered(owner: int = 33) -> Image:
 
 SCRIPT = """ls -A /etc /opaque; ls -d /old; stat -c %u:%g /owned
     rm -r /opaque; mkdir /opaque; ls -A /opaque; touch /etc/mine"""
-LISTED = "/etc: hostname hosts kept new resolv.conf /opaque: above 33:34"
+LISTED = "/etc: hostname hosts kept mtab new resolv.conf /opaque: above 33:34"
 
 
 def load(user: UserPyrun, image: Image, **environment: str) -> None:

@@ -76,7 +76,7 @@ def test_ctrl_c_without_a_terminal_reaches_the_container_once(pyrun: Pyrun) -> N
     assert process.stdout
     os.killpg(process.pid, signal.SIGINT)
     assert process.stdout.readline() == "1\n"
-    time.sleep(0.1)
+    time.sleep(0.1)  # in which no second one comes
     process.terminate()
     assert (process.wait(10), process.stdout.read()) == (9, "")
 
@@ -84,7 +84,7 @@ def test_ctrl_c_without_a_terminal_reaches_the_container_once(pyrun: Pyrun) -> N
 def test_no_sig_proxy(pyrun: Pyrun) -> None:
     process = begin(pyrun, f"{SAYS_SO}; {LOOP}", "--sig-proxy=false", "--name", "alone")
     process.send_signal(signal.SIGUSR1)
-    time.sleep(0.1)
+    time.sleep(0.1)  # in which it does not arrive
     pyrun.ok("kill", "-s", "ALRM", "alone")
     assert process.stdout and (process.wait(10), process.stdout.read()) == (9, "")
 
@@ -96,8 +96,7 @@ def test_leaving_without_sig_proxy(pyrun: Pyrun) -> None:
     assert process.wait(10) == 143
     assert pyrun.ok("exec", "alone", "echo", "runs on") == "runs on"
     pyrun.ok("stop", "alone")
-    while pyrun.ok("ps", "-aq"):
-        time.sleep(0.01)
+    until(lambda: not pyrun.ok("ps", "-aq"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -130,7 +129,7 @@ def test_a_stopped_job_goes_on(pyrun: Pyrun) -> None:
     """SIGSTOP stops `pyrun run` alone, the container works on; nothing is lost."""
     process = begin(pyrun, "echo ready; for i in 1 2 3; do sleep 0.05; echo $i; done")
     process.send_signal(signal.SIGSTOP)
-    time.sleep(0.3)
+    time.sleep(0.3)  # the container says everything meanwhile
     process.send_signal(signal.SIGCONT)
     assert process.stdout and (process.stdout.read(), process.wait(10)) == ("1\n2\n3\n", 0)
 
@@ -190,3 +189,45 @@ def test_a_caller_that_ignores_the_end_of_its_children(pyrun: Pyrun) -> None:
                     line for line in (path / "status").read_text().splitlines() if "SigIgn" in line
                 )
                 assert not int(ignored.split()[1], 16) >> signal.SIGCHLD - 1 & 1
+
+
+def test_three_ctrl_c_let_go_of_a_container_that_heeds_none(pyrun: Pyrun) -> None:
+    """As Docker's client: it ends with 1 and the container runs on. The first one that is not heeded is explained."""
+    process = begin(pyrun, "echo ready; exec sleep 60", "--name", "deaf")
+    assert process.stderr
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.readline()
+    assert told.startswith("pyrun: the container's first process has no handler for this signal: two more"), (
+        told
+    )
+    time.sleep(2.5)  # the first is too long ago then
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # each by itself: signals that are pending are one
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 1
+    assert process.stderr.read() == "pyrun: let go of the container, which runs on: `pyrun stop` ends it\n"
+    assert "deaf" in pyrun.ok("ps")
+    pyrun.ok("rm", "-f", "deaf")
+
+
+def test_ctrl_c_that_is_heeded_is_not_counted(pyrun: Pyrun) -> None:
+    process = begin(pyrun, f"trap 'echo again' INT; trap 'exit 9' TERM; echo ready; {LOOP}")
+    assert process.stdout and process.stderr
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "again\n"
+    process.terminate()
+    assert process.wait(5) == 9
+    assert process.stderr.read() == ""
+
+
+def test_ctrl_c_ends_what_exec_runs(pyrun: Pyrun) -> None:
+    """It is not the first of its namespace: the default action holds, and nothing is said."""
+    pyrun.ok("run", "-d", "--name=web", "--net=none", "busybox", "sleep", "1000")
+    process = pyrun.start("exec", "web", "sh", "-c", "echo ready; exec sleep 60", start_new_session=True)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130
+    assert process.stderr and process.stderr.read() == ""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from command import Pyrun
+from waiting import until
 
 RUN = ["run", "--rm", "-it", "--network=none"]
 JOB = "sh -c 'while read -r line; do echo got $line; done'\n"  # what answers has the terminal
@@ -159,7 +160,7 @@ def test_restored_after_a_kill_from_outside(pyrun: Pyrun, shell: Terminal) -> No
 def test_a_signal_to_the_monitor(pyrun: Pyrun, shell: Terminal, number: signal.Signals) -> None:
     """Forwarded; an interactive shell ignores SIGTERM, ends by SIGHUP. No terminal stays raw."""
     shell.process.send_signal(number)
-    time.sleep(0.1)
+    time.sleep(0.1)  # for it to arrive, where it may be ignored
     pyrun("rm", "-f", "term")
     assert shell.end() in (137, 128 + number)
 
@@ -231,9 +232,6 @@ def test_a_detached_one_has_a_terminal_too(pyrun: Pyrun) -> None:
     pyrun.ok(
         "run", "-dit", "--network=none", "--name", "box", "busybox", "sh", "-c", "tty; read line; exit 3"
     )
-    deadline = time.monotonic() + 10
-    while "/dev/pts/0" not in pyrun.ok("logs", "box"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: "/dev/pts/0" in pyrun.ok("logs", "box"), "its terminal")
     assert '"running"' in pyrun.ok("ps", "--format", "json")
     pyrun.ok("rm", "-f", "box")

@@ -22,6 +22,7 @@ import pyrun as pyrun_package
 from command import Pyrun
 from kill_points import make_bundle, points
 from planners import WARM, Planner
+from waiting import emptied, until
 
 
 @pytest.fixture
@@ -38,9 +39,7 @@ def planner(pyrun: Pyrun) -> Iterator[Planner]:
 def network(pyrun: Pyrun, planner: Planner) -> leftovers.Picture:
     """The default network is there, and nothing else: the picture to compare with."""
     pyrun.ok("run", "--rm", "busybox", "true")
-    deadline = time.monotonic() + 5
-    while _still_there() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    emptied(_still_there)
     pyrun.ok("system", "reconcile")
     return leftovers.picture()
 
@@ -126,21 +125,14 @@ def test_the_container_is_the_child_of_who_was_called(pyrun: Pyrun, planner: Pla
         "nothing of the planner stays open"
     )
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    time.sleep(0.1)  # it is passed on, and not heeded
     pyrun.ok("kill", "box")
     assert process.wait(10) == 137
 
 
 def _running(pyrun: Pyrun, name: str) -> int:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        done = pyrun("ps", "--format=json")
-        for row in map(json.loads, done.stdout.splitlines()):
-            if row["Names"] == name:
-                (state,) = pyrun.runroot.glob(f"containers/{row['ID'][:12]}*/state.json")
-                return int(json.loads(state.read_text())["pid"])
-        time.sleep(0.02)
-    raise AssertionError(f"{name} does not run")
+    until(lambda: name in pyrun("ps").stdout.split(), name)
+    return int(str(pyrun.state(name)["pid"]))
 
 
 def test_in_the_background(pyrun: Pyrun, planner: Planner) -> None:
@@ -289,34 +281,6 @@ def test_what_cannot_be_told_is_no_reason_to_end(pyrun: Pyrun, planner: Planner)
         pyrun.ok("rm", "-f", "box")
 
 
-def test_who_enters_a_container_is_sealed(pyrun: Pyrun, planner: Planner, tmp_path: Path) -> None:
-    """Whatever a container that may trace could open through /proc/PID/exe lies on a mount of its own."""
-    pyrun.ok("run", "-d", "--net=none", "--name=box", "busybox", "sleep", "100")
-    process = pyrun.start("exec", "-i", "box", "cat", env=WARM)
-    deadline = time.monotonic() + 10
-    while b"pyrun-monitor" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    trace = tmp_path / "trace"
-    words = [
-        "strace",
-        "-f",
-        "-e",
-        "trace=execveat,clone3",
-        "-o",
-        str(trace),
-        str(pyrun.binary),
-        "exec",
-        "box",
-        "true",
-    ]
-    subprocess.run(words, stdin=subprocess.DEVNULL, env=pyrun.env | WARM, check=True)
-    calls = [line for line in trace.read_text().splitlines() if "pyrun-hand" in line or "clone3(" in line]
-    assert "pyrun-hand" in calls[0] and "clone3(" in calls[1], calls
-    process.kill()
-    pyrun.ok("rm", "-f", "box")
-
-
 def test_every_signal_waits_for_the_monitor(pyrun: Pyrun, planner: Planner, tmp_path: Path) -> None:
     """Real-time signals too: those the C library keeps for itself are programs' own elsewhere."""
     trace = tmp_path / "trace"
@@ -395,9 +359,7 @@ def test_it_ends_when_nobody_comes(pyrun: Pyrun) -> None:
     began = time.monotonic()
     pyrun.ok("run", "--rm", "--net=none", "busybox", "true", env={"PYRUN_WARM": "2"})
     made.ready()
-    while made.processes():
-        assert time.monotonic() - began < 10
-        time.sleep(0.05)
+    until(lambda: not made.processes(), "its end", timeout_s=10)
     assert time.monotonic() - began > 2 and not made.socket.exists()
 
 
@@ -415,10 +377,7 @@ def test_those_who_wait_end_with_it(planner: Planner) -> None:
     children = planner.ready()
     (parent,) = {planner.processes()[child] for child in children}
     os.kill(parent, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while planner.processes() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not planner.processes()
+    assert not emptied(planner.processes)
 
 
 def test_it_is_nobodys(pyrun: Pyrun) -> None:
@@ -471,17 +430,17 @@ def test_it_keeps_nothing_of_its_caller(pyrun: Pyrun) -> None:
 
 def nothing_left(pyrun: Pyrun, before: leftovers.Picture, moment: str = "") -> None:
     """After `system reconcile`: no container, claim or name; the host is as it was."""
-    deadline = time.monotonic() + 10
-    while True:  # a command that was left running ends by itself first
+
+    def found() -> list[str]:
         assert pyrun("system", "reconcile").returncode == 0
-        left = leftovers.difference(before, leftovers.picture())
-        left += [str(path) for part in ("names", "containers") for path in (pyrun.root / part).glob("*")]
-        left += [
-            str(path) for part in ("containers/*", "networks/*/leases/*") for path in pyrun.runroot.glob(part)
+        patterns = ("containers/*", "networks/*/leases/*")
+        return [
+            *leftovers.difference(before, leftovers.picture()),
+            *[str(path) for part in ("names", "containers") for path in (pyrun.root / part).glob("*")],
+            *[str(path) for pattern in patterns for path in pyrun.runroot.glob(pattern)],
         ]
-        if not left or time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
+
+    left = emptied(found, 10)  # a command that was left running ends by itself first
     assert not left, f"{moment}: {left}"
 
 
@@ -517,7 +476,7 @@ def test_the_planner_is_killed_at_any_time(
     for tenth_ms in range(0, 160, 16):
         children = planner.ready()
         process = pyrun.start(*COMMAND, env=WARM)
-        time.sleep(tenth_ms / 10_000)
+        time.sleep(tenth_ms / 10_000)  # the moment they are killed in
         for child in children:  # one of them works for it
             with contextlib.suppress(ProcessLookupError):  # it was quicker
                 os.kill(child, signal.SIGKILL)
@@ -534,14 +493,12 @@ def test_a_caller_who_gives_up(pyrun: Pyrun, planner: Planner, network: leftover
     for half_ms in range(0, 24, 3):
         planner.ready()
         process = pyrun.start(*COMMAND[:-1], "sleep", "100", env=WARM)
-        time.sleep(half_ms / 2000)
+        time.sleep(half_ms / 2000)  # the moment of the signal
         process.send_signal(signal.SIGINT)
         try:
             process.wait(3)
         except subprocess.TimeoutExpired:  # it was running: sleep as process 1 does not heed it
             pyrun.ok("rm", "-f", "victim")
             process.wait(10)
-        deadline = time.monotonic() + 5
-        while list(pyrun.runroot.glob("containers/*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        emptied(lambda: list(pyrun.runroot.glob("containers/*")))
         nothing_left(pyrun, network)

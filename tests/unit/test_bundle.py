@@ -90,6 +90,16 @@ def test_what_cannot_be_cold_is_not(package: Path) -> None:
     assert bundle_code.Split(text.encode(), "x.py", {"plain": set()}).hot("run")[1] == ()
 
 
+def test_what_only_a_checker_reads_is_left_out() -> None:
+    source = (
+        b"TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from typing import Any\nelse:\n    other: int = 1\n"
+    )
+    code, _ = bundle_code.Split(source, "m.py", None).hot("run")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["other"] == 1 and "Any" not in code.co_names
+
+
 def test_a_function_is_in_the_files_of_the_ways_that_call_it() -> None:
     listed = bundle_code.hot_functions("m\n    a b\n    run, oci run: c  # rare\nn\n    exec: a\n")
     assert listed == {"m": {"a": set(), "b": set(), "c": {"run", "oci run"}}, "n": {"a": {"exec"}}}

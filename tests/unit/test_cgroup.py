@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from jobs import job_of, placed
 from pyrun.cgroups import files, layout, limits_v1, limits_v2, processes, rootless
 from pyrun.errors import UsageError
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
+from pyrun.spec.oci import Config, Mapping, Mount
 from pyrun.stages import cgroup
 from pyrun.store import paths
 
@@ -99,9 +102,8 @@ def test_our_own_place_may_lie_outside_the_namespace() -> None:
     ],
 )
 def test_paths_of_v1(path: str, expected: str) -> None:
-    job = {"id": "c1", "hierarchies": hybrid()}
-    found = dict(cgroup.groups({"linux": {"cgroupsPath": path}}, job))
-    assert found["cpu,cpuacct"] == expected
+    found = placed(hybrid(), {"linux": {"cgroupsPath": path}})
+    assert dict(found.groups)["cpu,cpuacct"] == expected
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,7 @@ def test_paths_of_v1(path: str, expected: str) -> None:
     ],
 )
 def test_paths_of_v2(path: str, expected: str) -> None:
-    job = {"id": "c1", "hierarchies": v2()}
-    assert cgroup.groups({"linux": {"cgroupsPath": path}}, job) == [("unified", expected)]
+    assert placed(v2(), {"linux": {"cgroupsPath": path}}).groups == [("unified", expected)]
 
 
 # ── linux.resources, field by field ────────────────────────────────────────────────────────────────
@@ -341,15 +342,13 @@ def test_pyruns_own_share_of_swap_may_be_left_out() -> None:
 # ── operations ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def job_of(hierarchies: list[layout.Hierarchy], config: dict[str, Any], **more: object) -> dict[str, Any]:
-    job: dict[str, Any] = {"id": "c1", "bundle": "/b", "hierarchies": hierarchies, **more}
-    job["cgroups"] = cgroup.groups(config, job)
-    return job
+def job_in(hierarchies: list[layout.Hierarchy], config: Config, *, user_namespace: bool = False) -> Job:
+    return job_of(bundle="/b", cgroup=placed(hierarchies, config), user_namespace=user_namespace)
 
 
 def test_limits_go_to_their_controllers_hierarchy() -> None:
-    config = {"linux": {"resources": {"cpu": {"shares": 7}, "memory": {"limit": 9}}}}
-    found = cgroup.before(config, job_of(hybrid(), config))
+    config: Config = {"linux": {"resources": {"cpu": {"shares": 7}, "memory": {"limit": 9}}}}
+    found = cgroup.before(config, job_in(hybrid(), config))
     assert (
         Operation(
             "cgroup-write", "/sys/fs/cgroup/memory/pyrun-oci-c1/memory.limit_in_bytes", "9", "memory.limit"
@@ -363,19 +362,19 @@ def test_limits_go_to_their_controllers_hierarchy() -> None:
 
 
 def test_v1_hands_nothing_down_in_the_empty_unified_hierarchy() -> None:
-    makes = [each for each in cgroup.before({}, job_of(hybrid(), {})) if each.kind == "cgroup-make"]
+    makes = [each for each in cgroup.before({}, job_in(hybrid(), {})) if each.kind == "cgroup-make"]
     assert [each.args[2] for each in makes] == ["devices", "", "name=systemd", "cpu,cpuacct", "memory"]
 
 
 def test_a_controller_that_is_not_mounted_is_named_with_the_field_and_the_file() -> None:
-    config = {"linux": {"resources": {"pids": {"limit": 5}}}}
+    config: Config = {"linux": {"resources": {"pids": {"limit": 5}}}}
     with pytest.raises(UsageError, match=r"linux.resources.pids.limit: needs the pids controller.*pids.max"):
-        cgroup.before(config, job_of(hybrid(), config))
+        cgroup.before(config, job_in(hybrid(), config))
 
 
 def test_a_bundle_is_never_without_device_rules() -> None:
-    config: dict[str, Any] = {"linux": {}}
-    kinds = [each.kind for each in cgroup.before(config, job_of(v2(), config))]
+    config: Config = {"linux": {}}
+    kinds = [each.kind for each in cgroup.before(config, job_in(v2(), config))]
     assert kinds == ["cgroup-make", "cgroup-devices"]
 
 
@@ -383,29 +382,33 @@ def test_a_host_without_the_devices_controller_runs_no_bundle_of_roots() -> None
     """Fatal for runc, too: the container could have every device it makes a node for."""
     hierarchies = [each for each in hybrid() if each[0] != "devices"]
     with pytest.raises(UsageError, match=r"linux.resources.devices: needs the devices controller"):
-        cgroup.before({}, job_of(hierarchies, {}))
-    job = job_of(hierarchies, {}) | {"unprivileged": True}
+        cgroup.before({}, job_in(hierarchies, {}))
+    job = job_in(hierarchies, {})
+    job.cgroup.unprivileged = True
     assert "cgroup-devices" not in [each.kind for each in cgroup.before({}, job)], "a user makes no nodes"
 
 
 def test_the_disabled_driver() -> None:
-    assert job_of(v2(), {}, driver="disabled")["cgroups"] == []
-    config = {"linux": {"resources": {"memory": {"limit": 5}}}}
+    assert placed(v2(), {}, "disabled").groups == []
+    config: Config = {"linux": {"resources": {"memory": {"limit": 5}}}}
     with pytest.raises(UsageError, match=r"linux.resources.memory: the container has no cgroup"):
-        job_of(v2(), config, driver="disabled")
-    job = job_of(hybrid(), {}, driver="disabled")
-    assert job["hierarchies"] == [], "nothing to show in the container"
+        placed(v2(), config, "disabled")
+    job = job_of(bundle="/b", cgroup=placed(hybrid(), {}, "disabled"))
+    assert (job.cgroup.hierarchies, job.cgroup.groups) == ([], []), "nothing to show in the container"
     assert cgroup.before({}, job) == []
     assert cgroup.plan(job) == []
-    assert cgroup.undo(job["cgroups"], job) == []
+    assert cgroup.undo(job.cgroup) == []
 
 
 def test_undo_ends_processes_before_it_removes_directories() -> None:
-    lines = cgroup.undo([("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x")])
+    def undone(*groups: layout.Group) -> list[str]:
+        return cgroup.undo(layout.Cgroup([], list(groups)))
+
+    lines = undone(("memory", "/m/x"), ("pids", "/p/x"), ("unified", "/u/x"))
     assert lines == ["kill-cgroup\t/p/x", "rmcgroup\t/m/x", "rmcgroup\t/p/x", "rmcgroup\t/u/x"]
-    frozen = cgroup.undo([("pids", "/p/x"), ("freezer", "/f/x")])
+    frozen = undone(("pids", "/p/x"), ("freezer", "/f/x"))
     assert frozen[0] == "kill-cgroup\t/f/x", "in no other hierarchy can they be thawed"
-    together = cgroup.undo([("memory,devices", "/m/x"), ("freezer,pids", "/f/x")])
+    together = undone(("memory,devices", "/m/x"), ("freezer,pids", "/f/x"))
     assert together == ["kill-cgroup\t/f/x", "rmcgroup\t/m/x", "rmcgroup\t/f/x"]
 
 
@@ -421,22 +424,21 @@ def test_v2_ends_all_of_a_cgroup_at_once(tmp_path: Any) -> None:
 def test_parents_that_have_to_be_made_are_taken_away_the_deepest_first(tmp_path: Any) -> None:
     (tmp_path / "there").mkdir()
     hierarchies = [("unified", str(tmp_path), "/")]
-    job = job_of(hierarchies, {"linux": {"cgroupsPath": "/there/a/b/c"}})
-    lines = cgroup.undo(job["cgroups"], job)
+    lines = cgroup.undo(placed(hierarchies, {"linux": {"cgroupsPath": "/there/a/b/c"}}))
     assert lines[1:] == [
         f"rmcgroup\t{tmp_path}/there/a/b/c", f"rmdir-empty\t{tmp_path}/there/a/b", f"rmdir-empty\t{tmp_path}/there/a",
     ]  # fmt: skip
 
 
 def test_without_a_path_there_is_no_parent_to_make(tmp_path: Any) -> None:
-    job = job_of([("unified", str(tmp_path), "/")], {})
-    assert cgroup.undo(job["cgroups"], job)[-1] == f"rmcgroup\t{tmp_path}/pyrun-oci-{job['id']}"
+    lines = cgroup.undo(placed([("unified", str(tmp_path), "/")], {}))
+    assert lines[-1] == f"rmcgroup\t{tmp_path}/pyrun-oci-c1"
 
 
 # ── owners ─────────────────────────────────────────────────────────────────────────────────────────
 
-CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["rw"]}
-MAPPED = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+CGROUP_MOUNT: Mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["rw"]}
+MAPPED: list[Mapping] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
 
 @pytest.mark.parametrize(
@@ -461,8 +463,8 @@ MAPPED = [{"containerID": 0, "hostID": 100000, "size": 65536}]
         ),
     ],
 )
-def test_who_owns_a_delegated_cgroup(changes: dict[str, Any], owner: int) -> None:
-    config = {
+def test_who_owns_a_delegated_cgroup(changes: Config, owner: int) -> None:
+    config: Config = {
         "process": {"user": {"uid": 0}},
         "mounts": [CGROUP_MOUNT],
         "linux": {"namespaces": [{"type": "cgroup"}, {"type": "user"}], "uidMappings": MAPPED},
@@ -472,17 +474,17 @@ def test_who_owns_a_delegated_cgroup(changes: dict[str, Any], owner: int) -> Non
 
 
 def test_v2_gives_the_cgroup_to_the_containers_root() -> None:
-    config = {
+    config: Config = {
         "process": {"user": {"uid": 0}},
         "mounts": [CGROUP_MOUNT],
         "linux": {"namespaces": [{"type": "cgroup"}, {"type": "user"}], "uidMappings": MAPPED},
     }
-    job = job_of(v2(), config, user_namespace=True)
+    job = job_in(v2(), config, user_namespace=True)
     assert cgroup.before(config, job)[-1] == Operation("cgroup-owner", "/sys/fs/cgroup/pyrun-oci-c1", 100000)
-    assert "cgroup-owner" not in [each.kind for each in cgroup.before(config, job_of(hybrid(), config))]
+    assert "cgroup-owner" not in [each.kind for each in cgroup.before(config, job_in(hybrid(), config))]
     config["process"] = {"user": {"uid": 7}}  # or to the user whose process it is, on the host as it is
     config["linux"] = {"namespaces": [{"type": "cgroup"}]}
-    assert cgroup.before(config, job_of(v2(), config))[-1] == Operation(
+    assert cgroup.before(config, job_in(v2(), config))[-1] == Operation(
         "cgroup-owner", "/sys/fs/cgroup/pyrun-oci-c1", 7
     )
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from jobs import job_of
 from pyrun import device_rules
 from pyrun.cgroups import oom, processes, rdt, readings, stats_v1, stats_v2, update
+from pyrun.engine import rootless
 from pyrun.engine.oci import update as verb
 from pyrun.errors import PyrunError, UsageError
+from pyrun.spec.oci import Config
 
 Files = dict[str, str]
 
@@ -129,8 +132,6 @@ def test_who_is_inside(tmp_path: Path) -> None:
     )
     groups = [("unified", str(tmp_path / "unified")), ("devices", str(tmp_path / "devices"))]
     assert processes.all_of(groups) == [1, 3, 7, 9]
-    assert processes.pids([list(group) for group in groups]) == [1, 3, 7, 9]
-    assert processes.pids(None) == []
 
 
 # ── Intel RDT ──────────────────────────────────────────────────────────────────────────────────────
@@ -155,7 +156,7 @@ def test_a_group_of_ones_own(tmp_path: Path) -> None:
     root = resctrl(tmp_path)
     planned = rdt.plan({"l3CacheSchema": "L3:0=ff;1=f", "memBwSchema": "MB:0=20;1=70", "schemata": ["L3:0=f"],
                         "enableMonitoring": True}, "c1", root)  # fmt: skip
-    assert planned["ours"] and planned["lines"] == ["L3:0=ff;1=f", "MB:0=20;1=70", "L3:0=f"]
+    assert planned.ours and planned.lines == ["L3:0=ff;1=f", "MB:0=20;1=70", "L3:0=f"]
     # in a real resctrl the files appear with the directory
     directory(tmp_path / "resctrl/c1", {"schemata": "", "tasks": "", "mon_groups/c1/tasks": ""})
     rdt.join(planned, 4711)
@@ -177,14 +178,25 @@ def test_somebody_elses_group(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"closID: there is no group 'silver'"):
         rdt.plan({"closID": "silver"}, "c1", root)
     made = rdt.plan({"closID": "silver", "schemata": ["MB:0=10"]}, "c1", root)
-    assert (made["exists"], made["ours"]) == (False, False), "made, and left for whoever uses it next"
+    assert (made.exists, made.ours) == (False, False), "made, and left for whoever uses it next"
 
 
 def test_the_root_group(tmp_path: Path) -> None:
     root = resctrl(tmp_path)
     planned = rdt.plan({"closID": "/", "enableMonitoring": True}, "c1", root)
-    assert planned["directory"] == root
+    assert planned.directory == root
     assert rdt.undo(planned) == [f"rmdir\t{root}/mon_groups/c1"]
+
+
+def test_a_users_bundle_without_limits_still_has_its_group() -> None:
+    """It has no cgroup then, and is joined late all the same."""
+    group = rdt.Rdt("/sys/fs/resctrl/c1")
+    job = job_of([("unified", "/sys/fs/cgroup", "/")], [("unified", "/sys/fs/cgroup/x")])
+    job.cgroup.rdt, job.cgroup.late = group, True
+    config: Config = {"process": {}, "linux": {"intelRdt": {"enableMonitoring": False}}}
+    rootless.adapt_bundle(config, job)
+    assert (job.cgroup.hierarchies, job.cgroup.groups, job.cgroup.unprivileged) == ([], [], True)
+    assert (job.cgroup.rdt, job.cgroup.late) == (group, True)
 
 
 def test_an_allocation_the_processor_lacks(tmp_path: Path) -> None:

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from jeepney import DBusAddress, new_method_call
 
+from jobs import placed
 from pyrun.cgroups import bus, bus_library, bus_messages, systemd, systemd_properties
 from pyrun.errors import PyrunError, UsageError
-from pyrun.stages import cgroup
+from pyrun.spec.oci import Config
 from systemd_bus import FakeSystemd
 
 V2 = [("unified", "/sys/fs/cgroup", "/user.slice/session-1.scope")]
+V1 = [
+    ("name=systemd", "/sys/fs/cgroup/systemd", "/user.slice/session-1.scope"),
+    ("memory", "/sys/fs/cgroup/memory", "/"),
+]
 RESOURCES: dict[str, Any] = {
     "devices": [
         {"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"},
@@ -28,11 +33,8 @@ RESOURCES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def job_of(path: str = "", **more: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    config: dict[str, Any] = {"linux": {"cgroupsPath": path, "resources": RESOURCES}, "annotations": {}}
-    job: dict[str, Any] = {"id": "c1", "driver": "systemd", "hierarchies": V2, "bundle": "/b", **more}
-    job["cgroups"] = cgroup.groups(config, job)
-    return config, job
+def config_of(path: str = "") -> Config:
+    return {"linux": {"cgroupsPath": path, "resources": RESOURCES}, "annotations": {}}
 
 
 # ── messages ───────────────────────────────────────────────────────────────────────────────────────
@@ -72,8 +74,9 @@ def test_every_message_has_the_librarys_bytes(member: str, signature: str, value
 
 @pytest.mark.parametrize("v2", [True, False])
 def test_a_whole_start_has_the_librarys_bytes(v2: bool) -> None:
-    config, job = job_of("system.slice:docker:1234")
-    properties = systemd_properties.scope(config, job, 4711, v2=v2)
+    config = config_of("system.slice:docker:1234")
+    properties = systemd_properties.scope(config, "c1", placed(V2 if v2 else V1, config, "systemd"), 4711)
+    assert ("IOAccounting" if v2 else "BlockIOAccounting") in dict(properties)
     values: tuple[Any, ...] = ("docker-1234.scope", "replace", properties, [])
     ours = bus_messages.message(3, bus.MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", values)
     assert ours == encoded(3, "StartTransientUnit", "ssa(sv)a(sa(sv))", values)
@@ -99,9 +102,9 @@ def test_types_of_a_signature() -> None:
     ],
 )
 def test_units(path: str, slice_: str, unit: str, directory: str) -> None:
-    _, job = job_of(path)
-    assert (job["slice"], job["unit"]) == (slice_, unit)
-    assert job["cgroups"] == [("unified", "/sys/fs/cgroup" + directory)]
+    found = placed(V2, config_of(path), "systemd")
+    assert (found.slice, found.unit) == (slice_, unit)
+    assert found.groups == [("unified", "/sys/fs/cgroup" + directory)]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +113,15 @@ def test_units(path: str, slice_: str, unit: str, directory: str) -> None:
 )  # fmt: skip
 def test_no_units(path: str) -> None:
     with pytest.raises(UsageError, match=r"linux.cgroupsPath"):
-        job_of(path)
+        placed(V2, config_of(path), "systemd")
 
 
 def test_a_users_systemd_has_its_own_part_of_the_tree() -> None:
     place = "/user.slice/user-1000.slice/user@1000.service"
     own = [("unified", "/sys/fs/cgroup", f"{place}/app.slice/x.service")]
-    _, job = job_of(rootless=True, hierarchies=own)
-    assert job["cgroups"] == [("unified", f"/sys/fs/cgroup{place}/user.slice/pyrun-oci-c1.scope")]
+    assert placed(own, config_of(), "systemd", rootless=True).groups == [
+        ("unified", f"/sys/fs/cgroup{place}/user.slice/pyrun-oci-c1.scope")
+    ]
 
 
 # ── properties ─────────────────────────────────────────────────────────────────────────────────────
@@ -213,8 +217,7 @@ def test_annotations_that_may_do_harm_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"may not be set by an annotation"):
         annotated(name, "'x'")
     with pytest.raises(UsageError, match=r"may not be set by an annotation"):
-        job: dict[str, Any] = {"id": "c1", "driver": "systemd", "hierarchies": V2}
-        cgroup.groups({"annotations": {f"org.systemd.property.{name}": "'/bin/sh'"}}, job)
+        placed(V2, {"annotations": {f"org.systemd.property.{name}": "'/bin/sh'"}}, "systemd")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name, message in (
         ("absent", "No such file or directory"),
-        ("", "not a regular file"),
+        ("", "Is a directory"),
         ("fifo", "not a regular file"),
         ("loop", "Too many levels of symbolic links"),
     ):

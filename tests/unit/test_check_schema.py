@@ -181,7 +181,7 @@ def is_lenient(path: mutations.Path, new: Any) -> bool:
 def is_near(named: str, path: mutations.Path) -> bool:
     """Whether an error for something the schema allows is at the changed value, beside it, around it or in it."""
     own, around = mutations.shown(path), mutations.shown(path[:-1])
-    if path[:2] == ("linux", "namespaces"):
+    if path == ("linux",) or path[:2] == ("linux", "namespaces"):
         return True  # half of the config needs some namespace
     if "Mappings" in own:
         around = mutations.shown(path[:-2])  # no two of a list may overlap

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from name_server import TYPE_AAAA, TYPE_MX, TYPE_PTR, Answer, Networks, question
-from pyrun.network.dns import budget, cache, local, names, upstream, wire
+from pyrun.network.dns import budget, cache, names, upstream, wire
 
 WEB, DB, CLIENT, OTHER = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 
@@ -49,7 +49,7 @@ class Asker:
         """The values of the answer, its rcode when there are none; -1: it would be asked outside."""
         view = self.view(source, network)
         assert view is not None
-        found = local.answers(wire.question(question(name, kind)), view, self.known)
+        found = names.answers(wire.question(question(name, kind)), view, self.known)
         if not found:
             return -1
         answer = Answer(b"\x12\x34" + found[0])
@@ -159,7 +159,7 @@ def test_several_addresses_take_turns(networks: Networks, ask: Asker) -> None:
     assert view is not None
     found = [
         Answer(b"\0\0" + each).values
-        for each in local.answers(wire.question(question("pool")), view, ask.known)
+        for each in names.answers(wire.question(question("pool")), view, ask.known)
     ]
     assert len(found) == 3 and {each[0] for each in found} == set(found[0])
     assert all(sorted(each) == sorted(found[0]) for each in found)
@@ -200,12 +200,12 @@ def test_a_network_of_another_version(networks: Networks, text: str, internal: b
 
 
 def test_a_template_as_it_is_made_is_understood(networks: Networks) -> None:
-    from pyrun.network import templates
+    from pyrun.network import records, templates
 
-    network = {"name": "front", "bridge": "pyr1", "index": 1, "mtu": 1500, "gateway": "10.1.0.1", "prefix": 24,
+    told = {"name": "front", "bridge": "pyr1", "index": 1, "mtu": 1500, "gateway": "10.1.0.1", "prefix": 24,
                "gateway6": "", "internal": False}  # fmt: skip
     for leads_out in (True, False):
-        text = templates.text({**network, "internal": not leads_out})
+        text = templates.text(records.parsed({**told, "internal": not leads_out}))
         (networks.run / "networks/front/template").write_text(text)
         view = Asker(networks).view("10.1.0.2", "front")
         assert view is not None and view.internal is not leads_out

@@ -464,7 +464,7 @@ def test_outside_by_tcp_when_the_datagram_was_too_small(place: Place) -> None:
             asked = received(connection)
             message = framed(good(asked, b"\xc0\0\2\7") + b"\0" * 3000)
             connection.sendall(message[:700])
-            time.sleep(0.05)
+            time.sleep(0.05)  # the client reads the first piece alone
             connection.sendall(message[700:])
 
     thread = threading.Thread(target=serve)

@@ -277,7 +277,10 @@ def parsed_with(other: policy.Policy, text: str) -> policy.Policy:
 @pytest.mark.parametrize(
     ("address", "count"),
     [("203.0.113.80", 1), ("127.0.0.1", 0), ("169.254.169.254", 0), ("0.0.0.0", 0), ("224.0.0.1", 0), ("10.0.0.1", 1),
-     ("2001:db8::1", 1), ("::1", 0), ("fe80::1", 0), ("ff02::1", 0)],
+     ("2001:db8::1", 1), ("::1", 0), ("fe80::1", 0), ("ff02::1", 0), ("::ffff:169.254.169.254", 0),
+     ("100.100.100.200", 0), ("100.100.100.201", 1), ("168.63.129.16", 0), ("192.0.0.192", 0), ("192.0.0.193", 1),
+     ("fd00:ec2::254", 0), ("fd00:ec2::23", 0), ("fd00:ec3::254", 1), ("fd20:ce::254", 0), ("fd00:c1::a9fe:a9fe", 0),
+     ("fd00:100::100:200", 0), ("fd00:42::42", 0), ("fd00:a9fe:a9fe::1", 0), ("fd20:ce::253", 1)],
 )  # fmt: skip
 def test_a_name_never_leads_into_the_host(
     monkeypatch: pytest.MonkeyPatch, words: messages.Template, address: str, count: int

@@ -10,8 +10,8 @@ import pytest
 
 from pyrun.engine import policy as engine
 from pyrun.errors import NotFound
-from pyrun.network import later, rebuilding
-from pyrun.network.egress import covering, policy, start
+from pyrun.network import live_undo, rebuilding
+from pyrun.network.egress import interfaces, policy, start
 from pyrun.network.endpoint import Wire
 from pyrun.store import state
 
@@ -31,13 +31,11 @@ def wire(run: Path, network: str, *claims: tuple[str, str]) -> Wire:
     leases.mkdir(parents=True)
     for address, owner in claims:
         (leases / address).write_text(f"{owner}\nname box\n")
-    six = {":" in address: address for address, _ in claims}
-    return {
-        "network": network,
-        "link": f"pyv{network}",
-        "address": six.get(False, ""),
-        "address6": six.get(True, ""),
-    }
+    made = Wire(network)
+    made.link = f"pyv{network}"
+    for address, _ in claims:
+        made.give(":" in address, address, 0, "")
+    return made
 
 
 def test_each_address_is_undone_for_whoever_claimed_it(run_directory: Path) -> None:
@@ -66,19 +64,21 @@ def test_names_are_a_matter_of_their_own(run_directory: Path) -> None:
     assert lines[1] == f"unlink\t{policy.path(IDENTIFIER)}"
     others = start.undo(IDENTIFIER, policy.Policy("dns"), [one])
     assert not [line for line in others if line.startswith("finish")]
-    assert covering.finish(policy.path(IDENTIFIER)) == [], "nothing is to be done twice"
+    assert interfaces.finish(policy.path(IDENTIFIER)) == [], "nothing is to be done twice"
 
 
 def test_what_precedes_is_undone_before_the_address_is_given_up(run_directory: Path) -> None:
-    later.append(IDENTIFIER, ["unlink-if\tlease\towner"])
-    later.precede(IDENTIFIER, ["unlink\tfile", "guard\tlease\towner", "netlink\t12\t00", "end"])
+    live_undo.append(IDENTIFIER, ["unlink-if\tlease\towner"])
+    live_undo.precede(IDENTIFIER, ["unlink\tfile", "guard\tlease\towner", "netlink\t12\t00", "end"])
     newer = ["unlink\tfile", "guard\tlease\towner", "netlink\t12\t11", "end"]
-    later.precede(IDENTIFIER, newer)
-    assert Path(later.path(IDENTIFIER)).read_text().count("guard") == 2, "both, until the older one is gone"
-    later.precede(IDENTIFIER, newer, instead=True)
-    assert Path(later.path(IDENTIFIER)).read_text().splitlines() == [*newer, "unlink-if\tlease\towner"]
+    live_undo.precede(IDENTIFIER, newer)
+    assert Path(live_undo.path(IDENTIFIER)).read_text().count("guard") == 2, (
+        "both, until the older one is gone"
+    )
+    live_undo.precede(IDENTIFIER, newer, instead=True)
+    assert Path(live_undo.path(IDENTIFIER)).read_text().splitlines() == [*newer, "unlink-if\tlease\towner"]
     with pytest.raises(NotFound):
-        later.precede("b" * 64, newer)
+        live_undo.precede("b" * 64, newer)
 
 
 def test_a_policy_for_one_that_ended_meanwhile_is_taken_away_again(
@@ -86,7 +86,12 @@ def test_a_policy_for_one_that_ended_meanwhile_is_taken_away_again(
 ) -> None:
     """Its undo list may have been executed before ours was in it: then its addresses would keep the policy."""
     box = wire(run_directory, "n1", ("10.1.0.2", f"{IDENTIFIER} 7 70"))
-    known = {"id": IDENTIFIER, "name": "box", "mode": "bridge", "networks": [{**box, "link": "pyv0"}]}
+    known = {
+        "id": IDENTIFIER,
+        "name": "box",
+        "mode": "bridge",
+        "networks": [{**box.record(), "link": "pyv0"}],
+    }
     answers = {"resolve": IDENTIFIER, "load": known, "status": "running", "process_alive": False}
     for name, answer in answers.items():
         monkeypatch.setattr(state, name, lambda _, answer=answer: answer)

@@ -30,6 +30,15 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         ), wide
 
 
+def test_the_help_of_run_is_by_topic_with_examples_at_its_end() -> None:
+    page = help_.page(["run"], 80)
+    topics = [line for line in page.splitlines() if line.endswith(":") and line[0] != " "]
+    assert topics[1] == "The container and its image:" and topics[-2:] == ["Other options:", "Examples:"]
+    other = page.partition("Other options:\n")[2].partition("\n\n")[0]
+    assert other.split()[0] == "--help" and len(other.splitlines()) == 1, "each option has a topic"
+    assert len([line for line in page.partition("Examples:\n")[2].splitlines() if "pyrun run" in line]) == 3
+
+
 def test_top_and_groups_list_every_verb() -> None:
     top = help_.page([])
     for verb in VERBS:

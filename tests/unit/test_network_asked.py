@@ -1,4 +1,4 @@
-"""What `network create -o` and ids mean: network/drivers/asked.py, records.named, stations.py."""
+"""What `network create -o` and ids mean: network/drivers/driver_options.py, records.named, mac_claims.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from pyrun import notice
 from pyrun.errors import Conflict, UsageError
-from pyrun.network import claims, leases, records, stations
-from pyrun.network.drivers import asked
+from pyrun.network import claims, design, leases, mac_claims, records, requests
+from pyrun.network.drivers import driver_options
 from pyrun.store import state
 
 DOCKERS = "com.docker.network."
@@ -25,8 +25,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wanted(driver: str = "bridge", mtu: int = 0, icc: bool = True, **options: str) -> dict[str, Any]:
-    return {"driver": driver, "mtu": mtu, "icc": icc, "options": options}
+def wanted(driver: str = "bridge", mtu: int = 0, icc: bool = True, **options: str) -> design.Wanted:
+    made = design.Wanted("front", driver)
+    made.mtu, made.icc, made.options = mtu, icc, options
+    return made
+
+
+def settled(given: design.Wanted) -> design.Wanted:
+    driver_options.settle(given)
+    return given
 
 
 # ── -o ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -40,15 +47,15 @@ def wanted(driver: str = "bridge", mtu: int = 0, icc: bool = True, **options: st
     ],
 )  # fmt: skip
 def test_dockers_key_for_icc(given: dict[str, Any], icc: bool) -> None:
-    assert asked.settled(wanted(**given))["icc"] is icc
+    assert settled(wanted(**given)).icc is icc
 
 
 def test_dockers_key_for_the_mtu() -> None:
     key = f"{DOCKERS}driver.mtu"
-    assert (asked.settled(wanted())["mtu"], asked.settled(wanted())["mtu_told"]) == (0, "--mtu")
-    assert asked.settled(wanted(**{key: "1400"}))["mtu"] == 1400
-    assert asked.settled(wanted(mtu=1300, **{key: "1400"}))["mtu"] == 1300
-    assert asked.settled(wanted(**{key: "5"}))["mtu_told"] == f"-o {key}"
+    assert (settled(wanted()).mtu, settled(wanted()).mtu_told) == (0, "--mtu")
+    assert settled(wanted(**{key: "1400"})).mtu == 1400
+    assert settled(wanted(mtu=1300, **{key: "1400"})).mtu == 1300
+    assert settled(wanted(**{key: "5"})).mtu_told == f"-o {key}"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,7 @@ def test_dockers_key_for_the_mtu() -> None:
 )
 def test_a_value_that_is_refused(given: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError) as caught:
-        asked.settled(wanted(**given))
+        settled(wanted(**given))
     assert caught.value.message.startswith(named)
 
 
@@ -83,7 +90,7 @@ def test_what_has_no_effect_is_said(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(notice, "_sinks", [said.append])
-    asked.say_ignored(wanted(driver, **given))
+    driver_options.say_ignored(wanted(driver, **given))
     assert said == [f"-o {name}: no setting of the driver {driver}, ignored" for name in ignored]
 
 
@@ -96,7 +103,7 @@ def test_a_network_is_meant_by_name_then_by_the_beginning_of_its_id() -> None:
         ("back", "abcd2" + "0" * 59),
         ("abcd2", "f" * 64),
     ):
-        records.define({**records.DEFAULTS, "name": name, "id": identifier})
+        records.define(records.Network(name, identifier))
     assert records.named("front") == "front"
     assert records.named("abcd1" + "0" * 59) == records.named("abcd1") == "front"
     assert records.named("abcd2") == "abcd2", "names come first"
@@ -120,10 +127,20 @@ def lease(store: Path, name: str, address: str, *lines: str) -> None:
     path.write_text("\n".join([owner, f"name {name}", *lines, ""]))
 
 
+def claim(address: str, mac: str) -> None:
+    """The MAC's claim of whoever has that lease."""
+    path = Path(leases.mac_path("front", mac))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(Path(leases.path("front", address)).read_text())
+
+
 def test_a_mac_that_somebody_has(store: Path) -> None:
     lease(store, "derived", "10.1.0.9")
     lease(store, "derived", "fd00::77")
+    lease(store, "asks", "10.1.0.8", "mac 02:00:00:00:00:aa")
     lease(store, "chosen", "10.1.0.10", "mac 02:00:00:00:00:aa")
+    claim("10.1.0.10", "02:00:00:00:00:aa")
+    lease(store, "hopes", "10.1.0.12", "mac 02:00:00:00:00:cc")
     lease(store, "gone", "10.1.0.11", "mac 02:00:00:00:00:bb")
     (store / "run/containers/gone").rmdir()
     Path(leases.path("front", "10.1.0.11")).write_text("gone 999999 1\nname gone\nmac 02:00:00:00:00:bb\n")
@@ -131,15 +148,19 @@ def test_a_mac_that_somebody_has(store: Path) -> None:
         with pytest.raises(
             Conflict, match=f"told: the MAC address {mac} is that of container {owner} on network"
         ):
-            stations.refuse("front", mac, "told")
-    for free in (leases.mac("10.1.0.10"), leases.mac("fd00::77"), "02:00:00:00:00:bb"):
-        stations.refuse("front", free, "told")
-    stations.refuse("back", "02:00:00:00:00:aa", "told")
+            mac_claims.refuse("front", mac, "told")
+    for free in (
+        leases.mac("10.1.0.10"), leases.mac("fd00::77"), "02:00:00:00:00:bb", "02:00:00:00:00:cc",
+    ):  # fmt: skip
+        mac_claims.refuse("front", free, "told")
+    mac_claims.refuse("back", "02:00:00:00:00:aa", "told")
     assert claims.names(f"{store}/run/networks/front/leases"), "only looked at"
 
 
 def test_the_mac_of_the_bridge_itself() -> None:
-    records.save({**records.DEFAULTS, "name": "front", "bridge": "lo"})  # whose MAC is known everywhere
+    records.save(records.parsed({"name": "front", "bridge": "lo"}))  # whose MAC is known everywhere
+    one = requests.Endpoint("front")
+    mac_claims.refuse_taken([one])
+    one.mac = "00:00:00:00:00:00"
     with pytest.raises(Conflict, match="is that of the bridge of network front"):
-        stations.refuse_taken({"endpoints": [{"network": "front", "mac": "00:00:00:00:00:00"}]})
-    stations.refuse_taken({"endpoints": [{"network": "front", "mac": ""}]})
+        mac_claims.refuse_taken([one])

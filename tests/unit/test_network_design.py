@@ -11,12 +11,7 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
-from pyrun.network import design, records, requests, resolver
-
-ASKED: dict[str, Any] = {
-    "driver": "bridge", "subnets": [], "gateways": [], "ranges": [], "internal": False, "ipv6": False, "mtu": 0,
-    "isolate": False, "icc": True, "labels": {}, "options": {}, "parent": "",
-}  # fmt: skip
+from pyrun.network import design, records, requests, resolver, subnets
 
 
 class Message(dict[str, Any]):
@@ -69,8 +64,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def defined(name: str = "front", host: Host | None = None, **asked: Any) -> dict[str, Any]:
-    return design.defined(host or Host(), {**ASKED, "name": name, **asked})
+def defined(name: str = "front", host: Host | None = None, **asked: Any) -> records.Network:
+    wanted = design.Wanted(name)
+    for key, value in asked.items():
+        setattr(wanted, key, value)
+    return design.defined(host or Host(), wanted)
 
 
 # ── what is chosen ─────────────────────────────────────────────────────────────────────────────────
@@ -78,15 +76,15 @@ def defined(name: str = "front", host: Host | None = None, **asked: Any) -> dict
 
 def test_a_network_without_wishes() -> None:
     network = defined()
-    assert network["bridge"] == f"pyr{network['id'][:8]}"
-    assert (network["subnet"], network["gateway"], network["prefix"]) == (
+    assert network.bridge == f"pyr{network.id[:8]}"
+    assert (network.subnet, network.gateway, network.prefix) == (
         "192.168.128.0/24",
         "192.168.128.1",
         24,
     )
-    assert network["broadcast"] == "192.168.128.255"
-    assert (network["subnet6"], network["subnets6"], network["ipv6"]) == ("", [], False)
-    assert set(network) == set(records.DEFAULTS) | {"name"}
+    assert network.broadcast == "192.168.128.255"
+    assert (network.subnet6, network.subnets6, network.ipv6) == ("", [], False)
+    assert set(network.record()) == set(records.Network().record())
 
 
 def test_networks_get_subnets_of_their_own() -> None:
@@ -94,7 +92,7 @@ def test_networks_get_subnets_of_their_own() -> None:
     for number in range(5):
         network = defined(f"n{number}", ipv6=True)
         records.define(network)
-        found.append((network["subnet"], network["subnet6"]))
+        found.append((network.subnet, network.subnet6))
     assert len({four for four, _ in found}) == len({six for _, six in found}) == 5
     of_host = {ipaddress.ip_network(six).supernet(new_prefix=48) for _, six in found}
     assert len(of_host) == 1, "one /48 of this host"
@@ -103,7 +101,7 @@ def test_networks_get_subnets_of_their_own() -> None:
 
 def test_a_subnet_in_the_way_of_a_route_is_not_chosen() -> None:
     host = Host(routes=("192.168.128.0/25", "192.168.129.7/32", "0.0.0.0/1", "128.0.0.0/1"))
-    assert defined(host=host)["subnet"] == "192.168.130.0/24"
+    assert defined(host=host).subnet == "192.168.130.0/24"
 
 
 def test_gateways_and_ranges_go_to_their_subnets() -> None:
@@ -113,11 +111,11 @@ def test_gateways_and_ranges_go_to_their_subnets() -> None:
         ranges=["10.1.0.64/26", "fd00:1::1:0/112"],
         ipv6=True,
     )
-    one, two = network["subnets4"]
-    assert (one["gateway"], one["range"]) == ("10.1.0.1", "10.1.0.64/26")
-    assert (two["gateway"], two["range"], two["broadcast"]) == ("10.2.0.254", "", "10.2.0.255")
-    assert [each["gateway"] for each in network["subnets6"]] == ["fd00:1::f"]
-    assert (network["gateway"], network["gateway6"], network["range6"]) == (
+    one, two = network.subnets4
+    assert (one.gateway, one.range) == ("10.1.0.1", "10.1.0.64/26")
+    assert (two.gateway, two.range, two.broadcast) == ("10.2.0.254", "", "10.2.0.255")
+    assert [each.gateway for each in network.subnets6] == ["fd00:1::f"]
+    assert (network.gateway, network.gateway6, network.range6) == (
         "10.1.0.1",
         "fd00:1::f",
         "fd00:1::1:0/112",
@@ -126,14 +124,14 @@ def test_gateways_and_ranges_go_to_their_subnets() -> None:
 
 def test_an_ipv6_subnet_is_enough_to_want_ipv6() -> None:
     network = defined(subnets=["fd00:1::/64"])
-    assert network["ipv6"] and network["subnet6"] == "fd00:1::/64"
-    assert network["subnet"] == "192.168.128.0/24", "and IPv4 beside it"
+    assert network.ipv6 and network.subnet6 == "fd00:1::/64"
+    assert network.subnet == "192.168.128.0/24", "and IPv4 beside it"
 
 
 def test_other_drivers_choose_nothing() -> None:
     for driver in ("macvlan", "ipvlan", "none"):
         network = defined(driver=driver, parent="eth0")
-        assert (network["bridge"], network["subnet"], network["subnets4"]) == ("", "", [])
+        assert (network.bridge, network.subnet, network.subnets4) == ("", "", [])
     # the subnet is the segment's, where this host has its address
     card = defined(
         driver="macvlan",
@@ -141,31 +139,31 @@ def test_other_drivers_choose_nothing() -> None:
         subnets=["198.51.100.0/24"],
         host=Host(addresses=("198.51.100.2/24",)),
     )
-    assert card["gateway"] == "198.51.100.1"
+    assert card.gateway == "198.51.100.1"
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan", "none"])
 def test_on_a_card_no_subnet_is_invented(driver: str) -> None:
     """Its gateway would be nobody: an IPv6 segment is no reason for an IPv4 one, nor the other way round."""
     six = defined(driver=driver, parent="eth0", subnets=["2001:db8::/64"])
-    assert (six["subnets4"], six["subnet"], six["subnet6"]) == ([], "", "2001:db8::/64")
+    assert (six.subnets4, six.subnet, six.subnet6) == ([], "", "2001:db8::/64")
     four = defined(driver=driver, parent="eth0", subnets=["198.51.100.0/24"], ipv6=True)
-    assert (four["subnets6"], four["subnet"], four["ipv6"]) == ([], "198.51.100.0/24", False)
+    assert (four.subnets6, four.subnet, four.ipv6) == ([], "198.51.100.0/24", False)
 
 
 def test_the_mtu_is_the_uplinks_unless_chosen() -> None:
     for name, asked, expected in (("a", 0, 1400), ("b", 1300, 1300)):
         records.define(defined(name, mtu=asked))
-        assert design.designed(Host(mtu=1400), name)["mtu"] == expected
-    assert design.designed(Host(), "a")["mtu"] == 1500, "a host without a default route"
+        assert design.designed(Host(mtu=1400), name).mtu == expected
+    assert design.designed(Host(), "a").mtu == 1500, "a host without a default route"
 
 
 def test_the_default_network_needs_no_definition() -> None:
     network = design.designed(Host(mtu=1400), "bridge")
-    assert (network["bridge"], network["subnet"], network["mtu"]) == ("pyrun0", "10.77.0.0/16", 1400)
-    assert design.designed(Host(routes=("10.77.4.0/24",)), "bridge")["subnet"] == "10.78.0.0/16"
+    assert (network.bridge, network.subnet, network.mtu) == ("pyrun0", "10.77.0.0/16", 1400)
+    assert design.designed(Host(routes=("10.77.4.0/24",)), "bridge").subnet == "10.78.0.0/16"
     outlived = design.designed(Host(addresses=("10.80.0.1/16",)), "bridge")
-    assert outlived["subnet"] == "10.80.0.0/16", "a bridge that outlived its files keeps its subnet"
+    assert outlived.subnet == "10.80.0.0/16", "a bridge that outlived its files keeps its subnet"
 
 
 def test_a_network_nobody_made() -> None:
@@ -173,6 +171,26 @@ def test_a_network_nobody_made() -> None:
     with pytest.raises(NotFound, match="no such network: back") as caught:
         design.designed(Host(), "back")
     assert caught.value.hint == "there are bridge, front, host, none"
+
+
+@pytest.mark.parametrize(
+    ("obstacles", "chosen"),
+    [
+        ([], "10.77.0.0/16"),
+        (["10.77.8.0/24"], "10.78.0.0/16"),
+        (["10.0.0.0/8"], "172.30.0.0/16"),
+        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.240.0/20"),
+        (["10.77.0.1/32", "10.78.0.0/15"], "10.80.0.0/16"),
+    ],
+)
+def test_the_subnet_is_in_nobodys_way(obstacles: list[str], chosen: str) -> None:
+    assert subnets.choose(map(ipaddress.IPv4Network, obstacles)) == ipaddress.IPv4Network(chosen)
+
+
+def test_no_subnet_left() -> None:
+    everything = map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+    with pytest.raises(NetworkError, match="no private subnet is free"):
+        subnets.choose(everything)
 
 
 # ── what is refused, in one line ───────────────────────────────────────────────────────────────────
@@ -286,7 +304,7 @@ def test_names_and_subnets_of_others() -> None:
     ):
         defined("back", subnets=["198.51.100.0/25"], host=Host(addresses=("198.51.100.2/24",)))
     with pytest.raises(Conflict, match="exists"):
-        records.define({**records.DEFAULTS, "name": "front"})
+        records.define(records.Network("front"))
 
 
 @pytest.mark.parametrize(
@@ -315,19 +333,19 @@ def test_an_ipv6_name_server_is_in_nobodys_subnet(tmp_path: Path, monkeypatch: p
 
 def test_routes_for_everything_and_for_the_rest_of_a_prefix_are_in_nobodys_way() -> None:
     host = Host(routes=("2000::/3", "::/1", "8000::/1", "unreachable 2001:db8::/32", "unreachable fc00::/7"))
-    assert defined(subnets=["2001:db8:7::/64"], host=host)["subnet6"] == "2001:db8:7::/64"
-    assert defined(ipv6=True, host=host)["subnet6"].startswith("fd")
+    assert defined(subnets=["2001:db8:7::/64"], host=host).subnet6 == "2001:db8:7::/64"
+    assert defined(ipv6=True, host=host).subnet6.startswith("fd")
 
 
 def test_a_chosen_ipv6_subnet_keeps_clear_of_wider_and_narrower_ones() -> None:
-    first = ipaddress.IPv6Network(defined(ipv6=True)["subnet6"])
+    first = ipaddress.IPv6Network(defined(ipv6=True).subnet6)
     assert first.network_address.packed[6:8] == b"\0\0"
     wide = first.supernet(new_prefix=56)
     records.define(defined("wide", subnets=[str(wide)]))
-    found = ipaddress.IPv6Network(defined("next", ipv6=True)["subnet6"])
+    found = ipaddress.IPv6Network(defined("next", ipv6=True).subnet6)
     assert not found.overlaps(wide) and found.network_address.packed[6:8] == b"\1\0"
     host = Host(routes=(f"{found[7]}/128", "fd00::/8"))
-    assert defined("after", ipv6=True, host=host)["subnet6"] != str(found), "fd00::/8 leads elsewhere"
+    assert defined("after", ipv6=True, host=host).subnet6 != str(found), "fd00::/8 leads elsewhere"
 
 
 def test_no_subnet_is_left() -> None:
@@ -346,7 +364,7 @@ def test_two_networks_want_the_same_bridge() -> None:
 
 def test_an_address_of_a_further_subnet() -> None:
     records.define(defined("front", subnets=["10.1.0.0/24", "10.2.0.0/24", "fd00:1::/64"]))
-    assert design.check_address("front", "10.2.0.9", "--ip 10.2.0.9")["gateway"] == "10.2.0.1"
+    assert design.check_address("front", "10.2.0.9", "--ip 10.2.0.9").gateway == "10.2.0.1"
     for address in ("10.2.0.1", "10.2.0.0", "10.2.0.255", "fd00:1::"):
         with pytest.raises(UsageError, match=f"--ip {address}: no address of a container"):
             design.check_address("front", address, f"--ip {address}")

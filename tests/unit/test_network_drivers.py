@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 
 from pyrun.errors import Conflict, NotFound, UsageError
-from pyrun.network import attach, claims, explain_drivers, leases, shaping, stations, strangers
+from pyrun.network import (
+    claims,
+    endpoint,
+    foreign_leases,
+    leases,
+    mac_claims,
+    records,
+    requests,
+    shaping,
+    wiring,
+)  # fmt: skip
 from pyrun.network.drivers import (
-    answering,
     cni,
     cni_config,
     ipvlan,
@@ -22,8 +31,9 @@ from pyrun.network.drivers import (
     leasing,
     links,
     macvlan,
-    naming,
+    return_routes,
 )
+from pyrun.plan.catalogue import explain
 from pyrun.plan.operations import Operation
 
 # ── --net-rate, --net-fault ────────────────────────────────────────────────────────────────────────
@@ -80,10 +90,8 @@ def test_faults_that_are_none(text: str) -> None:
 
 def test_the_plan_of_both() -> None:
     """The emulator at the root, the bucket below it; only the detour has to be taken away by name."""
-    todo, undone = shaping.plan(
-        {"net_rate": "in=1mbit,out=2mbit", "net_fault": "delay=1ms"},
-        [{"link": "pyv0123456789ab"}, {"link": "macvlan0"}],
-    )
+    links = [wire(link=link) for link in ("pyv0123456789ab", "macvlan0")]
+    todo, undone = shaping.plan("in=1mbit,out=2mbit", "delay=1ms", links)
     assert todo == [
         Operation("FAULT", "pyv0123456789ab", "delay=1000"),
         Operation("RATE", "pyv0123456789ab", 1_000_000, 2_000_000, 1),
@@ -96,13 +104,17 @@ def test_links_of_both_kinds_take_different_detours() -> None:
     assert shaping.ifb("pyv0123456789ab") != shaping.ifb("pyl0123456789ab")
 
 
-def test_no_link_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attach, "PERFORM", dict(attach.PERFORM))  # it registers what performs rates
-    planned = {"wires": [{"link": "macvlan0"}], "claims": [], "owner": "", "outside": [], "undo": ["also"]}
+def test_no_link_no_rate() -> None:
+    planned, request = wiring.NetworkPlan(), requests.Request("a" * 64, "web", "none")
+    planned.wires, planned.undo, request.net_rate = [wire(link="macvlan0")], ["also"], "in=1mbit"
     with pytest.raises(UsageError, match="no link with an end on the host"):
-        shaping.added({"net_rate": "in=1mbit"}, planned)
+        shaping.add(request, planned)
     with pytest.raises(UsageError, match="no link"):
-        shaping.check({"net_rate": "in=1mbit", "mode": "none"})
+        shaping.check(request)
+
+
+def wire(**given: Any) -> endpoint.Wire:
+    return endpoint.recorded(given)
 
 
 # ── settings and segments ──────────────────────────────────────────────────────────────────────────
@@ -120,16 +132,17 @@ def card(**given: Any) -> Any:
     return made
 
 
-def wanted(**given: Any) -> dict[str, Any]:
-    return {
-        "ip": "",
-        "ip6": "",
-        "mac": "",
-        "driver": "macvlan",
-        "options": {"host_shim": False},
-        "subnets": {"": None},
-        **given,
-    }
+def placed(network: dict[str, Any] | None = None, **given: Any) -> leasing.Placement:
+    """What is asked of an endpoint, on a card; network: what its network.json tells, None for a bare card."""
+    wanted = requests.Endpoint("lan", "macvlan", "lan1")
+    for key, value in given.items():
+        setattr(wanted, key, value)
+    return leasing.placed(wanted, card(), None if network is None else records.parsed(network), "told")
+
+
+def told(pool: records.Pool | None) -> dict[str, object]:
+    assert pool is not None
+    return pool.record()
 
 
 def test_settings() -> None:
@@ -161,32 +174,29 @@ def test_a_card_that_is_down_or_taken() -> None:
 
 
 def test_the_subnet_of_an_address_on_a_bare_card_is_the_hosts() -> None:
-    asked = wanted(ip="192.168.50.9", ip6="2001:db8::9")
-    leasing.check(asked, card(), {}, "told")
-    assert asked["subnets"][""] == {"gateway": "192.168.50.1", "prefix": 24, "range": "", "subnet": ""}
-    assert asked["subnets"]["6"] == {"gateway": "", "prefix": 64, "range": "", "subnet": ""}
-    nothing = wanted()
-    leasing.check(nothing, card(), {}, "told")
-    assert nothing["subnets"] == {"": None, "6": None}, "on somebody else's segment none is handed out"
+    asked = placed(ip="192.168.50.9", ip6="2001:db8::9")
+    rest = {"range": "", "subnet": "", "broadcast": ""}
+    assert told(asked.pool) == {"gateway": "192.168.50.1", "prefix": 24, **rest}
+    assert told(asked.pool6) == {"gateway": "", "prefix": 64, **rest}
+    nothing = placed()
+    assert (nothing.pool, nothing.pool6) == (None, None), "on somebody else's segment none is handed out"
 
 
 def test_the_subnet_of_a_created_network_is_its_own() -> None:
     subnet = {"subnet": "10.44.0.0/24", "gateway": "10.44.0.1", "prefix": 24, "range": "10.44.0.128/25"}
+    subnet["broadcast"] = "10.44.0.255"
     network = {"subnets4": [subnet], "subnets6": []}
-    for asked in (wanted(), wanted(ip="10.44.0.7")):
-        leasing.check(asked, card(), network, "told")
-        assert asked["subnets"][""] == subnet
+    for given in ({}, {"ip": "10.44.0.7"}):
+        assert told(placed(network, **given).pool) == subnet
     for address, said in (("10.44.0.1", "is the gateway"), ("10.45.0.1", "in none of its subnets"),
                           ("192.168.50.2", "the host's own")):  # fmt: skip
         with pytest.raises(UsageError, match=said):
-            leasing.check(wanted(ip=address), card(), network, "told")
+            placed(network, ip=address)
 
 
 def test_an_internal_network_on_a_card_leads_nowhere() -> None:
-    for network, internal in (({}, False), ({"internal": False}, False), ({"internal": True}, True)):
-        asked = wanted(ip="192.168.50.9")
-        leasing.check(asked, card(), network, "told")
-        assert asked["internal"] is internal
+    for network, internal in ((None, False), ({"internal": False}, False), ({"internal": True}, True)):
+        assert placed(network, ip="192.168.50.9").internal is internal
 
 
 @pytest.mark.parametrize(
@@ -202,73 +212,72 @@ def test_an_internal_network_on_a_card_leads_nowhere() -> None:
 )
 def test_what_to_do_about_an_address_of_no_known_subnet(given: dict[str, str], hint: str) -> None:
     with pytest.raises(UsageError) as raised:
-        leasing.check(wanted(ip="10.200.0.4", **{"ifname": "", **given}), card(), {}, "told")
+        placed(ip="10.200.0.4", **given)
     assert raised.value.hint.endswith(hint)
     with pytest.raises(UsageError) as raised:
-        leasing.check(wanted(ip="10.200.0.4", **given), card(), {"driver": given["driver"]}, "told")
+        placed({"driver": given["driver"]}, ip="10.200.0.4", **given)
     assert raised.value.hint == "an address of one of them"
 
 
 def test_macs() -> None:
     """By the address, as anywhere; without one by the container, the same at every start of it; none for ipvlan."""
-    wire = {"driver": "macvlan", "address": "192.168.50.9", "address6": ""}
-    assert leasing._mac(wire, "a" * 64, 0) == "02:42:c0:a8:32:09"
-    bare = {"driver": "l2", "address": "", "address6": ""}
+    leased = wire(driver="macvlan", address="192.168.50.9")
+    assert leasing._mac(leased, "a" * 64, 0) == "02:42:c0:a8:32:09"
+    bare = wire(driver="l2")
     macs = {leasing._mac(bare, ident * 64, number) for ident in "ab" for number in (0, 1)}
     assert len(macs) == 4
     assert all(mac.startswith("02:") for mac in macs)
-    assert leasing._mac({**wire, "driver": "ipvlan"}, "a" * 64, 0) == ""
+    leased.driver = "ipvlan"
+    assert leasing._mac(leased, "a" * 64, 0) == ""
 
 
 def test_a_routed_ipvlan_sends_straight_out() -> None:
-    wire = {"ifname": "eth0", "driver": "ipvlan", "options": {"mode": "l3"}, "address": "10.44.0.2", "prefix": 24,
-            "address6": "", "prefix6": 0, "gateway": "10.44.0.1", "gateway6": "", "link": ""}  # fmt: skip
-    todo = links.dressing(wire, True, False)
+    made = wire(ifname="eth0", driver="ipvlan", options={"mode": "l3"}, address="10.44.0.2", prefix=24,
+                gateway="10.44.0.1")  # fmt: skip
+    todo = links.dressing(made, True, False)
     assert Operation("CARD_ROUTE", "eth0", "") in todo
-    assert Operation("CARD_ROUTE", "eth0", "10.44.0.1") in links.dressing(
-        {**wire, "options": {"mode": "l2"}}, True, False
-    )
-    assert not [each for each in links.dressing(wire, False, False) if each.kind == "CARD_ROUTE"]
+    assert not [each for each in links.dressing(made, False, False) if each.kind == "CARD_ROUTE"]
+    made.options = {"mode": "l2"}
+    assert Operation("CARD_ROUTE", "eth0", "10.44.0.1") in links.dressing(made, True, False)
 
 
 @pytest.mark.parametrize(("mtu", "words"), [(1400, "netns {name} mtu 1400 type"), (0, "netns {name} type")])
 def test_the_mtu_of_an_ipvlan_is_told_where_it_is_made(mtu: int, words: str) -> None:
-    (made,) = ipvlan.operations({"ifname": "eth0", "mtu": mtu, "options": {"mode": "l2"}}, card())
+    (made,) = ipvlan.operations(wire(ifname="eth0", mtu=mtu, options={"mode": "l2"}), card())
     assert made.args[-1] == mtu
-    assert words in explain_drivers.EXPLAIN["IPVLAN"](made)[1]
+    assert words in explain(made)[1]
 
 
 def test_a_shim_has_the_hosts_addresses_of_the_containers_subnets() -> None:
-    wire = {"ifname": "eth0", "link": "pymx", "mac": "02:00:00:00:00:09", "mtu": 0, "options": {"host_shim": True},
+    told = {"ifname": "eth0", "link": "pymx", "mac": "02:00:00:00:00:09", "mtu": 0, "options": {"host_shim": True},
             "address": "192.168.50.9", "prefix": 24, "address6": "2001:db8::9", "prefix6": 64}  # fmt: skip
     there = card(addresses=["10.9.0.2/24", "192.168.50.2/24", "2001:db8:9::2/64", "2001:db8::2/64"])
-    four, six = macvlan.afterwards(wire, there)
+    four, six = macvlan.afterwards(wire(**told), there)
     assert four == Operation("SHIM", "pymx", "lan1", "192.168.50.9", "192.168.50.2", 0)
     assert six == Operation("SHIM6", "pymx", "2001:db8::9", "2001:db8::2", "eth0", "02:00:00:00:00:09")
-    for less in ({**wire, "address6": "", "prefix6": 0}, wire):
+    for less in (wire(**{**told, "address6": "", "prefix6": 0}), wire(**told)):
         only = card(addresses=["192.168.50.2/24"])
         assert [each.kind for each in macvlan.afterwards(less, only)] == ["SHIM"], (
             "neither side has IPv6 alone"
         )
-    assert macvlan.afterwards({**wire, "options": {"host_shim": False}}, there) == []
+    assert macvlan.afterwards(wire(**{**told, "options": {"host_shim": False}}), there) == []
 
 
 # ── the way of answers ─────────────────────────────────────────────────────────────────────────────
 
 
-def bridged(name: str, **given: Any) -> dict[str, Any]:
-    return {"ifname": name, "address": "10.77.0.2", "prefix": 16, "gateway": "10.77.0.1", "address6": "", "prefix6": 0,
-            "gateway6": "", "internal": False, "gw_priority": 0, **given}  # fmt: skip
+def bridged(name: str, **given: Any) -> endpoint.Wire:
+    return wire(**{"ifname": name, "address": "10.77.0.2", "prefix": 16, "gateway": "10.77.0.1", **given})
 
 
 def test_answers_go_by_the_bridge_where_a_card_has_the_default_route() -> None:
-    beside = bridged("eth1", driver="macvlan", address="192.168.50.9", prefix=24, gateway="192.168.50.1")
-    led = [Operation("ANSWERS", "eth0", "10.77.0.2", 16, "10.77.0.1")]
-    assert answering.operations([bridged("eth0"), {**beside, "gw_priority": 1}]) == led
-    assert answering.operations([beside, bridged("eth0")]) == led, "the first has it"
-    assert answering.operations([bridged("eth0"), beside]) == [], "the bridge has the default route"
-    assert answering.operations([beside]) == answering.operations([]) == []
-    assert answering.operations([beside, bridged("eth0", internal=True)]) == [], "no port leads there"
+    own = {"driver": "macvlan", "address": "192.168.50.9", "prefix": 24, "gateway": "192.168.50.1"}
+    beside, led = bridged("eth1", **own), [Operation("ANSWERS", "eth0", "10.77.0.2", 16, "10.77.0.1")]
+    assert return_routes.operations([bridged("eth0"), bridged("eth1", gw_priority=1, **own)]) == led
+    assert return_routes.operations([beside, bridged("eth0")]) == led, "the first has it"
+    assert return_routes.operations([bridged("eth0"), beside]) == [], "the bridge has the default route"
+    assert return_routes.operations([beside]) == return_routes.operations([]) == []
+    assert return_routes.operations([beside, bridged("eth0", internal=True)]) == [], "no port leads there"
 
 
 # ── MAC addresses ──────────────────────────────────────────────────────────────────────────────────
@@ -277,18 +286,18 @@ def test_answers_go_by_the_bridge_where_a_card_has_the_default_route() -> None:
 def test_a_mac_is_one_containers_behind_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the networks: the second who claims it is told whose it is; one of the dead is free."""
     monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
-    mac, records = "02:00:00:00:00:09", []
+    mac, written = "02:00:00:00:00:09", []
     for name in ("one", "two"):
         (tmp_path / "containers" / name).mkdir(parents=True)
-        records.append(claims.write_record(f"{name} 1 1", [f"name {name}"]))
-    taken = stations.take("lan1", mac, records[0], "--network lan")
+        written.append(claims.write_record(f"{name} 1 1", [f"name {name}"]))
+    taken = mac_claims.take("lan1", mac, written[0], "--network lan")
     with pytest.raises(
         Conflict, match=f"--network lan: the MAC address {mac} is that of container one on lan1"
     ):
-        stations.take("lan1", mac, records[1], "--network lan")
-    assert stations.take("lan2", mac, records[1], "--network other") != taken
+        mac_claims.take("lan1", mac, written[1], "--network lan")
+    assert mac_claims.take("lan2", mac, written[1], "--network other") != taken
     (tmp_path / "containers" / "one").rmdir()
-    assert stations.take("lan1", mac, records[1], "--network lan") == taken
+    assert mac_claims.take("lan1", mac, written[1], "--network lan") == taken
 
 
 def test_what_an_interface_holds_is_undone_for_whoever_claimed_it(
@@ -296,17 +305,11 @@ def test_what_an_interface_holds_is_undone_for_whoever_claimed_it(
 ) -> None:
     monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
     (tmp_path / "containers" / "one").mkdir(parents=True)
-    wire = {
-        "network": "lan",
-        "bridge": "",
-        "parent": "lan1",
-        "mac": "02:00:00:00:00:09",
-        "address": "",
-        "address6": "",
-    }
-    file = stations.take("lan1", wire["mac"], claims.write_record("one 1 1", []), "")
-    assert leasing.undo(wire, leasing.owner_of(wire)) == [f"unlink-if\t{file}\tone 1 1"]
-    assert leasing.undo({**wire, "mac": ""}, "one 1 1") == []
+    made = wire(network="lan", parent="lan1", mac="02:00:00:00:00:09")
+    file = mac_claims.take("lan1", made.mac, claims.write_record("one 1 1", []), "")
+    assert leasing.undo(made, leasing.owner_of(made)) == [f"unlink-if\t{file}\tone 1 1"]
+    made.mac = ""
+    assert leasing.undo(made, "one 1 1") == []
 
 
 def test_members_without_an_address_are_no_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,28 +464,23 @@ def test_a_network_is_closed_unless_a_container_is_on_it(
     monkeypatch.setenv("PYRUN_RUNROOT", str(tmp_path))
     leases = tmp_path / "networks/old/leases"
     leases.mkdir(parents=True)
-    strangers.note("old", str(tmp_path), "blue", "eth0", ["10.0.0.2"])
+    foreign_leases.note("old", str(tmp_path), "blue", "eth0", ["10.0.0.2"])
     before = (leases / "10.0.0.2").read_text()
     assert before.splitlines()[1:] == ["name blue", "ifname eth0"]
     (leases / "10.0.0.3").write_text(f"{claims.owner('web')}\nname web\n")
     with pytest.raises(Conflict, match="network old is used by web"):
-        strangers.close("old")
+        foreign_leases.close("old")
     assert (leases / "10.0.0.2").read_text() == before, "a refusal changes nothing"
     (leases / "10.0.0.3").write_text("gone 1 1\nname web\n")
-    strangers.close("old")
+    foreign_leases.close("old")
     assert not leases.exists()
-    strangers.close("old")
+    foreign_leases.close("old")
 
 
-# ── every operation is explained ───────────────────────────────────────────────────────────────────
+# ── what is explained ───────────────────────────────────────────────────────────────────
 
 
-def test_every_operation_has_its_words() -> None:
-    kinds = {*links.PERFORM, *macvlan.PERFORM, *ipvlan.PERFORM, *l2.PERFORM, *cni.PERFORM, *shaping.PERFORM}
-    kinds |= {*answering.PERFORM, *naming.PERFORM}
-    assert kinds == set(explain_drivers.EXPLAIN)
-    sentence, shell, see = explain_drivers.EXPLAIN["FAULT"](
-        Operation("FAULT", "pyvx", "delay=1000,jitter=5,loss=1")
-    )
+def test_a_fault_is_told_with_its_units() -> None:
+    sentence, shell, see = explain(Operation("FAULT", "pyvx", "delay=1000,jitter=5,loss=1"))
     assert shell == "tc qdisc add dev pyvx root netem delay 1000us 5us loss 1%"
     assert "delay 1000us" in sentence and see.startswith("tc ")

@@ -22,54 +22,44 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def subnet(text: str, within: str = "") -> dict[str, Any]:
+def subnet(text: str, within: str = "") -> records.Pool:
     from ipaddress import ip_network
 
     net = ip_network(text)
     last = str(net[-1]) if net.version == 4 else ""
-    return {
-        "subnet": text,
-        "gateway": str(net[1]),
-        "prefix": net.prefixlen,
-        "broadcast": last,
-        "range": within,
-    }
+    return records.Pool(text, str(net[1]), net.prefixlen, last, within)
 
 
-def network(name: str, *subnets: dict[str, Any], **more: Any) -> messages.Template:
+def network(name: str, *subnets: records.Pool) -> messages.Template:
     """A network as built, with its directory of leases; its template."""
     from pyrun.network import templates
 
-    four = [each for each in subnets if ":" not in each["subnet"]]
-    six = [each for each in subnets if ":" in each["subnet"]]
-    built = {
-        **records.DEFAULTS,
-        "name": name,
-        "bridge": f"pyr{name}",
-        "index": 9,
-        "subnets4": four,
-        "subnets6": six,
-    }
-    built.update(four[0] if four else {})
-    built.update({f"{key}6": value for key, value in (six[0] if six else {}).items()})
-    records.save({**built, **more})
+    built = records.Network(name)
+    built.bridge, built.index = f"pyr{name}", 9
+    built.has(
+        [each for each in subnets if ":" not in each.subnet], [each for each in subnets if ":" in each.subnet]
+    )
+    records.save(built)
     Path(leases.path(name, "x")).parent.mkdir()
-    return templates.parsed({**built, **more})
+    return templates.parsed(built)
 
 
-def wanted(name: str, **given: Any) -> dict[str, Any]:
-    return {**requests.ENDPOINT, "network": name, **given}
+def wanted(name: str, **given: Any) -> requests.Endpoint:
+    asked = requests.Endpoint(name)
+    for key, value in given.items():
+        setattr(asked, key, value)
+    return asked
 
 
-def claim(asked: dict[str, Any], template: messages.Template, number: int = 0) -> dict[str, Any]:
+def claim(asked: requests.Endpoint, template: messages.Template, number: int = 0) -> endpoint.Wire:
     record = claims.write_record(claims.owner(f"{number:x}" * 64), ["name web"])
     taken: list[str] = []
     try:
         wire = endpoint.claim(asked, template, IDENTIFIER, number, f"eth{number}", record, taken)
     finally:
         claims.forget(record)
-    claimed = [leases.path(asked["network"], wire[key]) for key in ("address", "address6") if wire[key]]
-    assert taken == [*claimed, *([leases.mac_path(asked["network"], asked["mac"])] if asked["mac"] else [])]
+    claimed = [leases.path(asked.network, address) for address in wire.addresses()]
+    assert taken == [*claimed, *([leases.mac_path(asked.network, asked.mac)] if asked.mac else [])]
     assert all(Path(path).exists() for path in taken)
     return wire
 
@@ -81,22 +71,22 @@ def test_both_families_are_leased_together() -> None:
     template = network("front", subnet("10.1.0.0/24"), subnet("fd00:1::/64"))
     looked = endpoint.look(wanted("front"), template, IDENTIFIER, 0, "eth0")
     wire = claim(wanted("front", aliases=("db",)), template)
-    assert (wire["address"], wire["prefix"], wire["gateway"]) == ("10.1.0.2", 24, "10.1.0.1")
-    assert (wire["address6"], wire["prefix6"], wire["gateway6"]) == ("fd00:1::a01:2", 64, "fd00:1::1")
-    assert (wire["mac"], wire["link"], wire["ifname"]) == (
+    assert (wire.address, wire.prefix, wire.gateway) == ("10.1.0.2", 24, "10.1.0.1")
+    assert (wire.address6, wire.prefix6, wire.gateway6) == ("fd00:1::a01:2", 64, "fd00:1::1")
+    assert (wire.mac, wire.link, wire.ifname) == (
         "02:42:0a:01:00:02",
         f"pyv{IDENTIFIER[:12]}",
         "eth0",
     )
-    assert wire["aliases"] == ["db"]
-    assert {**looked, "aliases": ["db"]} == wire, "a dry run tells the same"
+    assert wire.aliases == ["db"]
+    assert {**looked.record(), "aliases": ["db"]} == wire.record(), "a dry run tells the same"
 
 
 def test_a_chosen_mac_is_derived_for_nobody() -> None:
     """Whose lease it would come from is stepped over, whether chosen before or found to be chosen meanwhile."""
     template = network("front", subnet("10.1.0.0/24"))
     claim(wanted("front", mac="02:42:0a:01:00:04"), template, 1)
-    assert [claim(wanted("front"), template, number)["address"] for number in (2, 3)] == [
+    assert [claim(wanted("front"), template, number).address for number in (2, 3)] == [
         "10.1.0.3",
         "10.1.0.5",
     ]
@@ -115,7 +105,7 @@ def test_the_claim_of_a_mac_that_was_left_behind_is_in_nobodys_way() -> None:
     path = Path(leases.mac_path("front", "02:42:0a:01:00:02"))
     path.parent.mkdir()
     path.write_text(f"{'d' * 64} 4194304 1\n")
-    assert claim(wanted("front"), template)["address"] == "10.1.0.2" and not path.exists()
+    assert claim(wanted("front"), template).address == "10.1.0.2" and not path.exists()
 
 
 def test_of_ipv6_alone_many_addresses_have_one_mac() -> None:
@@ -123,10 +113,10 @@ def test_of_ipv6_alone_many_addresses_have_one_mac() -> None:
     record = claims.write_record(claims.owner("1" * 64), ["name web"])
     taken: list[str] = []
     wire = endpoint.claim(wanted("six", ip6="fd00:1::1:0:2"), template, IDENTIFIER, 0, "eth0", record, taken)
-    assert taken[1:] == [leases.mac_path("six", "02:42:00:00:00:02")] and wire["mac"] == "02:42:00:00:00:02"
+    assert taken[1:] == [leases.mac_path("six", "02:42:00:00:00:02")] and wire.mac == "02:42:00:00:00:02"
     assert f"unlink-if\t{taken[1]}\towner" in endpoint.undo(wire, template, "owner")
     claims.forget(record)
-    assert claim(wanted("six"), template, 2)["address6"] == "fd00:1::3", "::2 would have the same"
+    assert claim(wanted("six"), template, 2).address6 == "fd00:1::3", "::2 would have the same"
     with pytest.raises(Conflict, match="02:42:00:00:00:03 is that of container web"):
         claim(wanted("six", ip6="fd00:1::1:0:3"), template, 3)
 
@@ -134,8 +124,8 @@ def test_of_ipv6_alone_many_addresses_have_one_mac() -> None:
 def test_of_ipv6_alone() -> None:
     template = network("six", subnet("fd00:1::/64"))
     wire = claim(wanted("six"), template)
-    assert (wire["address"], wire["gateway"], wire["prefix"]) == ("", "", 0)
-    assert (wire["address6"], wire["mac"]) == ("fd00:1::2", "02:42:00:00:00:02")
+    assert (wire.address, wire.gateway, wire.prefix) == ("", "", 0)
+    assert (wire.address6, wire.mac) == ("fd00:1::2", "02:42:00:00:00:02")
 
 
 def test_what_is_asked_for_is_had() -> None:
@@ -143,7 +133,7 @@ def test_what_is_asked_for_is_had() -> None:
     asked = wanted("front", ip="10.1.0.9", ip6="fd00:1::9", mac="02:00:00:00:00:99")
     endpoint.check(asked, template)
     wire = claim(asked, template)
-    assert (wire["address"], wire["address6"], wire["mac"]) == ("10.1.0.9", "fd00:1::9", "02:00:00:00:00:99")
+    assert (wire.address, wire.address6, wire.mac) == ("10.1.0.9", "fd00:1::9", "02:00:00:00:00:99")
     with pytest.raises(Conflict, match=r"10\.1\.0\.9 of network front is held by container web"):
         claim(asked, template, 1)
 
@@ -153,10 +143,10 @@ def test_when_the_first_subnet_is_full_the_next_one_gives() -> None:
         "front", subnet("10.1.0.0/30"), subnet("10.2.0.0/29"), subnet("fd00:1::/126"), subnet("fd00:2::/64")
     )
     first, second = claim(wanted("front"), template), claim(wanted("front"), template, 1)
-    assert (first["address"], first["gateway"]) == ("10.1.0.2", "10.1.0.1")
-    assert (second["address"], second["prefix"], second["gateway"]) == ("10.2.0.2", 29, "10.2.0.1")
-    assert (first["address6"], first["gateway6"]) == ("fd00:1::2", "fd00:1::1")
-    assert (second["address6"], second["prefix6"], second["gateway6"]) == ("fd00:2::2", 64, "fd00:2::1")
+    assert (first.address, first.gateway) == ("10.1.0.2", "10.1.0.1")
+    assert (second.address, second.prefix, second.gateway) == ("10.2.0.2", 29, "10.2.0.1")
+    assert (first.address6, first.gateway6) == ("fd00:1::2", "fd00:1::1")
+    assert (second.address6, second.prefix6, second.gateway6) == ("fd00:2::2", 64, "fd00:2::1")
     for number in range(2, 6):
         claim(wanted("front"), template, number)
     with pytest.raises(NetworkError, match="network 'front' has no free address left"):
@@ -166,8 +156,8 @@ def test_when_the_first_subnet_is_full_the_next_one_gives() -> None:
 def test_a_static_address_of_a_further_subnet_has_its_gateway() -> None:
     template = network("front", subnet("10.1.0.0/24"), subnet("10.2.0.0/16"), subnet("fd00:1::/64"))
     wire = claim(wanted("front", ip="10.2.3.4"), template)
-    assert (wire["address"], wire["prefix"], wire["gateway"]) == ("10.2.3.4", 16, "10.2.0.1")
-    assert wire["address6"] == "fd00:1::a02:304"
+    assert (wire.address, wire.prefix, wire.gateway) == ("10.2.3.4", 16, "10.2.0.1")
+    assert wire.address6 == "fd00:1::a02:304"
 
 
 def test_ranges_hold_for_both_families() -> None:
@@ -176,8 +166,8 @@ def test_ranges_hold_for_both_families() -> None:
     )
     looked = endpoint.look(wanted("front"), template, IDENTIFIER, 0, "eth0")
     wire = claim(wanted("front"), template)
-    assert (wire["address"], wire["address6"]) == ("10.1.0.64", "fd00:1::5:a01:40")
-    assert (looked["address"], looked["address6"]) == (wire["address"], wire["address6"])
+    assert (wire.address, wire.address6) == ("10.1.0.64", "fd00:1::5:a01:40")
+    assert (looked.address, looked.address6) == (wire.address, wire.address6)
 
 
 @pytest.mark.parametrize(
@@ -212,16 +202,14 @@ def test_a_family_the_network_has_not() -> None:
 
 def wire(
     name: str, priority: int = 0, *, internal: bool = False, six: bool = False, four: bool = True
-) -> Any:
-    return {
-        "network": name,
-        "gw_priority": priority,
-        "internal": internal,
-        "gateway": "10.1.0.1" if four else "",
-        "gateway6": "fd00::1" if six else "",
-        "address": "10.1.0.2" if four else "",
-        "address6": "fd00::2" if six else "",
-    }
+) -> endpoint.Wire:
+    made = endpoint.Wire(name)
+    made.gw_priority, made.internal = priority, internal
+    if four:
+        made.give(False, "10.1.0.2", 24, "10.1.0.1")
+    if six:
+        made.give(True, "fd00::2", 64, "fd00::1")
+    return made
 
 
 @pytest.mark.parametrize(
@@ -241,8 +229,8 @@ def wire(
     ],
 )
 def test_where_the_default_routes_go(wires: list[Any], four: str | None, six: str | None) -> None:
-    chosen = [endpoint.first_for(wires, key) for key in ("gateway", "gateway6")]
-    assert [each and each["network"] for each in chosen] == [four, six]
+    chosen = [endpoint.first_for(wires, is_six) for is_six in (False, True)]
+    assert [each and each.network for each in chosen] == [four, six]
     assert set(publication.targets(wires)) == {
         is_six for is_six, name in ((False, four), (True, six)) if name
     }
@@ -274,8 +262,9 @@ def test_neighbours_are_told_where_they_may_know_another_mac() -> None:
     (told,) = endpoint.announcement(taken_by_hand)
     assert (told.kind, told.args) == ("ANNOUNCE", ("eth1", "02:42:0a:01:00:03", "10.1.0.3", "fd00:1::a01:77"))
     beside = claim(wanted("front", ip="10.1.0.119"), template, 4)
-    assert beside["address6"] != "fd00:1::a01:77"
-    assert endpoint.announcement({**beside, "asked_for": False}), "its IPv6 address is not the one of its MAC"
+    assert beside.address6 != "fd00:1::a01:77"
+    beside.asked_for = False
+    assert endpoint.announcement(beside), "its IPv6 address is not the one of its MAC"
 
 
 # ── what is told, and what is undone ───────────────────────────────────────────────────────────────
@@ -310,16 +299,17 @@ def test_only_addresses_that_are_still_the_containers_are_taken_from_it() -> Non
     """A killed `disconnect` has given one up, and it may be somebody else's by now."""
     template = network("front", subnet("10.1.0.0/24"), subnet("fd00:1::/64"))
     found = claim(wanted("front"), template)
-    holder = claims.holder(leases.path("front", found["address"]))
+    holder = claims.holder(leases.path("front", found.address))
     mine = holder.split(" ")[0]
-    assert disconnecting.held(mine, found) == found
-    four, six = (Path(leases.path("front", found[key])) for key in ("address", "address6"))
+    whole = found.record()
+    assert disconnecting.held(mine, found).record() == whole
+    four, six = (Path(leases.path("front", address)) for address in found.addresses())
     four.unlink()  # the claims of one planner are one file
     four.write_text(f"{'f' * 64} 1 1\n")
-    assert disconnecting.held(mine, found) == {**found, "address": ""}
-    assert disconnecting.held(mine[:-1], found) == {**found, "address": "", "address6": ""}
+    assert disconnecting.held(mine, found).record() == {**whole, "address": ""}
+    assert disconnecting.held(mine[:-1], found).record() == {**whole, "address": "", "address6": ""}
     lines = disconnecting.undo_as_held(found, template)
     assert {f"unlink-if\t{four}\t{'f' * 64} 1 1", f"unlink-if\t{six}\t{holder}"} < set(lines)
     assert len(lines) == len(set(lines))
     six.unlink()
-    assert disconnecting.held(mine, found) == {**found, "address": "", "address6": ""}
+    assert disconnecting.held(mine, found).record() == {**whole, "address": "", "address6": ""}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrun import notice
-from pyrun.network import health, host
+from pyrun.network import health, host, records
 from pyrun.network.firewall import firewalld, legacy, openings
 
 
@@ -74,7 +74,7 @@ def test_firewalld_trusts_the_further_bridges_too(monkeypatch: pytest.MonkeyPatc
     asked: list[str] = []
     monkeypatch.setattr(firewalld, "running", lambda _: True)
     monkeypatch.setattr(firewalld, "_command", lambda *words: (asked.append(words[1]), "success")[1])
-    networks = [{"bridge": "pyrun0", "shards": ["pyrun0-1"]}, {"bridge": "", "shards": []}]
+    networks = [records.parsed({"bridge": "pyrun0", "shards": ["pyrun0-1"]}), records.parsed({"bridge": ""})]
     assert len(firewalld.trust(None, networks)) == 2  # type: ignore[arg-type]
     assert [each for each in asked if "change" in each] == [
         "--change-interface=pyrun0", "--change-interface=pyrun0-1",
@@ -82,10 +82,11 @@ def test_firewalld_trusts_the_further_bridges_too(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_others_must_let_through() -> None:
-    networks: list[dict[str, object]] = [
+    told: list[dict[str, object]] = [
         {"bridge": "pyrun0", "dns_port": 53}, {"bridge": "pyrx", "dns_port": 5353, "subnet6": "fd00::/64"},
         {"bridge": "br-hand", "adopted": True}, {"bridge": "", "driver": "macvlan"},
     ]  # fmt: skip
+    networks = [records.parsed(each) for each in told]
     assert openings.bridges(networks) == ["pyr*", "br-hand"]
     # about what goes through an adopted bridge the rules made with it decide
     assert [(direction, bridge) for _, direction, bridge, _, _ in openings.forwarded(networks)] == [
@@ -100,7 +101,7 @@ def test_what_others_must_let_through() -> None:
         for protocol, port in ((17, 53), (6, 53), (17, 5353), (6, 5353), (58, 0))
     }
     assert not [each for each in openings.incoming(networks, ipv6=False) if each[3] == 58]
-    without = [each for each in networks if not each.get("subnet6")]  # no network has it: ICMPv6 stays closed
+    without = [each for each in networks if not each.subnet6]  # no network has it: ICMPv6 stays closed
     assert not [each for each in openings.incoming(without, ipv6=True) if each[3] == 58]
     comments = [each[0] for each in openings.incoming(networks, ipv6=True)]
     assert len(set(comments)) == len(comments) and all(each.startswith(health.MARK) for each in comments)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyrun.errors import Conflict, NetworkError
-from pyrun.network import claims, leases, strangers
+from pyrun.network import claims, foreign_leases, leases
 from pyrun.store import paths
 
 GATEWAY = "10.77.0.1"
@@ -267,9 +267,9 @@ def test_an_address_asked_for_is_had_or_its_holder_named(network: Path) -> None:
 
 
 def test_a_stranger_who_holds_an_address_is_told_by_where_it_is(network: Path) -> None:
-    strangers.note("bridge", "/sys/class/net/lo", "", "", ["10.77.0.9"])
-    strangers.note("bridge", "/sys/class/net/lo", "lo", "", ["10.77.0.10"])
-    strangers.note("bridge", "/proc/1/ns/net", "", "eth0", ["10.77.0.11"])
+    foreign_leases.note("bridge", "/sys/class/net/lo", "", "", ["10.77.0.9"])
+    foreign_leases.note("bridge", "/sys/class/net/lo", "lo", "", ["10.77.0.10"])
+    foreign_leases.note("bridge", "/proc/1/ns/net", "", "eth0", ["10.77.0.11"])
     holders = ("a neighbour on lo", "this host itself, on lo", "process 1")
     for number, holder in enumerate(holders, 9):
         with pytest.raises(Conflict, match=f"10.77.0.{number} of network bridge is held by {holder}$"):

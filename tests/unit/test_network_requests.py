@@ -6,15 +6,23 @@ import pytest
 
 from pyrun import boot
 from pyrun.errors import UsageError
-from pyrun.network import requests
+from pyrun.network import messages, requests
+from pyrun.network.publishing import ports
+from pyrun.stages import network as stage
+
+NOTHING = {
+    "network": "", "driver": "", "parent": "", "ip": "", "ip6": "", "mac": "", "aliases": (), "ifname": "",
+    "gw_priority": 0, "options": {},
+}  # fmt: skip
 
 
 def parse(*networks: str, **options: object) -> tuple[str, str, list[dict[str, object]]]:
-    return requests.parse({"network": list(networks), **options}, "bridge")
+    mode, target, endpoints = requests.parse({"network": list(networks), **options}, "bridge")
+    return mode, target, [{key: getattr(each, key) for key in NOTHING} for each in endpoints]
 
 
 def endpoint(network: str, **given: object) -> dict[str, object]:
-    return {**requests.ENDPOINT, "network": network, **given}
+    return {**NOTHING, "network": network, **given}
 
 
 # ── every form ─────────────────────────────────────────────────────────────────────────────────────
@@ -86,14 +94,14 @@ def test_a_word_and_its_companion_add_up() -> None:
 
 
 def test_interfaces_are_called_by_their_place() -> None:
-    found = parse("a", "b:ifname=lan0", "c")[2]
+    found = requests.parse({"network": ["a", "b:ifname=lan0", "c"]}, "bridge")[2]
     assert requests.interface_names(found) == ["eth0", "lan0", "eth2"]
 
 
 def test_nothing_is_shared_between_endpoints() -> None:
     one, two = parse("a:alias=x", "b")[2]
     assert (one["aliases"], two["aliases"]) == (("x",), ())
-    assert requests.ENDPOINT["aliases"] == ()
+    assert requests.Endpoint().aliases == ()
 
 
 # ── every bad input: one line that names the option, the value and the rule ────────────────────────
@@ -240,3 +248,41 @@ def test_whose_the_programs_of_users_are(user: int, mode: str, monkeypatch: pyte
 def test_a_network_without_an_address_to_choose(network: str) -> None:
     with pytest.raises(UsageError, match=f"--ip 10.1.0.9: --network={network} has no address of its own"):
         parse(network, ip="10.1.0.9")
+
+
+# ── what is refused before anything is planned ───────────────────────────────────────────────────────
+
+
+def asking(published: list[ports.Port], endpoints: list[requests.Endpoint] | None = None) -> requests.Request:
+    request = requests.Request("ab" * 32, "web")
+    request.ports, request.endpoints = published, endpoints or []
+    return request
+
+
+@pytest.mark.parametrize(
+    ("port", "message"),
+    [
+        (("", 8080, 80, "dccp"), "dccp"),
+        (("", 65536, 80, "tcp"), "1 to 65535"),
+        (("", 8080, 0, "tcp"), "1 to 65535"),
+        (("999.1.1.1", 8080, 80, "tcp"), "no IP address"),
+        (("1", 8080, 80, "tcp"), "no IP address"),
+        (("::g", 8080, 80, "tcp"), "no IP address"),
+    ],
+)
+def test_a_port_nobody_could_publish(port: ports.Port, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        stage.check(asking([port]))
+
+
+def test_the_same_port_twice() -> None:
+    with pytest.raises(UsageError, match=r"both want port 8080/tcp"):
+        stage.check(asking([("", 8080, 80, "tcp"), ("0.0.0.0", 8080, 81, "tcp")]))
+    stage.check(asking([("", 8080, 80, "tcp"), ("", 8080, 80, "udp")]))
+
+
+def test_more_networks_than_a_container_may_have() -> None:
+    many = [requests.Endpoint(f"n{number}") for number in range(messages.MOST_LINKS + 1)]
+    with pytest.raises(UsageError, match=f"given {len(many)} times: {messages.MOST_LINKS} at most"):
+        stage.check(asking([], many))
+    stage.check(asking([], many[1:]))

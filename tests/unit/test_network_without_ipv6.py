@@ -7,15 +7,9 @@ import pytest
 from pyrun.errors import NetworkError
 from pyrun.network import design, host, messages, records, templates
 
-FOUR = {
-    **records.DEFAULTS,
-    "name": "front",
-    "bridge": "pyrfront",
-    "index": 7,
-    "mtu": 1500,
-    "gateway": "10.9.0.1",
-}
-SIX = {**FOUR, "subnet6": "fd00:9::/64", "subnets6": [{"subnet": "fd00:9::/64"}]}
+TOLD = {"name": "front", "bridge": "pyrfront", "index": 7, "mtu": 1500, "gateway": "10.9.0.1"}
+FOUR = records.parsed(TOLD)
+SIX = records.parsed({**TOLD, "subnet6": "fd00:9::/64", "subnets6": [{"subnet": "fd00:9::/64"}]})
 AF_SPEC = (26 | 0x8000).to_bytes(2, "little"), (26).to_bytes(2, "little")  # IFLA_AF_SPEC of linux/if_link.h
 
 

@@ -23,9 +23,10 @@ from unit import oci_schema
 # What runc 1.5 has and Debian's runc 1.1.5 has not, hidden ones and crun's included.
 SINCE = {
     "checkpoint": {"tcp-skip-in-flight", "link-remap"},
-    "create": {"pidfd-socket"},
+    "create": {"config", "pidfd-socket"},
+    "delete": {"regex"},
     "exec": {"pidfd-socket"},
-    "run": {"pidfd-socket"},
+    "run": {"config", "pidfd-socket"},
     "update": {"cpu-burst", "cpu-idle", "kernel-memory", "kernel-memory-tcp"},
     "": {"cgroup-manager"},
 }

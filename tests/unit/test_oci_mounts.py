@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from jobs import job_of
 from pyrun import linux
+from pyrun.cgroups.layout import Group, Hierarchy
 from pyrun.errors import UsageError
-from pyrun.plan import explain
+from pyrun.plan.catalogue import explain
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
 from pyrun.spec import mount_options as options
 from pyrun.stages import mounts, rootfs
@@ -26,18 +30,25 @@ tmpcopyup unbindable idmap ridmap
 """.split()
 
 
-def job(**more: object) -> dict[str, object]:
-    return {
-        "root": "/bundle/rootfs", "bundle": "/bundle", "namespaces": ["mount", "cgroup"],
-        "hierarchies": [("unified", "/sys/fs/cgroup", "/")], "cgroups": [("unified", "/sys/fs/cgroup/x")], **more,
-    }  # fmt: skip
+V2: list[Hierarchy] = [("unified", "/sys/fs/cgroup", "/")]
 
 
-def plan(
-    *entries: dict[str, object], given: dict[str, object] | None = None, **linux_section: object
-) -> list[Operation]:
+def job(
+    hierarchies: list[Hierarchy] = V2,
+    groups: Sequence[Group] = (("unified", "/sys/fs/cgroup/x"),),
+    **more: object,
+) -> Job:
+    own: dict[str, object] = {
+        "root": "/bundle/rootfs",
+        "bundle": "/bundle",
+        "namespaces": ["mount", "cgroup"],
+    }
+    return job_of(hierarchies, list(groups), **(own | more))
+
+
+def plan(*entries: dict[str, object], given: Job | None = None, **linux_section: object) -> list[Operation]:
     given = job() if given is None else given
-    return mounts.plan({"mounts": list(entries), "linux": linux_section}, given)
+    return mounts.plan({"mounts": list(entries), "linux": linux_section}, given, [])[0]
 
 
 def bind(*words: str, **more: object) -> dict[str, object]:
@@ -188,17 +199,17 @@ def test_a_relative_source_is_the_bundles() -> None:
 
 
 def test_a_tmpfs_turns_read_only_when_all_is_in_its_place() -> None:
-    given = job()
-    operations = plan(tmpfs("ro", "nodev", "size=1m"), tmpfs("rro", destination="/u"), given=given)
+    config = {"mounts": [tmpfs("ro", "nodev", "size=1m"), tmpfs("rro", destination="/u")], "root": {}}
+    operations, targets = mounts.plan(config, job(), [])
     assert operations == [
         Operation("MOUNT", "/t", "tmpfs", "tmpfs", options.NODEV, "size=1m"),
         Operation("MOUNT", "/u", "tmpfs", "tmpfs", 0),
     ]
-    late = rootfs.plan_pivot({"root": {}}, given)
+    late = rootfs.plan_pivot(config, job(), targets)
     assert late == [
-        Operation("PIVOT"),
         Operation("ATTRIBUTES", "/t", options.RDONLY, 0, 0, 0),
         Operation("ATTRIBUTES", "/u", options.RDONLY, 0, 0, 0),
+        Operation("PIVOT"),
     ]
 
 
@@ -224,7 +235,7 @@ TEXT = "0 100000 10\n"
 def test_owners_are_mapped_by_init_where_it_may() -> None:
     given = job()
     (operation,) = plan(bind("ridmap", uidMappings=MAP, gidMappings=MAP), given=given)
-    assert given["descriptors"] == [("idmap", ("/t", TEXT, TEXT))]
+    assert given.descriptors == [("idmap", ("/t", TEXT, TEXT))]
     assert operation.args[3] == mounts.OWNERS_TREE
     assert operation.args[7:9] == (-1, 16)
 
@@ -233,7 +244,7 @@ def test_owners_are_mapped_by_the_planner_for_a_user_namespace() -> None:
     given = job(user_namespace=True)
     operations = plan(bind("rbind", "idmap"), bind(), given=given, uidMappings=MAP, gidMappings=MAP)
     how = mounts.TREE | mounts.LOCKED | mounts.PASSED
-    assert given["descriptors"] == [
+    assert given.descriptors == [
         ("tree", ("/s", how, "/t", TEXT, TEXT)),
         ("tree", ("/s", mounts.LOCKED, "/t")),
     ]
@@ -244,13 +255,13 @@ def test_owners_are_mapped_by_the_planner_for_a_user_namespace() -> None:
 def test_owners_as_in_a_namespace_that_is_joined() -> None:
     given = job()
     plan(bind("idmap"), given=given, namespaces=[{"type": "user", "path": "/proc/7/ns/user"}])
-    assert given["descriptors"] == [("idmap", ("/t", "/proc/7/ns/user"))]
+    assert given.descriptors == [("idmap", ("/t", "/proc/7/ns/user"))]
 
 
 def test_without_root_init_opens_everything_itself() -> None:
     given = job(user_namespace=True, rootless=True)
     assert plan(bind(), given=given) == [Operation("BIND", "/t", "/s", 0, 0, 0)]
-    assert "descriptors" not in given
+    assert given.descriptors == []
     assert rootfs.plan_root({}, given)[1] == Operation("ROOT_BIND", "/bundle/rootfs")
     with pytest.raises(UsageError, match="root only"):
         plan(bind("idmap", uidMappings=MAP, gidMappings=MAP), given=given)
@@ -259,7 +270,7 @@ def test_without_root_init_opens_everything_itself() -> None:
 def test_the_root_is_opened_for_a_user_namespace() -> None:
     given = job(user_namespace=True)
     assert rootfs.plan_root({}, given)[1] == Operation("ROOT_BIND", "/bundle/rootfs", 16)
-    assert given["descriptors"] == [("tree", ("/bundle/rootfs", 1, "/"))]
+    assert given.descriptors == [("tree", ("/bundle/rootfs", 1, "/"))]
 
 
 # ── targets ────────────────────────────────────────────────────────────────────────────────────────
@@ -286,8 +297,6 @@ def test_proc_itself_is_a_procfs() -> None:
     assert plan(bind(destination="/proc", source="/proc"))  # init looks at what is bound
     with pytest.raises(UsageError, match="not of type proc"):
         plan(tmpfs(destination="/proc"))
-    with pytest.raises(UsageError, match="root itself"):
-        plan(tmpfs(destination="/a/.."))
 
 
 def test_a_target_that_names_the_root_is_below_it() -> None:
@@ -311,14 +320,14 @@ def test_the_hosts_cgroups_are_read_only_for_everybody_else(who: str) -> None:
     """CVE-2023-25809."""
     given = job(namespaces=["mount"], **{who: True})
     assert plan(CGROUP, given=given)[0].args[2] == options.NOSUID | options.RDONLY
-    v1 = {"hierarchies": [("pids", "/c/pids", "/")], "cgroups": [("pids", "/c/pids/x")]}
-    operations = plan(CGROUP, given=job(namespaces=["mount"], **{who: True}, **v1))
+    v1 = job([("pids", "/c/pids", "/")], [("pids", "/c/pids/x")], namespaces=["mount"], **{who: True})
+    operations = plan(CGROUP, given=v1)
     assert operations[1].args[:3] == ("/sys/fs/cgroup/pids", "/c/pids/x", options.NOSUID | options.RDONLY)
     assert operations[-1] == Operation("ATTRIBUTES", "/sys/fs/cgroup", options.RDONLY, 0, 0, 0)
 
 
 def test_without_any_cgroup_there_is_an_empty_directory() -> None:
-    (operation,) = plan(CGROUP, given=job(cgroups=[]))
+    (operation,) = plan(CGROUP, given=job(groups=[]))
     assert operation.args[1] == "tmpfs" and operation.args[3] == options.NOSUID | options.RDONLY
 
 
@@ -343,6 +352,14 @@ def test_mount_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_what_is_hidden_twice_is_hidden_once() -> None:
+    """And in the shortest form, by which init finds the mount that holds it."""
+    section = {"maskedPaths": ["/a/b", "/c", "//a/./b/", "/c"], "readonlyPaths": ["/x/../d", "/d", "/c"]}
+    assert rootfs.plan_hidden({"linux": section}) == [
+        Operation("MASK", "/a/b"), Operation("MASK", "/c"), Operation("READONLY", "/d"), Operation("READONLY", "/c"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("word", "first", "last"),
     [
@@ -358,7 +375,7 @@ def test_mount_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_propagation_of_the_root(word: str | None, first: Operation, last: tuple[int, int] | None) -> None:
     config = {"linux": {"rootfsPropagation": word} if word else {}, "root": {"readonly": True}}
     assert rootfs.plan_root(config, job())[0] == first
-    operations = rootfs.plan_pivot(config, job())
+    operations = rootfs.plan_pivot(config, job(), [])
     shared = first.kind == "ROOT_PARENT"
     assert operations[0] == (Operation("PIVOT", 1) if shared else Operation("PIVOT"))
     assert operations[1:-1] == ([Operation("ATTRIBUTES", "/", 0, 0, *last)] if last else [])
@@ -407,7 +424,7 @@ def test_no_pivot_takes_the_hosts_proc_and_sysfs_away() -> None:
         "4 0 0:1 / /bundle/rootfs/proc rw - proc proc rw\n5 0 0:1 / /t rw - tmpfs t rw\n"
     )
     assert rootfs._full_pseudo_mounts("/bundle/rootfs", text) == ["/proc", "/a b"]
-    assert rootfs.plan_pivot({"root": {}}, job(no_pivot=True))[0].kind == "ROOT_MOVE"
+    assert rootfs.plan_pivot({"root": {}}, job(no_pivot=True), [])[0].kind == "ROOT_MOVE"
 
 
 # ── words ──────────────────────────────────────────────────────────────────────────────────────────
@@ -426,10 +443,10 @@ def test_every_operation_is_explained() -> None:
         *devices({"path": "/p", "type": "p"}).values(),
     ]  # fmt: skip
     for operation in operations:
-        sentence, shell, see = explain.explain(operation)
+        sentence, shell, see = explain(operation)
         assert sentence and see and "\n" not in sentence + shell + see, operation
         assert not re.search(r"\{[0-9]", sentence + shell + see)
-    sentence, shell, _ = explain.explain(operations[0])
+    sentence, shell, _ = explain(operations[0])
     assert sentence == "show the host's /s at /t (read-only)"
     assert shell == (
         "mkdir -p $ROOT/t; mount --bind -o ro,suid,noatime,rnoexec --make-rslave --make-shared /s $ROOT/t"

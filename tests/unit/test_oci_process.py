@@ -12,19 +12,22 @@ from typing import Any
 import pytest
 
 import build_backend
+from jobs import job_of
 from pyrun import notice
+from pyrun.engine.oci import exec_, prepare
 from pyrun.errors import CommandError, UsageError
-from pyrun.plan.explain import explain
-from pyrun.plan.explain_process import command_error
+from pyrun.plan.catalogue import explain
+from pyrun.plan.job import Job
 from pyrun.plan.operations import Operation
-from pyrun.spec import capabilities, scheduling
+from pyrun.spec import capabilities, check, scheduling
 from pyrun.spec.capabilities import ALL, DEFAULT, mask_of
 from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.stages import hooks, namespaces, process, security
+from pyrun.verdict import command_error
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-CREATE: dict[str, object] = {"oci": True}
-EXEC: dict[str, object] = {"oci": True, "entering": True}
+CREATE = job_of(oci=True)
+EXEC = job_of(oci=True, entering=True)
 NEW = [{"type": kind} for kind in ("mount", "pid", "ipc")]
 
 
@@ -35,7 +38,7 @@ def made(namespaces: list[dict[str, str]] | None = None, **fields: Any) -> dict[
     }
 
 
-def scheduled(job: dict[str, object] = CREATE, **fields: Any) -> list[Operation]:
+def scheduled(job: Job = CREATE, **fields: Any) -> list[Operation]:
     config = made(
         **{key: value for key, value in fields.items() if key not in ("memoryPolicy", "personality")}
     )
@@ -101,6 +104,10 @@ def test_faulty_schedulers_are_named(value: object, named: str) -> None:
 )
 def test_io_priority(kind: str, priority: int, expected: int) -> None:
     assert Operation("IO_PRIORITY", expected) in scheduled(ioPriority={"class": kind, "priority": priority})
+
+
+def test_the_io_priority_idle_has_no_levels() -> None:
+    assert Operation("IO_PRIORITY", 0x6000) in scheduled(ioPriority={"class": "IOPRIO_CLASS_IDLE"})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,7 @@ def test_personality(said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("job", "value", "expected"),
     [
-        ({}, None, []),
+        (job_of(), None, []),
         (CREATE, None, [Operation("AFFINITY")]),
         (CREATE, {"initial": "0", "final": "1"}, [Operation("AFFINITY")]),  # not for the first process
         (EXEC, None, [Operation("AFFINITY")]),
@@ -185,7 +192,7 @@ def test_personality(said: list[str]) -> None:
         (EXEC, {"final": "5"}, [Operation("AFFINITY", 5, 5)]),
     ],
 )
-def test_affinity(job: dict[str, object], value: object, expected: list[Operation]) -> None:
+def test_affinity(job: Job, value: object, expected: list[Operation]) -> None:
     assert scheduled(job, execCPUAffinity=value) == expected
 
 
@@ -215,10 +222,10 @@ def test_limits_of_a_user_namespace_are_the_planners() -> None:
     assert process.plan_limits(made(rlimits=limits)) == [Operation("RLIMIT", 7, 10, -1)]
     own = made(namespaces=[*NEW, {"type": "user"}], rlimits=limits)
     assert process.plan_limits(own) == []
-    assert process.needs_outside(own)
-    assert process.needs_outside(made(namespaces=[{"type": "user"}], oomScoreAdj=0))
-    assert not process.needs_outside(made(rlimits=limits))
-    assert not process.needs_outside(made(namespaces=[{"type": "user"}]))
+    assert process.plan_outside(own)
+    assert process.plan_outside(made(namespaces=[{"type": "user"}], oomScoreAdj=0))
+    assert not process.plan_outside(made(rlimits=limits))
+    assert not process.plan_outside(made(namespaces=[{"type": "user"}]))
 
 
 # ── who may look at init ───────────────────────────────────────────────────────────────────────────
@@ -228,24 +235,27 @@ OLD_PID, OLD_USER = {"type": "pid", "path": "/x"}, {"type": "user", "path": "/y"
 
 
 @pytest.mark.parametrize(
-    ("namespaces", "job", "moment"),
+    ("namespaces", "entering", "moment"),
     [
-        ([PID], {}, "go"),
-        ([PID, USER], {}, "go"),
-        ([], {}, "first"),
-        ([OLD_PID], {}, "first"),
-        ([OLD_PID, OLD_USER], {}, "first"),
-        ([OLD_PID, USER], {}, "mapped"),
-        ([USER], {}, "mapped"),
-        ([PID], {"entering": True}, "first"),
-        ([PID, USER], {"entering": True}, "first"),
+        ([PID], False, "go"),
+        ([PID, USER], False, "go"),
+        ([], False, "first"),
+        ([OLD_PID], False, "first"),
+        ([OLD_PID, OLD_USER], False, "first"),
+        ([OLD_PID, USER], False, "mapped"),
+        ([USER], False, "mapped"),
+        ([PID], True, "first"),
+        ([PID, USER], True, "first"),
     ],
 )
 def test_init_is_guarded_once_as_early_as_can_be(
-    namespaces: list[dict[str, str]], job: dict[str, object], moment: str
+    namespaces: list[dict[str, str]], entering: bool, moment: str
 ) -> None:
     config = made(namespaces=namespaces)
-    found = {each: process.plan_guard(config, dict(job), each)[:1] for each in ("first", "mapped", "go")}
+    found = {
+        each: process.plan_guard(config, job_of(entering=entering), each)[:1]
+        for each in ("first", "mapped", "go")
+    }
     assert found == {each: [Operation("GUARD")] if each == moment else [] for each in found}
 
 
@@ -253,33 +263,33 @@ def test_a_procfs_is_had_before_it_is_too_late() -> None:
     def kinds(operations: list[Operation]) -> list[str]:
         return [each.kind for each in operations]
 
-    assert kinds(process.plan_session(made(), {})) == ["SESSION"]
-    assert kinds(process.plan_session(made(oomScoreAdj=1), {})) == ["PROCFS", "SESSION"]
-    entering: dict[str, object] = {"entering": True}
+    assert kinds(process.plan_session(made(), job_of())) == ["SESSION"]
+    assert kinds(process.plan_session(made(oomScoreAdj=1), job_of())) == ["PROCFS", "SESSION"]
+    entering = job_of(entering=True)
     assert kinds(process.plan_session(made(oomScoreAdj=1), entering)) == ["SESSION"]
     assert process.plan_guard(made(oomScoreAdj=1), entering, "first")[1:] == [Operation("PROCFS")]
     in_user = made(namespaces=[PID, USER])
     assert process.plan_guard(in_user, entering, "first")[1:] == [Operation("PROCFS", 16)]
-    assert entering["descriptors"] == [("path", ("/proc",))]
+    assert entering.descriptors == [("path", ("/proc",))]
 
 
 # ── session and terminal ───────────────────────────────────────────────────────────────────────────
 
 
 def test_a_keyring_of_its_own_unless_refused() -> None:
-    assert process.plan_session(made(), {}) == [Operation("SESSION", 1)]
-    assert process.plan_session(made(), {"no_new_keyring": True}) == [Operation("SESSION", 0)]
+    assert process.plan_session(made(), job_of()) == [Operation("SESSION", 1)]
+    assert process.plan_session(made(), job_of(no_new_keyring=True)) == [Operation("SESSION", 0)]
 
 
 def test_the_keyring_has_the_label_of_the_process() -> None:
-    operations = process.plan_session(made(selinuxLabel="a:b:c"), {})
+    operations = process.plan_session(made(selinuxLabel="a:b:c"), job_of())
     assert operations == [
         Operation("PROCFS"),
         Operation("LABEL", 1, "a:b:c", "keycreate"),
         Operation("SESSION", 1),
         Operation("LABEL", 1, "", "keycreate"),
     ]
-    assert process.plan_session(made(selinuxLabel="a:b:c"), {"no_new_keyring": True})[1:] == [
+    assert process.plan_session(made(selinuxLabel="a:b:c"), job_of(no_new_keyring=True))[1:] == [
         Operation("SESSION", 0)
     ]
 
@@ -287,16 +297,34 @@ def test_the_keyring_has_the_label_of_the_process() -> None:
 @pytest.mark.parametrize(
     ("window", "size", "expected"),
     [
-        (None, None, (0, 0)),
-        (None, {"height": 25, "width": 80}, (25, 80)),
+        ((0, 0), None, (0, 0)),
         ((0, 0), {"height": 25, "width": 80}, (25, 80)),
         ((10, 20), {"height": 25, "width": 80}, (10, 20)),
     ],
 )
-def test_the_size_of_the_terminal(window: object, size: object, expected: tuple[int, int]) -> None:
+def test_the_size_of_the_terminal(window: tuple[int, int], size: object, expected: tuple[int, int]) -> None:
     config = made(terminal=True, consoleSize=size, user={"uid": 7})
-    assert process.plan_session(config, {"window": window})[-1] == Operation("TERMINAL", *expected, 7, 1)
-    assert process.plan_session(made(consoleSize=size), {"window": window}) == [Operation("SESSION", 1)]
+    assert process.plan_session(config, job_of(window=window))[-1] == Operation(
+        "TERMINAL", *expected, 7, 1, 1, 0
+    )
+    born = process.plan_session(config, job_of(window=window, birth=True, entering=True))
+    assert born[-1] == Operation("TERMINAL", *expected, 7, 0, 0, 0)
+    assert process.plan_session(made(consoleSize=size), job_of(window=window)) == [Operation("SESSION", 1)]
+
+
+@pytest.mark.parametrize("size", [5, "a", [1], {"height": "x"}, {"height": {}, "width": []}])
+def test_a_size_without_a_terminal_is_looked_at_by_nobody(size: object) -> None:
+    """It may be anything: neither the config's process nor one that `exec` makes of it has it."""
+    assert "consoleSize" not in check.process({"args": ["sh"], "cwd": "/", "consoleSize": size})
+    own = made(consoleSize=size)
+    executed = exec_._process({"tty": True}, own, ["true"])
+    assert prepare.window({"console_socket": "x"}, executed) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [5, "CAP_KILL", [[1]], [{}], {"a": 1}])
+def test_a_capability_set_of_another_name_is_ignored(value: object) -> None:
+    config = made(capabilities={"bounding": ["CAP_KILL"], "Bounding": value})
+    assert Operation("BOUNDING", mask_of(["CAP_KILL"])) in security.plan(config, CREATE)
 
 
 # ── privileges ─────────────────────────────────────────────────────────────────────────────────────
@@ -306,8 +334,8 @@ def sets(**names: list[str]) -> dict[str, list[str]]:
     return {kind: [f"CAP_{name}" for name in each] for kind, each in names.items()}
 
 
-def privileges(job: dict[str, object] | None = None, **fields: Any) -> list[Operation]:
-    return security.plan(made(**fields), job or {})
+def privileges(job: Job | None = None, **fields: Any) -> list[Operation]:
+    return security.plan(made(**fields), job or job_of())
 
 
 def held(operations: list[Operation]) -> list[tuple[object, ...]]:
@@ -349,7 +377,7 @@ def test_what_pyrun_does_not_have_is_left_out_with_a_notice(
     assert held(privileges(capabilities=wanted)) == [(both,), (time, time, 0, 0)]
     assert said == ["ignoring unknown or unavailable capabilities: [CAP_SYS_RESOURCE]"]
     # in a user namespace init has them all
-    assert held(security.plan(made([USER], capabilities=wanted), {}))[1] == (both, both, 0, 0)
+    assert held(security.plan(made([USER], capabilities=wanted), job_of()))[1] == (both, both, 0, 0)
 
 
 def test_the_usual_capabilities_cost_no_look_at_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +400,7 @@ def test_identity(user: dict[str, object], expected: list[Operation]) -> None:
 
 
 def test_a_filter_is_loaded_early_with_privilege_or_last_without() -> None:
-    job: dict[str, object] = {"seccomp": (5, 4)}
+    job = job_of(seccomp=(5, 4))
     early = privileges(job)
     assert early[:2] == [Operation("STREAMS", 0), Operation("SECCOMP", 5, 4, 0)]
     late = privileges(job, noNewPrivileges=True)
@@ -385,7 +413,7 @@ def test_a_filter_is_loaded_early_with_privilege_or_last_without() -> None:
 def test_labels_come_before_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "_has_selinux", lambda: True)
     monkeypatch.setattr(security, "_has_apparmor", lambda: True)
-    operations = privileges({"seccomp": (5, 4)}, selinuxLabel="a:b:c", apparmorProfile="docker-default")
+    operations = privileges(job_of(seccomp=(5, 4)), selinuxLabel="a:b:c", apparmorProfile="docker-default")
     assert operations[:4] == [
         Operation("LABEL", 0, "a:b:c", "exec"),
         Operation("LABEL", 0, "exec docker-default", "apparmor/exec", "exec"),
@@ -527,8 +555,14 @@ def test_a_label_is_written_to_nothing_but_a_procfs(labelled: Any, tmp_path: Pat
     ],
 )  # fmt: skip
 def test_where_the_program_is_looked_for(environment: object, path: str) -> None:
-    config = made(env=environment, user={"uid": 1, "gid": 2, "additionalGids": [3]})
-    assert process.plan_look_up(config) == [Operation("LOOK_UP", "sh", 1, 2, path, 3)]
+    sets = {
+        "effective": ["CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_NEW"],
+        "permitted": ["CAP_DAC_OVERRIDE", "CAP_NEW"],
+    }
+    config = made(env=environment, user={"uid": 1, "gid": 2, "additionalGids": [3]}, capabilities=sets)
+    assert process.plan_look_up(config, CREATE) == [Operation("LOOK_UP", "sh", 1, 2, 1 << 1, path, 3)]
+    del config["process"]["capabilities"]  # type: ignore[attr-defined]
+    assert process.plan_look_up(config, CREATE)[0].args[3] == 0
 
 
 @pytest.mark.parametrize(
@@ -564,7 +598,7 @@ def test_a_command_that_cannot_be_had_in_runcs_words(
 @pytest.mark.parametrize(
     ("operation", "said"),
     [
-        (Operation("GUARD"), "let nobody in the container trace this process"),
+        (Operation("GUARD"), "keep processes in the container from tracing this one"),
         (Operation("SCHEDULER", 1, 0, 9, 1, 0, 0, 0), "be scheduled as fifo, priority 9, flags 0x1"),
         (Operation("SCHEDULER", 3, 5, 0, 0, 0, 0, 0), "be scheduled as batch, nice 5"),
         (Operation("SCHEDULER", 6, 0, 0, 0, 1, 2, 3), "deadline, runtime 1 ns, deadline 2 ns, period 3 ns"),
@@ -575,10 +609,10 @@ def test_a_command_that_cannot_be_had_in_runcs_words(
         (Operation("PERSONALITY", 8), "have the personality 8"),
         (Operation("LABEL", 0, "exec x", "apparmor/exec", "exec"), "label the program exec x"),
         (Operation("LABEL", 1, "", "keycreate"), "label the next key as usual"),
-        (Operation("LOOK_UP", "sh", 5, 6, "/bin:/x"), "look for the program sh in /bin:/x, as user 5"),
-        (Operation("STREAMS", 5), "of standard input, output and error give pipes to user 5"),
-        (Operation("PROCFS"), "open a /proc nobody else can reach"),
-        (Operation("PROCFS", 16), "open a /proc nobody else can reach"),
+        (Operation("LOOK_UP", "sh", 5, 6, 0, "/bin:/x"), "look for the program sh in /bin:/x, as user 5"),
+        (Operation("STREAMS", 5), "give user 5 the pipes among standard input, output and error"),
+        (Operation("PROCFS"), "open a /proc of its own"),
+        (Operation("PROCFS", 16), "open a /proc of its own"),
         (Operation("SESSION", 0), "begin a session of its own"),
         (Operation("SESSION", 1), "begin a session and a keyring of its own"),
         (
@@ -598,26 +632,77 @@ def test_every_operation_says_what_it_is(operation: Operation, said: str) -> Non
     assert "\n" not in sentence + shell + see
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "late"),
+    [
+        ({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3}, True),
+        ({"policy": "SCHED_RR", "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, True),
+        ({"policy": "SCHED_FIFO", "priority": 1}, False),
+    ],
+)
+def test_what_a_child_does_not_inherit_comes_after_its_birth(scheduler: object, late: bool) -> None:
+    def kinds(operations: list[Operation]) -> list[str]:
+        return [each.kind for each in operations]
+
+    config = made(scheduler=scheduler, ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 1})
+    before = process.plan_scheduling(config, job_of(birth=True))
+    assert kinds(before) == (["IO_PRIORITY"] if late else ["SCHEDULER", "IO_PRIORITY"])
+    assert kinds(process.plan_scheduling(config, job_of(birth=True), born=True)) == (
+        ["SCHEDULER"] if late else []
+    )
+    assert kinds(process.plan_scheduling(config, job_of())) == ["SCHEDULER", "IO_PRIORITY"]
+    assert kinds(process.plan_birth(config, job_of(birth=True))) == [
+        "BIRTH",
+        *(["SCHEDULER"] if late else []),
+    ]
+
+
 # ── namespaces ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_joined_namespaces_are_entered_the_mount_namespace_last() -> None:
-    """Paths are the host's. A pid namespace is born in, a user namespace is entered by who makes the others."""
+@pytest.mark.parametrize("owned", [True, False])
+def test_joined_namespaces_are_entered_the_mount_namespace_last(
+    monkeypatch: pytest.MonkeyPatch, owned: bool
+) -> None:
+    """Paths are the host's. Of the pid and the user namespace below. What root of the user namespace has no rights over
+    init is born in."""
+    monkeypatch.setattr(namespaces, "_rules", lambda user, path, kind: owned or kind == "ipc")
     joined = [{"type": kind, "path": f"/ns/{kind}"} for kind in ("mount", "pid", "network", "user", "ipc")]
-    config, job = made([*joined, {"type": "uts"}, {"type": "cgroup"}, {"type": "time"}]), dict[str, object]()
+    config, job = made([*joined, {"type": "uts"}, {"type": "cgroup"}, {"type": "time"}]), job_of()
     entered = namespaces.plan_joined(config, job)
-    assert [each.kind for each in entered] == ["ENTER"] * 3
-    assert [each.args[1] for each in entered] == [
-        namespaces.FLAGS[each] for each in ("network", "ipc", "mount")
-    ]
-    assert job["descriptors"] == [
-        ("namespace", (f"/ns/{kind}", kind)) for kind in ("network", "ipc", "mount")
-    ]
-    assert namespaces.clone_flags(config) == namespaces.FLAGS["uts"]
+    late = ("network", "ipc", "mount") if owned else ("ipc", "mount")
+    assert [each.kind for each in entered] == ["ENTER"] * len(late)
+    assert [each.args[1] for each in entered] == [namespaces.FLAGS[each] for each in late]
+    assert job.descriptors == [("namespace", (f"/ns/{kind}", kind)) for kind in late]
+    assert namespaces.born_in(config) == ([] if owned else ["network"])
     assert namespaces.made(config) == ["uts", "cgroup", "time"]
     assert namespaces.path_of(config, "network") == "/ns/network" and namespaces.path_of(config, "uts") == ""
     assert [each.args for each in namespaces.plan_cgroup(config)] == [(namespaces.FLAGS["cgroup"],)]
     assert namespaces.plan_cgroup(made([{"type": "cgroup", "path": "/x"}])) == []
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_pid_namespace_that_its_user_namespace_owns_is_entered_late(
+    monkeypatch: pytest.MonkeyPatch, owned: bool
+) -> None:
+    """Before the hooks only where there is no right to it later."""
+    monkeypatch.setattr(namespaces, "_rules", lambda user, path, kind: owned)
+    config = made([{"type": "pid", "path": "/p"}, {"type": "user", "path": "/u"}, {"type": "uts"}])
+    first, late = namespaces.plan_pid(config, job_of()), namespaces.plan_pid_entered(config, job_of())
+    assert [each.kind for each in first] == ["PID_NAMESPACE", "ENTER", "UNSHARE"]
+    assert first[0].args[1] == int(not owned) and first[2].args == (namespaces.FLAGS["uts"],)
+    assert [each.args[1] for each in late] == ([namespaces.FLAGS["pid"]] if owned else [])
+    assert namespaces.clone_flags(config) == 0
+
+
+def test_a_new_user_namespace_beside_a_joined_pid_namespace_is_made_by_init() -> None:
+    config = made([{"type": "pid", "path": "/p"}, {"type": "user"}, {"type": "cgroup"}])
+    first = namespaces.plan_pid(config, job_of())
+    assert [each.args[-1] for each in first] == [1, namespaces.FLAGS["user"]]
+    assert namespaces.clone_flags(config) == 0 and not namespaces.plan_pid_entered(config, job_of())
+    alone = made([{"type": "pid", "path": "/p"}, {"type": "uts"}])
+    assert namespaces.clone_flags(alone) == namespaces.FLAGS["uts"]
+    assert [each.args[1] for each in namespaces.plan_pid(alone, job_of())] == [0]
 
 
 # ── hooks ──────────────────────────────────────────────────────────────────────────────────────────
@@ -627,16 +712,19 @@ def test_joined_namespaces_are_entered_the_mount_namespace_last() -> None:
 def test_a_hook_that_init_runs(kind: str, status: str) -> None:
     """Its state is written where its pid is known, between two pieces; without args its path is its first word."""
     given = [{"path": "/bin/a"}, {"path": "/bin/b", "args": ["b", "1"], "env": ["X=y"], "timeout": 4}]
-    config = made() | {
+    config = made(env=["PATH=/inside"]) | {
         "hooks": {kind: given, "poststop": [{"path": "/no"}]},
         "annotations": {"k": str(hooks._PID)},
     }
-    job: dict[str, object] = {"id": "box", "bundle": "/bundle"}
+    job = job_of(bundle="/bundle", root="/bundle/rootfs")
     first, second = hooks.plan(config, job, kind)
-    assert (first.kind, first.args[:2], first.args[5:]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))
+    assert (first.kind, first.args[:2], first.args[5:7]) == ("HOOK", ("/bin/a", 0), (1, "/bin/a"))
+    names = {str(each).partition("=")[0] for each in first.args[7:]}
+    assert "PATH" in names and names <= {*hooks.INHERITED}
+    assert ("PATH=/inside" in first.args) is (kind == "startContainer")
     assert (second.args[:2], second.args[5:]) == (("/bin/b", 4), (2, "b", "1", "X=y"))
-    assert second.args[2] == ("/bundle" if kind == "createContainer" else ""), "where it runs"
+    assert second.args[2] == ("/bundle/rootfs" if kind == "createContainer" else ""), "where it runs"
     state = json.loads(f"{second.args[3]}77{second.args[4]}")
-    assert (state["id"], state["pid"], state["status"], state["bundle"]) == ("box", 77, status, "/bundle")
+    assert (state["id"], state["pid"], state["status"], state["bundle"]) == ("c1", 77, status, "/bundle")
     assert state["annotations"] == {"k": str(hooks._PID)}
     assert hooks.plan(made(), job, kind) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrun import stages, verdict
+from jobs import container_of, job_of
 from pyrun.errors import UsageError
-from pyrun.plan import explain, plan
+from pyrun.plan import catalogue, plan
 from pyrun.plan.operations import Operation
 from pyrun.spec import config as configs
 
@@ -20,23 +20,17 @@ IMAGE = {
     "layers": ["/l1", "/l2"],
     "config": {"Cmd": ["sh"], "Env": ["A=image", "B=image"], "WorkingDir": "/srv"},
 }
-CONTAINER: dict[str, object] = {
-    "id": "a" * 64, "name": "n", "hostname": "h", "keep": "/keep", "layers": [], "mode": "none", "image": "x",
-}  # fmt: skip
 HIERARCHIES = [("memory", "/sys/fs/cgroup/memory", "/"), ("unified", "/sys/fs/cgroup/unified", "/")]
 
 
 def make(
     options: dict[str, object] | None = None, command: list[str] | None = None, **other: object
 ) -> tuple[dict, list[Operation]]:
-    container = {**CONTAINER, **other}
-    config = configs.build(options or {}, IMAGE, command or [], container)
-    job = {
-        **container, "layers": ["/l2", "/l1"], "hierarchies": HIERARCHIES, "namespaces": ["cgroup"],
-        "rm": True, "loopback": True,
-        "cgroups": [("memory", "/sys/fs/cgroup/memory/pyrun/x"), ("unified", "/sys/fs/cgroup/unified/pyrun/x")],
-        "seccomp": (5, 0), "window": None,
-    }  # fmt: skip
+    config = configs.build(options or {}, IMAGE, command or [], container_of(**other))
+    job = job_of(
+        HIERARCHIES, [("memory", "/sys/fs/cgroup/memory/pyrun/x"), ("unified", "/sys/fs/cgroup/unified/pyrun/x")],
+        keep="/keep", layers=["/l2", "/l1"], namespaces=["cgroup"], rm=True, loopback=True, seccomp=(5, 0),
+    )  # fmt: skip
     return config, plan.compose(config, job)
 
 
@@ -225,7 +219,7 @@ def test_devices_are_refused_before_some_are_allowed() -> None:
     ("option", "image", "expected"), [("", "", "/"), ("", "/srv", "/srv"), ("/a//b/../c", "/srv", "/a/c")]
 )
 def test_the_directory_is_the_callers_then_the_images(option: str, image: str, expected: str) -> None:
-    config = configs.build({"workdir": option}, {"config": {"WorkingDir": image}}, ["sh"], CONTAINER)
+    config = configs.build({"workdir": option}, {"config": {"WorkingDir": image}}, ["sh"], container_of())
     assert config["process"]["cwd"] == expected  # type: ignore[index]
 
 
@@ -279,7 +273,7 @@ def test_every_kind_has_its_own_number_a_handler_and_an_explanation() -> None:
     init = (OPS.parent / "init.c").read_text()
     for kind in known:
         assert f"[OP_{kind}] = {{op_" in init, kind
-        assert explain._explainer(kind), kind
+        assert catalogue.performer(kind) == "init", kind
 
 
 def test_every_operation_of_a_plan_is_explained() -> None:
@@ -287,7 +281,7 @@ def test_every_operation_of_a_plan_is_explained() -> None:
         {"read_only": True, "init": True, "tty": True, "ulimit": ["nofile=1:2"], "user": "5:6"}
     )
     for operation in operations:
-        sentence, shell, see = explain.explain(operation)
+        sentence, shell, see = catalogue.explain(operation)
         assert sentence, operation
         assert "\n" not in sentence + shell + see
         assert "{0}" not in sentence + shell + see
@@ -309,20 +303,11 @@ def test_a_failure_is_told_of_the_stage_that_planned_it() -> None:
         files = [
             path for path in (PACKAGE / "stages").glob("*.py") if f'Operation("{kind}"' in path.read_text()
         ]
-        told = verdict.STAGE_OF.get(kind, "rootfs")
+        told = catalogue.row(kind).stage
         stems = [elsewhere.get(kind) or path.stem.replace("mounts", "rootfs") for path in files]
         if files and told not in stems and kind not in own_words:
             wrong.append(f"{kind}: {told}, not {stems}")
     assert not wrong
     # plan.py itself
     planned = {"WAIT_GO": "process", "START": "process", "PRESERVE": "process", "NO_IPV6": "network"}
-    assert planned == {kind: verdict.STAGE_OF.get(kind) for kind in planned}
-
-
-def test_every_key_of_a_job_is_told() -> None:
-    told = set(re.findall(r"\w+", (stages.__doc__ or "").partition("A `job` is")[2]))
-    used = set()
-    for path in PACKAGE.rglob("*.py"):
-        if "network" not in path.relative_to(PACKAGE).parts[:1]:  # a CNI plugin's job is another
-            used |= set(re.findall(r'\bjob(?:\[|\.get\(|\.pop\()"(\w+)"', path.read_text()))
-    assert len(used) > 30 and not used - told - {"mode"}, used - told  # mode: of the network's request
+    assert planned == {kind: catalogue.row(kind).stage for kind in planned}

@@ -176,10 +176,10 @@ def test_the_table_and_json(containers: Path, capfd: pytest.CaptureFixture[str])
         (["a b", 'say "x"'], '"a b \'say \\"x\\"\'"'),
         (["sh", "-c", "while true; do date; done"], '"sh -c \'while true; …"'),
         (["printf", "\\", "\n"], '"printf \\\\ \\n"'),
-        (None, '""'),
+        ([], '""'),
     ],
 )
-def test_the_command_is_quoted_as_docker_quotes_it(args: list[str] | None, shown: str) -> None:
+def test_the_command_is_quoted_as_docker_quotes_it(args: list[str], shown: str) -> None:
     assert verbs._command({"args": args}, whole=False) == shown
 
 
@@ -199,11 +199,6 @@ def test_output_that_others_made_non_blocking() -> None:
         finally:
             os.close(write_fd)
         assert read.result(10) == data
-
-
-def test_visible() -> None:
-    assert text.visible("naïve 日本") == "naïve 日本"
-    assert text.visible("a\x1b[2J\nb\udcff") == "a\\x1b[2J\\nb\\udcff"
 
 
 @pytest.mark.parametrize(

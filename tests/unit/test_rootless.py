@@ -11,8 +11,8 @@ import pytest
 from pyrun import boot
 from pyrun.engine import rootless
 from pyrun.errors import NetworkError, UsageError
-from pyrun.network import user_mode
-from pyrun.network.user_mode import complaints, pasta, slirp
+from pyrun.network import requests, user_mode
+from pyrun.network.user_mode import pasta, slirp
 from pyrun.spec.values import RLIM_INFINITY
 from pyrun.store import paths
 
@@ -69,7 +69,7 @@ def test_pasta_publishes_what_is_asked_for_and_nothing_else() -> None:
     ],
 )
 def test_what_pasta_could_not_listen_to_has_its_name(said: str, told: str) -> None:
-    found = complaints.of_pasta(f"No external interface for IPv6\n{said}")
+    found = user_mode.of_pasta(f"No external interface for IPv6\n{said}")
     assert found.message.startswith(told) and told if found else not told
 
 
@@ -84,7 +84,8 @@ def test_slirp4netns_is_kept_from_the_hosts_loopback() -> None:
 def test_no_program_publishes_sctp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Refused, where pasta would be told of no such port at all and the container start without it."""
     monkeypatch.setenv("PATH", _programs(tmp_path, program))
-    request = {"mode": program, "ports": [["0.0.0.0", 38412, 38412, "sctp"]], "run_dir": str(tmp_path)}
+    request = requests.Request("a" * 64, "web", program)
+    request.ports, request.run_dir = [("0.0.0.0", 38412, 38412, "sctp")], str(tmp_path)
     with pytest.raises(
         UsageError, match=f"^-p 0.0.0.0:38412:38412/sctp: {program} publishes TCP and UDP alone$"
     ):

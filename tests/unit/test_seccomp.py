@@ -244,7 +244,7 @@ def test_oci_s_form_stays_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        ("{,}", "not JSON: expecting property name enclosed in double quotes: line 1 column 2 (char 1)", ""),
+        ("{,}", "line 1 column 2: expecting property name enclosed in double quotes", ""),
         ([], "not a JSON object", ""),
         (minimal(defaultAction="ACT_ALLOW"), "defaultAction: unknown: 'ACT_ALLOW'", "did you mean SCMP_ACT_ALLOW?"),
         (minimal(defaultAction=""), "defaultAction: unknown: ''", ""),
@@ -259,6 +259,8 @@ def test_oci_s_form_stays_as_it_is(tmp_path: Path) -> None:
          "SCMP_ACT_NOTIFY is for pyrun-oci: `pyrun run` has no agent that would answer", ""),
         (minimal(syscalls={"names": []}), "syscalls: not a list: {'names': []}", ""),
         (minimal(syscalls=[4]), "syscalls[0]: not an object: 4", ""),
+        (minimal(syscalls=[{"names": ["read"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": [["CAP_KILL"]]}}]),
+         "syscalls[0].includes: not a list of strings: [['CAP_KILL']]", ""),
     ],
 )  # fmt: skip
 def test_faulty_files_are_named_in_one_line(tmp_path: Path, content: object, message: str, hint: str) -> None:
@@ -489,6 +491,7 @@ def test_compared_with_the_profile_of_podman(machine: Machine) -> None:
     since = """cachestat fchmodat2 futex_requeue futex_wait futex_waitv futex_wake getxattrat listxattrat removexattrat
         setxattrat io_pgetevents io_pgetevents_time64 listmount statmount map_shadow_stack mseal riscv_hwprobe uretprobe
         vmsplice"""
-    assert podman - ours <= set(f"{nesting} {granted} {historic}".split())
+    # i386's way round the rules for socket
+    assert podman - ours <= set(f"{nesting} {granted} {historic} socketcall".split())
     assert ours - podman <= set(since.split())
     assert len(ours & podman) > 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -27,15 +28,36 @@ def judged(
     outcome: handshake.Outcome, operations: list[Operation] = PLAN, *, oci: bool = False
 ) -> PyrunError:
     with pytest.raises(PyrunError) as caught:
-        verdict.judge(operations, outcome, {"oci": oci})
+        verdict.judge(operations, outcome, oci=oci, run_dir="", groups=[])
     return caught.value
+
+
+def test_real_time_is_not_a_limit(tmp_path: Path) -> None:
+    """The cgroup may have no real-time runtime; then CAP_SYS_NICE is no help, and CAP_SYS_RESOURCE never is."""
+    fifo, other = Operation("SCHEDULER", 1, 0, 5, 0, 0, 0, 0), Operation("SCHEDULER", 0, -5, 0, 0, 0, 0, 0)
+    groups = [("memory", str(tmp_path / "none")), ("cpu,cpuacct", str(tmp_path))]
+
+    def hint(operation: Operation, number: int = errno.EPERM) -> str:
+        with pytest.raises(StageFailed) as caught:
+            verdict.judge([operation], heard(0, number), oci=True, run_dir="", groups=groups)
+        assert "CAP_SYS_RESOURCE" not in caught.value.hint
+        return caught.value.hint
+
+    assert "CAP_SYS_NICE" in hint(fifo)
+    (tmp_path / "cpu.rt_runtime_us").write_text("0\n")
+    assert "linux.resources.cpu.realtimeRuntime" in hint(fifo) and "CAP_SYS_NICE" not in hint(fifo)
+    assert "CAP_SYS_NICE" in hint(other)
+    (tmp_path / "cpu.rt_runtime_us").write_text("950000\n")
+    assert "CAP_SYS_NICE" in hint(fifo)
+    assert "IOPRIO_CLASS_RT" in hint(Operation("IO_PRIORITY", 0x2000))
+    assert "CAP_SYS_NICE" not in hint(fifo, errno.EINVAL)
 
 
 @pytest.mark.parametrize("word", ["ready", "created"])
 def test_one_that_came_so_far_has_not_failed(word: str) -> None:
     outcome = handshake.Outcome()
     setattr(outcome, word, True)
-    verdict.judge(PLAN, outcome, {})
+    verdict.judge(PLAN, outcome, oci=False, run_dir="", groups=[])
 
 
 def test_one_that_says_nothing_was_killed() -> None:
@@ -77,19 +99,17 @@ def test_an_operation_there_is_none_of() -> None:
 @pytest.mark.parametrize(
     ("index", "number", "detail", "message"),
     [
-        (0, errno.ECANCELED, "exit status 3: no", "createContainer[0] /bin/first: exit status 3: no"),
-        (1, errno.ECANCELED, "signal 9", "createContainer[1] /bin/second: signal 9"),
-        (3, errno.ETIMEDOUT, "", "startContainer[0] /bin/inside: no end within its timeout of 5 s"),
-        (3, errno.ENOENT, "execve", "startContainer[0] /bin/inside: No such file or directory"),
+        (0, errno.ECANCELED, "exit status 3: no", "createContainer hook #0: /bin/first: exit status 3: no"),
+        (1, errno.ECANCELED, "signal 9", "createContainer hook #1: /bin/second: signal 9"),
+        (3, errno.ETIMEDOUT, "", "startContainer hook #0: /bin/inside: no end within its timeout of 5 s"),
+        (3, errno.ENOENT, "execve", "startContainer hook #0: /bin/inside: No such file or directory"),
     ],
 )
 def test_a_hook_is_named_by_its_kind_and_number(index: int, number: int, detail: str, message: str) -> None:
     """Those after the change of root are the other kind, and are counted anew."""
     moved_otherwise = [Operation("ROOT_MOVE", "/new") if each.kind == "PIVOT" else each for each in PLAN]
     for operations in (PLAN, moved_otherwise):
-        assert (
-            judged(heard(index, number, detail), operations).message == f"hooks: cannot run hooks.{message}"
-        )
+        assert judged(heard(index, number, detail), operations).message == f"hooks: error running {message}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oci import runtime as runtimes
-from oci.box import TIMEOUT_S, Box, wait_until
+from oci.box import TIMEOUT_S, Box
+from waiting import until
 
 TOP = Path("/sys/fs/cgroup")
 SLICE = "guest.slice"
@@ -103,7 +104,7 @@ class Container(Box):
         self.ok("delete", self.id)
         assert not place.exists()
         if self.driver == "systemd":
-            wait_until(lambda: self.show("LoadState")["LoadState"] == "not-found", "the end of the unit")
+            until(lambda: self.show("LoadState")["LoadState"] == "not-found", "the end of the unit")
 
     def pids(self, options: Sequence[str] = ("-f", "json")) -> list[int]:
         """What `ps` prints."""

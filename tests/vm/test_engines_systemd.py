@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from oci.box import PATIENCE, wait_until
 from vm.container import TOP, Owner
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.needs("systemd")
 PROGRAM = Path(sys.executable).parent / "pyrun-oci"
@@ -71,7 +71,7 @@ def exercise(engine: Engine, slice_: str, *run_words: str) -> None:
     assert (place / "memory.max").read_text().strip() == str(48 * MB)
     assert "sleep 1000" in engine("top", "box")
     engine("stop", "-t", "0", "box")
-    wait_until(lambda: not place.exists(), "the end of the cgroup")
+    until(lambda: not place.exists(), "the end of the cgroup")
     engine("rm", "box")
     assert engine("ps", "-a", "-q") == ""
 

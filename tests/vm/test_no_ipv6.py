@@ -57,7 +57,7 @@ def test_a_network_with_ipv6_is_refused(pyrun: Pyrun) -> None:
     told |= {f"{key}6": value for key, value in six.items()}
     file = pyrun.root / "networks/six.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps({**records.DEFAULTS, **told}))
+    file.write_text(json.dumps({**records.Network().record(), **told}))
     error = pyrun.fails(125, "run", "--rm", "--network=six", "busybox", "true")
     assert error.startswith("pyrun: network 'six' cannot have fd00:9::/64: this kernel has no IPv6\nhint: ")
     assert not hostile.stored(pyrun)

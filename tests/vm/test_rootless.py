@@ -10,13 +10,13 @@ import os
 import pwd
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from unprivileged import User, UserPyrun, as_user
+from waiting import until
 
 pytestmark = pytest.mark.needs("systemd")
 TOP = Path("/sys/fs/cgroup")
@@ -66,10 +66,7 @@ def test_limits_in_a_scope_of_the_users_systemd(user: UserPyrun) -> None:
     assert user.ok("exec", "box", "cat", "/proc/self/cgroup") == "0::/"
     assert user.ok("exec", "box", "cat", "/sys/fs/cgroup/memory.max") == str(64 << 20)
     user.ok("rm", "-f", "box")
-    deadline = time.monotonic() + 20
-    while place.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not place.exists()
+    until(lambda: not place.exists(), "the end of the cgroup", timeout_s=20)
 
 
 def test_limits_in_a_delegated_cgroup(user: UserPyrun) -> None:

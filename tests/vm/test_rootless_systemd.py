@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from oci.box import wait_until
 from unprivileged import User, UserPyrun
 from vm.container import TOP, Container, Owner
+from waiting import until
 
 pytestmark = pytest.mark.needs("systemd")
 MB = 1 << 20
@@ -48,7 +48,7 @@ def test_every_process_is_in_the_scope(users_container: Container) -> None:
     box = users_container
     box.detach()
     box.exec("sleep", "900", options=("--detach",))
-    wait_until(lambda: len(box.pids()) == 2, "two processes")
+    until(lambda: len(box.pids()) == 2, "two processes")
     assert len({Path(f"/proc/{pid}/cgroup").read_text() for pid in box.pids()}) == 1
 
 
@@ -84,7 +84,7 @@ def test_forced_end(users_container: Container) -> None:
     place = box.place
     box.ok("delete", "--force", box.id)
     assert not place.exists()
-    wait_until(lambda: box.show("LoadState")["LoadState"] == "not-found", "the end of the unit")
+    until(lambda: box.show("LoadState")["LoadState"] == "not-found", "the end of the unit")
 
 
 def test_spec_rootless(users_container: Container, lingering: Owner) -> None:
@@ -124,9 +124,9 @@ def test_run_with_limits(users_pyrun: UserPyrun) -> None:
     names = ("memory.max", "cpu.max", "pids.max")
     assert [(place / name).read_text().strip() for name in names] == [str(64 * MB), "50000 100000", "30"]
     users_pyrun.ok("exec", "-d", "box", "sleep", "900")
-    wait_until(lambda: len((place / "cgroup.procs").read_text().split()) == 2, "the second process")
+    until(lambda: len((place / "cgroup.procs").read_text().split()) == 2, "the second process")
     users_pyrun.ok("stop", "-t", "1", "box")
-    wait_until(lambda: not place.exists(), "the end of the scope")
+    until(lambda: not place.exists(), "the end of the scope")
 
 
 def test_run_beyond_the_memory_limit(users_pyrun: UserPyrun) -> None:

@@ -47,7 +47,7 @@ def main_process() -> str:
 
 def test_a_container_is_a_service(service: Pyrun) -> None:
     systemctl("start", "web")
-    until(lambda: main_process() == "pyrun-monitor")
+    until(lambda: main_process() == "pyrun-monitor", timeout_s=90)
     first = service.ok("ps", "-q")
     asked = ("curl", "-s", "http://127.0.0.1:8080/hostname")
     assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyrun.errors import Conflict, StageFailed, UsageError
+from pyrun.errors import CgroupRemoved, Conflict, StageFailed, UsageError
 from pyrun.store import paths
 
 from . import files, layout
@@ -95,7 +95,7 @@ def refused(directory: str, name: str, value: str, field: str, number: int) -> E
             _number(f"{directory}/memory.{key}") for key in ("usage_in_bytes", "max_usage_in_bytes")
         )
         return UsageError(f"{what}: must be more than what is in use ({usage}, at most {peak}), not {value}")
-    if not field:
+    if not field or (number in (errno.ENOENT, errno.ENODEV) and not paths.exists(directory)):
         return StageFailed("cgroup", f"write {value!r} to {directory}/{name}", number)
     return UsageError(f"{what}: cannot write {value!r:.80} to {directory}/{name}: {posix.strerror(number)}")
 
@@ -140,11 +140,24 @@ def refuse_inhabited(directory: str, names: str) -> None:
 
     if found := processes.all_of([(names, directory)]):
         raise Conflict(
-            f"cgroup {directory} is not empty: {len(found)} process{'es' if len(found) > 1 else ''} found",
+            f"container's cgroup is not empty: {directory}: {len(found)} process{'es' if len(found) > 1 else ''} found",
             "linux.cgroupsPath is for one container alone",
         )
     if freezer.is_frozen([(names, directory)]):
         raise Conflict(f"cgroup {directory} is frozen", "remove it, or choose another linux.cgroupsPath")
+
+
+def removed(cgroup: layout.Cgroup, error: BaseException) -> CgroupRemoved | None:
+    """Whether a start failed with *error* since a cgroup it had made is gone: another program's `rmdir`."""
+    number = getattr(error, "number", None) or getattr(error, "errno", None)
+    if number not in (errno.ENOENT, errno.ENODEV) or cgroup.late:
+        return None
+    for _, directory in cgroup.groups:
+        if not paths.exists(directory):
+            return CgroupRemoved(
+                f"cgroup {directory} was removed by another program before init had joined it"
+            )
+    return None
 
 
 def of_clone(groups: list[layout.Group], number: int) -> Exception | None:

@@ -11,6 +11,8 @@ import fcntl
 import posix
 
 from pyrun.errors import Conflict, StageFailed
+from pyrun.plan.operations import Operation
+from pyrun.plan.performers import words
 from pyrun.store import paths
 
 # Against others who tidy away the parent between its making and ours.
@@ -41,9 +43,9 @@ def make(directory: str, mount: str, names: str) -> bool:
         except FileNotFoundError as error:
             # a parent that was empty has just been tidied away by somebody
             if attempt == ATTEMPTS - 1:
-                raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+                raise _not_made(directory, mount, names, error) from None
         except OSError as error:
-            raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+            raise _not_made(directory, mount, names, error) from None
     return False
 
 
@@ -52,7 +54,11 @@ def ensure(directory: str, mount: str, names: str) -> None:
     try:
         _make(directory, mount, names)
     except OSError as error:
-        raise StageFailed("cgroup", f"make {directory}", error.errno) from None
+        raise _not_made(directory, mount, names, error) from None
+
+
+def _not_made(directory: str, mount: str, names: str, error: OSError) -> StageFailed:
+    return StageFailed("cgroup", words(Operation("cgroup-make", directory, mount, names)), error.errno)
 
 
 def _make(directory: str, mount: str, names: str) -> bool:

@@ -37,7 +37,7 @@ def freeze(groups: list[Group]) -> None:
         raise
 
 
-def thaw(groups: object) -> None:
+def thaw(groups: list[Group]) -> None:
     """Let every process run again; a cgroup that is gone, or that no freezer is for, counts as done."""
     for file, word in _files(groups):
         try:
@@ -47,7 +47,7 @@ def thaw(groups: object) -> None:
                 raise
 
 
-def is_frozen(groups: object) -> bool:
+def is_frozen(groups: list[Group]) -> bool:
     """Whether the container's own cgroup is frozen; one above that is frozen does not count."""
     for file, _ in _files(groups):
         directory, _, name = file.rpartition("/")
@@ -76,9 +76,8 @@ def place(groups: list[Group]) -> tuple[str, str]:
     )
 
 
-def _files(given: object) -> list[tuple[str, str]]:
-    """(file, word that thaws), for the groups of a job or of a state.json."""
-    groups = [(str(item[0]), str(item[1])) for item in given] if isinstance(given, list) else []
+def _files(groups: list[Group]) -> list[tuple[str, str]]:
+    """(file, word that thaws)."""
     v1 = [(f"{where}/freezer.state", "THAWED") for names, where in groups if "freezer" in names.split(",")]
     return v1 or [(f"{where}/cgroup.freeze", "0") for names, where in groups if names == "unified"]
 

@@ -8,8 +8,12 @@ Source: man 7 cgroups, man 5 proc_pid_mountinfo, runtime-spec config-linux.md#cg
 
 from __future__ import annotations
 
-from pyrun import caller
+from pyrun import launching
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from .rdt import Rdt
 
 # A hierarchy: (its controllers joined by commas, or "unified"; its mount point; our own place below that).
 Hierarchy = tuple[str, str, str]
@@ -19,6 +23,30 @@ Group = tuple[str, str]
 _TOP = "/sys/fs/cgroup"
 
 
+class Cgroup:
+    """Where a container's processes belong.
+
+    hierarchies     as `layout` has them
+    groups          its directory in each; none where it is to have no cgroup
+    driver          cgroupfs, systemd or disabled; unit, slice: systemd's words for it
+    unprivileged    made by a user who is not the machine's root
+    late            joined after the clone: systemd moves the process, or resctrl takes its pid
+    parents         directories above it that are missing, the deepest first
+    rdt             the resctrl group, see rdt.py; None without one
+    """
+
+    __slots__ = ("driver", "groups", "hierarchies", "late", "parents", "rdt", "slice", "unit", "unprivileged")
+
+    def __init__(self, hierarchies: list[Hierarchy], groups: list[Group], driver: str = "cgroupfs") -> None:
+        self.hierarchies = hierarchies
+        self.groups = groups
+        self.driver = driver
+        self.unit = self.slice = ""
+        self.unprivileged = self.late = False
+        self.parents: list[str] = []
+        self.rdt: Rdt | None = None
+
+
 def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
     """The cgroup hierarchies mounted here. Beside a v2 that has the controllers v1 is left out: one without any, and
     where v2 is at its usual place also somebody's net_cls.
@@ -26,7 +54,9 @@ def layout(mountinfo: str = "", membership: str = "") -> list[Hierarchy]:
     Read until each is found: a thousand named network namespaces are a thousand mounts more.
     """
     mounts = mountinfo.split("\n") if mountinfo else paths.lines("/proc/self/mountinfo")
-    own = places(membership or paths.read(f"{caller.place()}/cgroup").decode("utf-8", "surrogateescape"))
+    own = places(
+        membership or paths.read(f"{launching.process.place()}/cgroup").decode("utf-8", "surrogateescape")
+    )
     found: list[Hierarchy] = []
     seen = set()
     for line in mounts:

@@ -7,14 +7,16 @@ Source: runtime-spec config-linux.md#block-io and following, blkio-controller.rs
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyrun.spec.check_rules import wrong
 
 from .limits_v2 import RESOURCES, Limit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.spec.oci import BlockIO, Resources, Throttle, ThrottleDevice, WeightDevice
+
 # (field of blockIO, v1's file, v2's word in io.max)
-THROTTLES = (
+THROTTLES: tuple[tuple[Throttle, str, str], ...] = (
     ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
     ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
     ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
@@ -23,7 +25,7 @@ THROTTLES = (
 _UNIFIED = "linux.resources.unified: "
 
 
-def v1(resources: dict[str, Any]) -> list[Limit]:
+def v1(resources: Resources) -> list[Limit]:
     """The rare limits of cgroup v1."""
     if resources.get("unified"):
         raise wrong(RESOURCES + "unified", "is for cgroup v2, and this host's controllers are cgroup v1")
@@ -36,7 +38,7 @@ def v1(resources: dict[str, Any]) -> list[Limit]:
     return found + _rdma(resources)
 
 
-def v2(resources: dict[str, Any]) -> list[Limit]:
+def v2(resources: Resources) -> list[Limit]:
     """The rare limits of cgroup v2."""
     network = resources.get("network") or {}
     for key in ("classID", "priorities"):
@@ -60,11 +62,11 @@ def _unified(key: str, value: object) -> list[str]:
     return [line for line in value.split("\n") if line] or [""]
 
 
-def _device(item: dict[str, Any]) -> str:
+def _device(item: WeightDevice | ThrottleDevice) -> str:
     return f"{item['major']}:{item['minor']}"
 
 
-def _blkio(section: dict[str, Any]) -> list[Limit]:
+def _blkio(section: BlockIO) -> list[Limit]:
     found = []
     if section.get("weight"):
         found.append(("blkio.weight|blkio.bfq.weight", str(section["weight"]), "blockIO.weight"))
@@ -78,8 +80,8 @@ def _blkio(section: dict[str, Any]) -> list[Limit]:
             value = f"{_device(item)} {item['leafWeight']}"
             found.append(("blkio.leaf_weight_device", value, "blockIO.weightDevice"))
     for key, file, _ in THROTTLES:
-        for item in section.get(key) or ():
-            found.append((file, f"{_device(item)} {item['rate']}", f"blockIO.{key}"))
+        for row in section.get(key) or ():
+            found.append((file, f"{_device(row)} {row['rate']}", f"blockIO.{key}"))
     return found
 
 
@@ -88,7 +90,7 @@ def io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def _io(section: dict[str, Any]) -> list[Limit]:
+def _io(section: BlockIO) -> list[Limit]:
     rows = [item.get("leafWeight") for item in section.get("weightDevice") or ()]
     for field, given in (("leafWeight", section.get("leafWeight")), ("weightDevice", any(rows))):
         if given:
@@ -103,14 +105,14 @@ def _io(section: dict[str, Any]) -> list[Limit]:
             value = f"{_device(item)} {item['weight']}|{_device(item)} {io_weight(item['weight'])}"
             found.append(("io.bfq.weight|io.weight", value, "blockIO.weightDevice"))
     for key, _, word in THROTTLES:
-        for item in section.get(key) or ():
+        for row in section.get(key) or ():
             # v1 takes 0 for "no limit", v2 refuses it
-            value = f"{_device(item)} {word}={item['rate'] or 'max'}"
+            value = f"{_device(row)} {word}={row['rate'] or 'max'}"
             found.append(("io.max", value, f"blockIO.{key}"))
     return found
 
 
-def _hugetlb(resources: dict[str, Any], suffix: str) -> list[Limit]:
+def _hugetlb(resources: Resources, suffix: str) -> list[Limit]:
     """The limit on pages in use, and the one on pages reserved (Linux 5.7), without which the first ends in SIGBUS."""
     found = []
     for item in resources.get("hugepageLimits") or ():
@@ -120,13 +122,16 @@ def _hugetlb(resources: dict[str, Any], suffix: str) -> list[Limit]:
     return found
 
 
-def _rdma(resources: dict[str, Any]) -> list[Limit]:
+def _rdma(resources: Resources) -> list[Limit]:
     found = []
     for device, item in (resources.get("rdma") or {}).items():
         words = [
-            f"{word}={item[key]}"
-            for key, word in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
-            if item.get(key) is not None
+            f"{word}={value}"
+            for word, value in (
+                ("hca_handle", item.get("hcaHandles")),
+                ("hca_object", item.get("hcaObjects")),
+            )
+            if value is not None
         ]
         if words:
             found.append(("rdma.max", " ".join([device, *words]), f"rdma.{device}"))

@@ -13,7 +13,7 @@ from .limits_v2 import RARE, RESOURCES, Limit, pids_maximum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrun.spec.oci import Cpu, Memory, Resources
 
 _MEMORY = (
     ("limit", "memory.limit_in_bytes"),
@@ -33,7 +33,7 @@ _CPU = (
 SHARES_LEAST, SHARES_MOST = 2, 262144
 
 
-def limits(resources: dict[str, Any], *, lenient: bool = False) -> list[Limit]:
+def limits(resources: Resources, *, lenient: bool = False) -> list[Limit]:
     """What is to be written, in order. lenient: the swap limit is nobody's wish, and may be left out."""
     found: list[Limit] = []
     if (pids := (resources.get("pids") or {}).get("limit")) is not None:
@@ -50,14 +50,14 @@ def limits(resources: dict[str, Any], *, lenient: bool = False) -> list[Limit]:
     return found
 
 
-def _memory(memory: dict[str, Any], absent: str) -> list[Limit]:
+def _memory(memory: Memory, absent: str) -> list[Limit]:
     if memory.get("limit") == -1 and not memory.get("swap"):
         # none on memory: none on swap either, where there is any
         memory, absent = {**memory, "swap": -1}, "?"
     found = []
     for key, file in _MEMORY:
-        if memory.get(key):
-            found.append((file + (absent if key == "swap" else ""), str(memory[key]), f"memory.{key}"))
+        if value := memory.get(key):
+            found.append((file + (absent if key == "swap" else ""), str(value), f"memory.{key}"))
     if memory.get("disableOOMKiller"):
         found.append(("memory.oom_control", "1", "memory.disableOOMKiller"))
     if memory.get("swappiness") not in (None, -1):
@@ -65,11 +65,11 @@ def _memory(memory: dict[str, Any], absent: str) -> list[Limit]:
     return found
 
 
-def _cpu(cpu: dict[str, Any]) -> list[Limit]:
+def _cpu(cpu: Cpu) -> list[Limit]:
     shares = cpu.get("shares")
     if shares and not SHARES_LEAST <= shares <= SHARES_MOST:
         raise wrong(RESOURCES + "cpu.shares", f"must be {SHARES_LEAST} to {SHARES_MOST} here", shares)
-    found = [(file, str(cpu[key]), f"cpu.{key}") for key, file in _CPU if cpu.get(key)]
+    found = [(file, str(value), f"cpu.{key}") for key, file in _CPU if (value := cpu.get(key))]
     if (burst := cpu.get("burst")) is not None:  # after the quota, which it may not exceed
         found.append(("cpu.cfs_burst_us" if burst else "cpu.cfs_burst_us?", str(burst), "cpu.burst"))
     if (idle := cpu.get("idle")) is not None:  # after the shares, which an idle cgroup does not take

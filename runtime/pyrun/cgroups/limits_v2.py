@@ -12,7 +12,7 @@ from pyrun.spec.check_rules import wrong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrun.spec.oci import Cpu, Memory, Resources
 
 # (file, value, field below linux.resources)
 Limit = tuple[str, str, str]
@@ -21,7 +21,7 @@ RARE = ("blockIO", "hugepageLimits", "network", "rdma", "unified")
 DEFAULT_PERIOD_US = 100_000
 
 
-def limits(resources: dict[str, Any], *, lenient: bool = False) -> list[Limit]:
+def limits(resources: Resources, *, lenient: bool = False) -> list[Limit]:
     """What is to be written, in order. lenient: the swap limit is nobody's wish, and may be left out."""
     found: list[Limit] = []
     if (pids := (resources.get("pids") or {}).get("limit")) is not None:
@@ -61,7 +61,7 @@ def swap_alone(limit: int, swap: int) -> int:
     return swap - limit
 
 
-def _memory(memory: dict[str, Any], lenient: bool) -> list[Limit]:
+def _memory(memory: Memory, lenient: bool) -> list[Limit]:
     limit, swap, found = memory.get("limit") or 0, memory.get("swap") or 0, []
     if swap or limit < 0:
         value = maximum(swap_alone(limit, swap))
@@ -89,7 +89,7 @@ def cpu_weight(shares: int) -> int:
     return ceil(10 ** ((exponent * exponent + 125 * exponent) / 612 - 7 / 34))
 
 
-def _cpu(cpu: dict[str, Any]) -> list[Limit]:
+def _cpu(cpu: Cpu) -> list[Limit]:
     found = []
     for key in ("realtimeRuntime", "realtimePeriod"):
         if cpu.get(key):
@@ -104,5 +104,7 @@ def _cpu(cpu: dict[str, Any]) -> list[Limit]:
         found.append(("cpu.max", value, "cpu.quota" if quota else "cpu.period"))
     if (burst := cpu.get("burst")) is not None:  # after the quota, which it may not exceed
         found.append(("cpu.max.burst" if burst else "cpu.max.burst?", str(burst), "cpu.burst"))
-    found += [(f"cpuset.{key}", cpu[key], f"cpu.{key}") for key in ("cpus", "mems") if cpu.get(key)]
+    for key, listed in (("cpus", cpu.get("cpus")), ("mems", cpu.get("mems"))):
+        if listed:
+            found.append((f"cpuset.{key}", listed, f"cpu.{key}"))
     return found

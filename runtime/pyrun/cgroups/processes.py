@@ -18,11 +18,6 @@ from .layout import Group, layout, places
 DEEPEST = 64
 
 
-def pids(groups: object) -> list[int]:
-    """all_of() for the groups of a state.json, whatever is in it."""
-    return all_of([(str(item[0]), str(item[1])) for item in groups] if isinstance(groups, list) else [])
-
-
 def preferred(groups: list[Group]) -> str:
     """The hierarchy that tells who belongs to the container: v2's, or one that nobody leaves; "" without cgroups."""
     for wanted in ("unified", "devices", "pids", "freezer", "memory", "name=systemd"):
@@ -39,10 +34,10 @@ def all_of(groups: list[Group]) -> list[int]:
     return sorted(set(_below(directory, 0))) if directory else []
 
 
-def end(groups: object) -> bool:
+def end(groups: list[Group]) -> bool:
     """v2: SIGKILL to all of them at once, and to those being born. Whether that could be had (Linux 5.14)."""
-    own = [str(item[1]) for item in groups if item[0] == "unified"] if isinstance(groups, list) else []
-    if not own or len(groups) > 1:  # type: ignore[arg-type]  # a hybrid host's unified hierarchy may be left
+    own = [where for names, where in groups if names == "unified"]
+    if not own or len(groups) > 1:  # a hybrid host's unified hierarchy may be left
         return False
     try:
         fd = posix.open(f"{own[0]}/cgroup.kill", posix.O_WRONLY | posix.O_CLOEXEC)

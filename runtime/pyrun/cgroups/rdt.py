@@ -9,14 +9,32 @@ from __future__ import annotations
 
 import errno
 import posix
-from typing import Any
 
 from pyrun.errors import StageFailed, UsageError
 from pyrun.store import paths
 
 from . import files
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import IntelRdt
+
 WHERE = "config.json: linux.intelRdt"
+
+
+class Rdt:
+    """A container's resctrl group.
+
+    directory: the group; monitor: where it is monitored, or ""; lines: schemata to write; exists: it was there before;
+    ours: it is made and removed with the container.
+    """
+
+    __slots__ = ("directory", "exists", "lines", "monitor", "ours")
+
+    def __init__(self, directory: str, monitor: str = "") -> None:
+        self.directory, self.monitor = directory, monitor
+        self.lines: list[str] = []
+        self.exists = self.ours = False
 
 
 def mount(mountinfo: str = "") -> str:
@@ -29,8 +47,8 @@ def mount(mountinfo: str = "") -> str:
     return ""
 
 
-def plan(section: dict[str, Any], identifier: str, root: str = "") -> dict[str, Any]:
-    """What join() and undo() are to do: {directory, ours, lines, exists, monitor}. Nothing is changed yet.
+def plan(section: IntelRdt, identifier: str, root: str = "") -> Rdt:
+    """The group, for join() and undo(). Nothing is changed yet.
 
     Raises UsageError where the kernel or the group that is named cannot do it.
     """
@@ -38,9 +56,9 @@ def plan(section: dict[str, Any], identifier: str, root: str = "") -> dict[str, 
     if not root:
         hint = "mount -t resctrl resctrl /sys/fs/resctrl, on a processor and kernel that have it"
         raise UsageError(f"{WHERE}: this host has no resctrl file system", hint)
-    clos = str(section.get("closID") or "")
-    lines = [str(section[key]) for key in ("l3CacheSchema", "memBwSchema") if section.get(key)]
-    lines += [str(line) for line in section.get("schemata") or () if line]
+    clos = section.get("closID") or ""
+    given = [section.get("l3CacheSchema"), section.get("memBwSchema"), *(section.get("schemata") or ())]
+    lines = [line for line in given if line]
     for line in lines:
         if "\n" in line:
             raise UsageError(f"{WHERE}: a schema is one line, not {line!r:.80}")
@@ -51,14 +69,9 @@ def plan(section: dict[str, Any], identifier: str, root: str = "") -> dict[str, 
         raise UsageError(f"{WHERE}.closID: there is no group {clos!r:.80}, and no schema to make one with")
     if clos and exists:
         _matching(directory, lines)
-    monitor = f"{directory}/mon_groups/{identifier}" if section.get("enableMonitoring") else ""
-    return {
-        "directory": directory,
-        "ours": not clos and not exists,
-        "lines": lines,
-        "exists": exists,
-        "monitor": monitor,
-    }
+    found = Rdt(directory, f"{directory}/mon_groups/{identifier}" if section.get("enableMonitoring") else "")
+    found.ours, found.exists, found.lines = not clos and not exists, exists, lines
+    return found
 
 
 def _supported(root: str, resource: str) -> None:
@@ -88,21 +101,20 @@ def _matching(directory: str, lines: list[str]) -> None:
                 raise UsageError(f"{WHERE}: the group {directory} has {there}, not {name}:{cache}={value}")
 
 
-def join(planned: dict[str, Any], pid: int) -> None:
+def join(group: Rdt, pid: int) -> None:
     """Make the group if need be, write its schemata, put *pid* into it. Raises StageFailed."""
-    directory, monitor = planned["directory"], planned["monitor"]
-    if not planned["exists"]:
-        _make(directory)
-    for line in planned["lines"]:
-        _write(f"{directory}/schemata", line + "\n")
-    if monitor:
-        _make(monitor)
-    enter(planned, pid)
+    if not group.exists:
+        _make(group.directory)
+    for line in group.lines:
+        _write(f"{group.directory}/schemata", line + "\n")
+    if group.monitor:
+        _make(group.monitor)
+    enter(group, pid)
 
 
-def enter(planned: dict[str, Any], pid: int) -> None:
+def enter(group: Rdt, pid: int) -> None:
     """Put *pid* into the container's group, and into what is monitored: its first process, and those of `exec`."""
-    for directory in (planned["directory"], planned["monitor"]):
+    for directory in (group.directory, group.monitor):
         if directory:
             _write(f"{directory}/tasks", str(pid))
 
@@ -137,18 +149,19 @@ def _reason(path: str) -> str:
     return ""
 
 
-def undo(planned: dict[str, Any]) -> list[str]:
+def undo(group: Rdt) -> list[str]:
     """Lines for the undo list: what we made, the monitoring group first."""
-    made = [planned["monitor"]] if planned["monitor"] else []
-    made += [planned["directory"]] if planned["ours"] else []
+    made = [group.monitor] if group.monitor else []
+    made += [group.directory] if group.ours else []
     return [f"rmdir\t{directory}" for directory in made]
 
 
-def update(section: dict[str, Any], identifier: str, changes: dict[str, str], root: str = "") -> None:
+def update(section: IntelRdt, identifier: str, changes: IntelRdt, root: str = "") -> None:
     """`update --l3-cache-schema`, `--mem-bw-schema`: changes by their names in the config. Raises PyrunError."""
     root = root or mount()
-    for flag, key in (("--l3-cache-schema", "l3CacheSchema"), ("--mem-bw-schema", "memBwSchema")):
-        line = changes.get(key)
+    for flag, line in (
+        ("--l3-cache-schema", changes.get("l3CacheSchema")), ("--mem-bw-schema", changes.get("memBwSchema")),
+    ):  # fmt: skip
         if not line:
             continue
         if not root:
@@ -156,18 +169,18 @@ def update(section: dict[str, Any], identifier: str, changes: dict[str, str], ro
         if not section:
             raise UsageError(f"{flag}: the container was created without linux.intelRdt")
         _supported(root, line.partition(":")[0].strip())
-        clos = str(section.get("closID") or identifier)
+        clos = section.get("closID") or identifier
         _write(f"{root if clos == '/' else root + '/' + clos}/schemata", line + "\n")
 
 
-def stats(section: dict[str, Any], identifier: str, root: str = "") -> dict[str, Any]:
+def stats(section: IntelRdt, identifier: str, root: str = "") -> dict[str, object]:
     """`events`: the schemata in force, the root's, and what is monitored; {} without resctrl."""
     root = root or mount()
     if not section or not root:
         return {}
-    clos = str(section.get("closID") or identifier)
+    clos = section.get("closID") or identifier
     directory = root if clos == "/" else f"{root}/{clos}"
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, own, above, info in (
         ("L3", "l3_cache_schema", "l3_cache_schema_root", "l3_cache_info"),
         ("MB", "mem_bw_schema", "mem_bw_schema_root", "mem_bw_info"),
@@ -186,8 +199,8 @@ _INFO = {
 }
 
 
-def _info(directory: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _info(directory: str) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
     for name in _INFO[directory.rpartition("/")[2]]:
         text = _text(f"{directory}/{name}").strip()
         if text:
@@ -207,7 +220,7 @@ def _text(path: str) -> str:
         return ""
 
 
-def _monitored(directory: str) -> dict[str, Any]:
+def _monitored(directory: str) -> dict[str, list[dict[str, int]]]:
     """mbm_stats and cmt_stats: a row per NUMA node, as runc has them."""
     bandwidth, cache = [], []
     try:

@@ -6,7 +6,8 @@ Source: cgroup-v1/*.rst, cgroup-v2.rst (interface file conventions).
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict, TypeVar
 
 from pyrun.store import paths
 
@@ -17,6 +18,80 @@ CPUSET_SWITCHES = (
     "sched_load_balance sched_relax_domain_level"
 ).split()
 exists = paths.exists
+
+Pressure = dict[str, dict[str, float]]  # of `some` and of `full`: avg10, avg60, avg300, total
+
+
+class CpuUsage(TypedDict, total=False):
+    """In nanoseconds; percpu*: of each processor."""
+
+    total: int
+    percpu: list[int]
+    percpu_kernel: list[int]
+    percpu_user: list[int]
+    kernel: int
+    user: int
+
+
+class Throttling(TypedDict, total=False):
+    """throttledTime: in nanoseconds."""
+
+    periods: int
+    throttledPeriods: int
+    throttledTime: int
+
+
+class Cpu(TypedDict, total=False):
+    """psi: of cgroup v2, here and below."""
+
+    usage: CpuUsage
+    throttling: Throttling
+    psi: Pressure
+
+
+class MemoryUse(TypedDict, total=False):
+    """In bytes; failcnt: how often the limit was met."""
+
+    limit: int
+    failcnt: int
+    usage: int
+    max: int
+
+
+class Memory(TypedDict, total=False):
+    """swap: memory and swap together; raw: memory.stat."""
+
+    cache: int
+    usage: MemoryUse
+    swap: MemoryUse
+    kernel: MemoryUse
+    kernelTCP: MemoryUse
+    raw: dict[str, int]
+    psi: Pressure
+
+
+class BlkioEntry(TypedDict, total=False):
+    """op: Read, Write ..."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+class Stats(TypedDict):
+    """What a container uses, as `runc events` has it. Most of what is 0 or empty is left out. blkio: tables by name,
+    and psi; hugetlb: by size of a page."""
+
+    cpu: Cpu
+    cpuset: dict[str, list[int] | int]
+    memory: Memory
+    pids: dict[str, int]
+    blkio: dict[str, list[BlkioEntry] | Pressure]
+    hugetlb: dict[str, dict[str, int]]
+
+
+Entries = TypeVar("Entries", bound=Mapping[str, object])
 
 
 def text(path: str) -> str:
@@ -50,9 +125,11 @@ def keyed(path: str) -> dict[str, int]:
     return found
 
 
-def some(entries: dict[str, Any]) -> dict[str, Any]:
+def some(entries: Entries) -> Entries:
     """Without what is 0 or empty: runc leaves that out of its JSON."""
-    return {key: value for key, value in entries.items() if value not in (0, "", [], {})}
+    kept: Any = {key: value for key, value in entries.items() if value not in (0, "", [], {})}
+    left: Entries = kept
+    return left
 
 
 def listed(ranges: str) -> list[int]:
@@ -73,15 +150,17 @@ def pids(directory: str) -> dict[str, int]:
     return some({"current": current, "limit": 0 if limit == UNLIMITED else limit})
 
 
-def blkio_entries(path: str) -> list[dict[str, Any]]:
+def blkio_entries(path: str) -> list[BlkioEntry]:
     """`8:0 Read 12` a line, or `8:0 12`; totals are left out."""
     found = []
     for line in text(path).splitlines():
         fields = line.replace(":", " ").split()
         if len(fields) not in (3, 4) or fields[0] == "Total":
             continue
-        entry: dict[str, Any] = {"major": int(fields[0]), "minor": int(fields[1]), "value": int(fields[-1])}
-        found.append(some(entry | ({"op": fields[2]} if len(fields) == 4 else {})))
+        entry: BlkioEntry = {"major": int(fields[0]), "minor": int(fields[1]), "value": int(fields[-1])}
+        if len(fields) == 4:
+            entry["op"] = fields[2]
+        found.append(some(entry))
     return found
 
 

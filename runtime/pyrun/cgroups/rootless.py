@@ -13,11 +13,11 @@ import posix
 from pyrun.errors import StageFailed, UsageError
 from pyrun.store import paths
 
-from .layout import Group, Hierarchy, is_v2
+from .layout import Cgroup, Hierarchy, is_v2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from pyrun.spec.oci import Config, Mapping, Resources
 
 DELEGATED_FILES = "/sys/kernel/cgroup/delegate"
 # What that file said when it was new (Linux 4.15); absent before.
@@ -32,37 +32,35 @@ def real_uid() -> int:
     return on_host(uid, [{"containerID": a, "hostID": b, "size": size} for a, b, size in lines])
 
 
-def usable(config: dict[str, Any], job: dict[str, Any], groups: list[Group]) -> list[Group]:
-    """Those of *groups* that this user may make and enter; job["hierarchies"] are left the same (v1).
+def keep_usable(config: Config, cgroup: Cgroup) -> None:
+    """Leave of its directories, and of v1's hierarchies, those that this user may make and enter.
 
     Raises UsageError where a limit or a path was asked for and cannot be had.
     """
-    hierarchies = job["hierarchies"]
-    pairs = zip(groups, hierarchies, strict=True)
+    pairs = zip(cgroup.groups, cgroup.hierarchies, strict=True)
     kept = [(group, hierarchy) for group, hierarchy in pairs if may_use(group[1], hierarchy)]
-    if len(kept) == len(groups):
-        return groups
+    if len(kept) == len(cgroup.groups):
+        return
     section = config.get("linux") or {}
     if section.get("cgroupsPath") and not kept:
         path = f"{section['cgroupsPath']!r:.100}"
         raise UsageError(f"config.json: linux.cgroupsPath: this user may not make the cgroup {path}", _HINT)
     if not kept:
-        none(config)
-    if not is_v2(hierarchies):  # v2's one hierarchy still tells how to mount it
-        job["hierarchies"] = [hierarchy for _, hierarchy in kept]
-    return [group for group, _ in kept]
+        refuse_limits(config)
+    if not is_v2(cgroup.hierarchies):  # v2's one hierarchy still tells how to mount it
+        cgroup.hierarchies = [hierarchy for _, hierarchy in kept]
+    cgroup.groups = [group for group, _ in kept]
 
 
-def none(config: dict[str, Any]) -> list[Group]:
-    """No cgroup for the container. Raises UsageError if one is needed for a limit."""
+def refuse_limits(config: Config) -> None:
+    """Raise UsageError for a limit, where the container is to have no cgroup."""
     if field := limit_asked((config.get("linux") or {}).get("resources") or {}):
         raise UsageError(
             f"config.json: linux.resources.{field}: the container has no cgroup to set it in", _HINT
         )
-    return []
 
 
-def limit_asked(resources: dict[str, Any]) -> str:
+def limit_asked(resources: Resources) -> str:
     """The first section that limits something, or "". Device rules are root's, who alone can open nodes anyway."""
     for key, value in resources.items():
         if key == "devices" or not value:
@@ -94,7 +92,7 @@ def may_use(directory: str, hierarchy: Hierarchy) -> bool:
     return posix.access(parent, posix.W_OK) and posix.access(f"{common}/cgroup.procs", posix.W_OK)
 
 
-def owner(config: dict[str, Any]) -> int:
+def owner(config: Config) -> int:
     """Who is to own the container's cgroup: the user its process is on the host, or -1 to leave it as it is.
 
     Only with a cgroup namespace of its own and a writable mount of it: else it could do nothing with it.
@@ -109,7 +107,7 @@ def owner(config: dict[str, Any]) -> int:
     return host if host > 0 else -1
 
 
-def on_host(uid: int, mappings: list[dict[str, int]]) -> int:
+def on_host(uid: int, mappings: list[Mapping]) -> int:
     """The host's number of a container's *uid*; -1 if it is not mapped."""
     for item in mappings:
         if item["containerID"] <= uid < item["containerID"] + item["size"]:

@@ -6,11 +6,11 @@ left out or 0, as runc has them. Source: cgroup-v1/*.rst, runc types/events.go. 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from . import readings
 from .layout import Group
-from .readings import blkio_entries, keyed, number, word
+from .readings import BlkioEntry, Pressure, blkio_entries, keyed, number, word
 
 # (key in the document, files of which the first set that is there counts: BFQ, CFQ, without a scheduler)
 _BLKIO = (
@@ -31,7 +31,15 @@ _BLKIO_FILES = (
 )
 
 
-def collect(groups: list[Group]) -> dict[str, Any]:
+_MEMORY: tuple[tuple[Literal["usage", "swap", "kernel", "kernelTCP"], str], ...] = (
+    ("usage", ""),
+    ("swap", "memsw."),
+    ("kernel", "kmem."),
+    ("kernelTCP", "kmem.tcp."),
+)
+
+
+def collect(groups: list[Group]) -> readings.Stats:
     """cpu, cpuset, memory, pids, blkio, hugetlb."""
     place = {name: directory for names, directory in groups for name in names.split(",")}
     return {
@@ -44,10 +52,10 @@ def collect(groups: list[Group]) -> dict[str, Any]:
     }
 
 
-def _cpu(cpu: str, cpuacct: str) -> dict[str, Any]:
+def _cpu(cpu: str, cpuacct: str) -> readings.Cpu:
     ticks = keyed(f"{cpuacct}/cpuacct.stat") if cpuacct else {}
     per_tick = 1_000_000_000 // readings.ticks_per_second()
-    usage: dict[str, Any] = {
+    usage: readings.CpuUsage = {
         "total": number(f"{cpuacct}/cpuacct.usage"),
         "percpu": _numbers(f"{cpuacct}/cpuacct.usage_percpu"),
         "percpu_kernel": _numbers(f"{cpuacct}/cpuacct.usage_percpu_sys"),
@@ -57,20 +65,21 @@ def _cpu(cpu: str, cpuacct: str) -> dict[str, Any]:
     # always there, as runc has them
     usage["kernel"], usage["user"] = ticks.get("system", 0) * per_tick, ticks.get("user", 0) * per_tick
     throttled = keyed(f"{cpu}/cpu.stat")
-    throttling = {
+    throttling: readings.Throttling = {
         "periods": throttled.get("nr_periods", 0),
         "throttledPeriods": throttled.get("nr_throttled", 0),
         "throttledTime": throttled.get("throttled_time", 0),
     }
-    return readings.some({"usage": usage, "throttling": readings.some(throttling)})
+    found: readings.Cpu = {"usage": usage, "throttling": readings.some(throttling)}
+    return readings.some(found)
 
 
 def _numbers(path: str) -> list[int]:
     return [int(each) for each in word(path).split() if each.isdecimal()]
 
 
-def _cpuset(directory: str) -> dict[str, Any]:
-    found = {
+def _cpuset(directory: str) -> dict[str, list[int] | int]:
+    found: dict[str, list[int] | int] = {
         "cpus": readings.listed(word(f"{directory}/cpuset.cpus")),
         "mems": readings.listed(word(f"{directory}/cpuset.mems")),
     }
@@ -78,22 +87,26 @@ def _cpuset(directory: str) -> dict[str, Any]:
     return readings.some(found) | switches
 
 
-def _memory(directory: str) -> dict[str, Any]:
+def _memory(directory: str) -> readings.Memory:
     raw = keyed(f"{directory}/memory.stat")
-    found: dict[str, Any] = {"cache": raw.get("cache", 0)}
-    for key, prefix in (("usage", ""), ("swap", "memsw."), ("kernel", "kmem."), ("kernelTCP", "kmem.tcp.")):
+    found: readings.Memory = {"cache": raw.get("cache", 0)}
+    for key, prefix in _MEMORY:
         usage = f"{directory}/memory.{prefix}usage_in_bytes"
         if directory and readings.exists(usage):
-            entry = {"usage": number(usage), "max": number(f"{directory}/memory.{prefix}max_usage_in_bytes")}
-            always = {
+            entry: readings.MemoryUse = {
+                "usage": number(usage),
+                "max": number(f"{directory}/memory.{prefix}max_usage_in_bytes"),
+            }
+            always: readings.MemoryUse = {
                 "limit": number(f"{directory}/memory.{prefix}limit_in_bytes"),
                 "failcnt": number(f"{directory}/memory.{prefix}failcnt"),
             }
-            found[key] = always | readings.some(entry)
-    return readings.some(found | {"raw": raw})
+            found[key] = {**always, **readings.some(entry)}
+    found["raw"] = raw
+    return readings.some(found)
 
 
-def _blkio(directory: str) -> dict[str, Any]:
+def _blkio(directory: str) -> dict[str, list[BlkioEntry] | Pressure]:
     """The first scheduler's files that are there; each key from the same family, as runc looks for them."""
     for form in _BLKIO_FILES:
         if directory and readings.exists(f"{directory}/{form.format('io_serviced')}"):
@@ -103,7 +116,7 @@ def _blkio(directory: str) -> dict[str, Any]:
     return {}
 
 
-def _hugetlb(directory: str) -> dict[str, Any]:
+def _hugetlb(directory: str) -> dict[str, dict[str, int]]:
     found = {}
     for size in readings.huge_page_sizes() if directory else ():
         prefix = f"{directory}/hugetlb.{size}"

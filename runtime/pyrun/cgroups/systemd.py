@@ -10,14 +10,18 @@ Source: org.freedesktop.systemd1(5), systemd.scope(5), systemd.io/CGROUP_DELEGAT
 from __future__ import annotations
 
 from pyrun.errors import PyrunError, UsageError
+from pyrun.safe import shell_word
 from pyrun.store import paths
 
 from . import bus, files, rootless, systemd_properties
-from .layout import Group, is_v2, places
+from .layout import Cgroup, is_v2, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrun.spec.oci import Config
+    from pyrun.store.record import BundleRecord
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@"
 _EXISTS = "org.freedesktop.systemd1.UnitExists"
@@ -25,7 +29,7 @@ _ABSENT = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.Unit
 _UNKNOWN = "Cannot set property "  # ... NAME, or unknown property.
 
 
-def unit(config: dict[str, Any], identifier: str, *, user: bool) -> tuple[str, str]:
+def unit(config: Config, identifier: str, *, user: bool) -> tuple[str, str]:
     """(slice, unit) that linux.cgroupsPath names."""
     given = str((config.get("linux") or {}).get("cgroupsPath") or "")
     parts = given.split(":") if given else ["", "pyrun-oci", identifier]
@@ -61,14 +65,14 @@ def expand(name: str) -> str:
     return "".join([f"/{'-'.join(parts[: index + 1])}.slice" for index in range(len(parts))])
 
 
-def groups(config: dict[str, Any], job: dict[str, Any]) -> list[Group]:
-    """Where systemd will put the scope in each hierarchy; notes job["unit"] and job["slice"]."""
-    user = bool(job["unprivileged"])
-    job["slice"], job["unit"] = unit(config, str(job["id"]), user=user)
-    above = _users_systemd(job["hierarchies"]) if user else ""
+def place(config: Config, identifier: str, cgroup: Cgroup) -> None:
+    """Decide unit, slice and where systemd will put the scope in each hierarchy."""
+    user = cgroup.unprivileged
+    cgroup.slice, cgroup.unit = unit(config, identifier, user=user)
+    above = _users_systemd(cgroup.hierarchies) if user else ""
     systemd_properties.annotated(config)  # what is wrong with them is said before anything is done
-    path = f"{above}{expand(job['slice'])}/{job['unit']}"
-    return [(names, mount + path) for names, mount, _ in job["hierarchies"]]
+    path = f"{above}{expand(cgroup.slice)}/{cgroup.unit}"
+    cgroup.groups = [(names, mount + path) for names, mount, _ in cgroup.hierarchies]
 
 
 def _users_systemd(hierarchies: list[tuple[str, str, str]]) -> str:
@@ -82,20 +86,20 @@ def _users_systemd(hierarchies: list[tuple[str, str, str]]) -> str:
     return f"/user.slice/user-{uid}.slice/user@{uid}.service"
 
 
-def start(config: dict[str, Any], job: dict[str, Any], pid: int) -> None:
+def start(config: Config, identifier: str, cgroup: Cgroup, pid: int) -> None:
     """Have systemd make the scope with *pid* in it; returns when it is there. Raises PyrunError."""
-    v2 = is_v2(job["hierarchies"])
-    name, properties = job["unit"], systemd_properties.scope(config, job, pid, v2=v2)
-    connection = bus.connect(user=bool(job["unprivileged"]))
+    v2 = is_v2(cgroup.hierarchies)
+    properties = systemd_properties.scope(config, identifier, cgroup, pid)
+    connection = bus.connect(user=cgroup.unprivileged)
     try:
-        _start(connection, name, properties)
+        _start(connection, cgroup.unit, properties)
     finally:
         connection.close()
     own = places(paths.read(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape"))
-    for (names, directory), (_, mount, _) in zip(job["cgroups"], job["hierarchies"], strict=True):
-        place = directory[len(mount) :]
-        if names == ("unified" if v2 else "name=systemd") and own.get(names) != place:
-            raise PyrunError(f"systemd put the container into {own.get(names)}, not into {place}")
+    for (names, directory), (_, mount, _) in zip(cgroup.groups, cgroup.hierarchies, strict=True):
+        wanted = directory[len(mount) :]
+        if names == ("unified" if v2 else "name=systemd") and own.get(names) != wanted:
+            raise PyrunError(f"systemd put the container into {own.get(names)}, not into {wanted}")
         if not v2:  # systemd makes the hierarchies it knows; init joins them all
             files.ensure(directory, mount, names)
 
@@ -120,7 +124,7 @@ def _start(connection: bus.Bus, name: str, properties: list[tuple[str, Any]]) ->
     if result != "done":
         _reset(connection, name)
         raise PyrunError(
-            f"systemd could not start {name}: {result}", f"systemctl status {name}; journalctl -b"
+            f"systemd could not start {name}: {result}", f"systemctl status {shell_word(name)}; journalctl -b"
         )
 
 
@@ -131,7 +135,7 @@ def _reset(connection: bus.Bus, name: str) -> None:
         return  # it was not loaded, or has not failed
 
 
-def stop(container: dict[str, Any]) -> None:
+def stop(container: BundleRecord) -> None:
     """For `delete`: stop the scope of a container (its state.json) and wait. Nothing to do where the cgroup is gone.
 
     Raises PyrunError when systemd cannot be had; the undo list does what can be done without it.
@@ -152,10 +156,10 @@ def stop(container: dict[str, Any]) -> None:
         connection.close()
 
 
-def attach(container: dict[str, Any], pid: int) -> None:
+def attach(unit: str, pid: int) -> None:
     """For `exec` as a user, who may not move a process into the scope: systemd does it. Raises PyrunError."""
     connection = bus.connect(user=paths.is_user())
     try:
-        connection.call("AttachProcessesToUnit", "ssau", str(container["unit"]), "", [pid])
+        connection.call("AttachProcessesToUnit", "ssau", unit, "", [pid])
     finally:
         connection.close()

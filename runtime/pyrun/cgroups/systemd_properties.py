@@ -11,12 +11,18 @@ from __future__ import annotations
 
 from pyrun import device_rules
 from pyrun.errors import UsageError
+from pyrun.safe import is_number
 
+from .layout import is_v2
 from .limits_v2 import DEFAULT_PERIOD_US, RESOURCES, cpu_weight, swap_alone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrun.spec.oci import Config, Cpu, Resources
+
+    from .layout import Cgroup
 
     Property = tuple[str, tuple[str, Any]]
 
@@ -38,12 +44,13 @@ ALLOWED = {
 }
 
 
-def scope(config: dict[str, Any], job: dict[str, Any], pid: int, *, v2: bool) -> list[Property]:
+def scope(config: Config, identifier: str, cgroup: Cgroup, pid: int) -> list[Property]:
     """All properties of the scope for *pid*."""
+    v2 = is_v2(cgroup.hierarchies)
     io = "IOAccounting" if v2 else "BlockIOAccounting"
     found: list[Property] = [
-        ("Description", ("s", f"pyrun-oci container {job['id']}")),
-        ("Slice", ("s", job["slice"])),
+        ("Description", ("s", f"pyrun-oci container {identifier}")),
+        ("Slice", ("s", cgroup.slice)),
         ("Delegate", ("b", True)),
         ("PIDs", ("au", [pid])),
         *[(name, ("b", True)) for name in ("MemoryAccounting", "CPUAccounting", io, "TasksAccounting")],
@@ -55,14 +62,14 @@ def scope(config: dict[str, Any], job: dict[str, Any], pid: int, *, v2: bool) ->
     if group in ("0", "1"):
         found.append(("OOMPolicy", ("s", "kill" if group == "1" else "continue")))
     found += limits(resources, v2=v2)
-    if not job["unprivileged"]:
+    if not cgroup.unprivileged:
         found += devices(resources)
     given = annotated(config)
     taken = {name for name, _ in given}
     return [each for each in found if each[0] not in taken] + given
 
 
-def limits(resources: dict[str, Any], *, v2: bool) -> list[Property]:
+def limits(resources: Resources, *, v2: bool) -> list[Property]:
     """Those of linux.resources that systemd has properties for. The last one of a name counts."""
     memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
     found: list[Property] = []
@@ -80,9 +87,9 @@ def limits(resources: dict[str, Any], *, v2: bool) -> list[Property]:
         from .limits_rare import io_weight
 
         found.append(_number("IOWeight", io_weight(weight)) if v2 else _number("BlockIOWeight", weight))
-    for key, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
-        if cpu.get(key):
-            found.append((name, ("ay", bits(cpu[key]))))
+    for name, listed in (("AllowedCPUs", cpu.get("cpus")), ("AllowedMemoryNodes", cpu.get("mems"))):
+        if listed:
+            found.append((name, ("ay", bits(listed))))
     if resources.get("unified"):
         found += _unified(resources["unified"])
     return list(dict(found).items())
@@ -92,7 +99,7 @@ def _number(name: str, value: int) -> Property:
     return (name, ("t", INFINITY if value < 0 else value))
 
 
-def _cpu(cpu: dict[str, Any], v2: bool) -> list[Property]:
+def _cpu(cpu: Cpu, v2: bool) -> list[Property]:
     found: list[Property] = []
     if v2 and cpu.get("idle") == 1:
         found.append(("CPUWeight", ("t", 0)))  # systemd's word for cpu.idle
@@ -131,14 +138,14 @@ def _unified(unified: dict[str, str]) -> list[Property]:
     found: list[Property] = []
     for key, text in unified.items():
         words = text.split()
-        if key in _UNIFIED and len(words) == 1 and (words[0] == "max" or words[0].isdecimal()):
+        if key in _UNIFIED and len(words) == 1 and (words[0] == "max" or is_number(words[0])):
             value = -1 if words[0] == "max" else int(words[0])
             found.append(_number(_UNIFIED[key], value or (1 if key == "pids.max" else 0)))
         elif key in ("cpuset.cpus", "cpuset.mems") and text.strip():
             found.append(
                 ("AllowedCPUs" if key == "cpuset.cpus" else "AllowedMemoryNodes", ("ay", bits(text.strip())))
             )
-        elif key == "cpu.max" and all(word == "max" or word.isdecimal() for word in words[:2]) and words:
+        elif key == "cpu.max" and all(word == "max" or is_number(word) for word in words[:2]) and words:
             period = int(words[1]) if len(words) > 1 and words[1] != "max" else DEFAULT_PERIOD_US
             found += _quota(0 if words[0] == "max" else int(words[0]), period)
     if unified.get("cpu.idle", "").strip() == "1":
@@ -154,8 +161,8 @@ def bits(ranges: str) -> bytes:
         if not first:
             continue
         if (
-            not first.isdecimal()
-            or not (last or first).isdecimal()
+            not is_number(first)
+            or not is_number(last or first)
             or not int(first) <= int(last or first) < 8192
         ):
             raise UsageError(f"{RESOURCES}cpu: not a list of numbers and ranges: {ranges!r:.80}")
@@ -165,7 +172,7 @@ def bits(ranges: str) -> bytes:
     return mask.to_bytes(mask.bit_length() + 7 >> 3, "little")
 
 
-def devices(resources: dict[str, Any]) -> list[Property]:
+def devices(resources: Resources) -> list[Property]:
     """The device rules as an allow-list, empty first, for systemd appends. *:N it cannot say; our own rules follow."""
     clear: Property = ("DeviceAllow", ("a(ss)", []))
     allowed: dict[tuple[str, str], str] = {}
@@ -192,7 +199,7 @@ def devices(resources: dict[str, Any]) -> list[Property]:
     return [clear, ("DevicePolicy", ("s", "strict")), ("DeviceAllow", ("a(ss)", found))]
 
 
-def annotated(config: dict[str, Any]) -> list[Property]:
+def annotated(config: Config) -> list[Property]:
     """The properties that annotations set. Raises UsageError for one that may not be set, or not to that."""
     found: list[Property] = []
     for key, text in (config.get("annotations") or {}).items():

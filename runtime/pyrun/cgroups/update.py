@@ -18,7 +18,10 @@ from pyrun.store import paths
 from . import devices, failures, files, limits_v1, limits_v2, readings
 from .layout import Group
 
-Resources = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Memory, Resources
+
 # of blockIO: rows by device, of which an update changes or adds single ones
 _THROTTLES = "throttleReadBpsDevice throttleWriteBpsDevice throttleReadIOPSDevice throttleWriteIOPSDevice"
 _ROWS = ("weightDevice", *_THROTTLES.split())
@@ -31,9 +34,10 @@ def merged(old: Resources, given: Resources) -> Resources:
     """*old* with what *given* changes. In devices, given rules take the place of all."""
     # the config may name what it has not
     there = {key: value for key, value in old.items() if value is not None}
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in there.items()}
+    result: Any = {key: dict(value) if isinstance(value, dict) else value for key, value in there.items()}
+    changes: Any = given
     for section in ("memory", "cpu", "pids", "blockIO"):
-        for key, value in (given.get(section) or {}).items():
+        for key, value in (changes.get(section) or {}).items():
             if value is None:
                 continue
             place = result.setdefault(section, {})
@@ -42,12 +46,13 @@ def merged(old: Resources, given: Resources) -> Resources:
     if memory.get("limit") == -1 and memory.get("swap") is None and result["memory"].get("swap"):
         result["memory"]["swap"] = -1  # no limit on memory: none on swap either, from now on
     for key in (*_WHOLE, "devices"):
-        if given.get(key):
-            result[key] = given[key]
-    return result
+        if changes.get(key):
+            result[key] = changes[key]
+    made: Resources = result
+    return made
 
 
-def _rows(old: list[Resources], new: list[Resources]) -> list[Resources]:
+def _rows(old: list[dict[str, int]], new: list[dict[str, int]]) -> list[dict[str, int]]:
     """Rows of devices: one that is there already is changed, another added."""
     rows = {(row["major"], row["minor"]): dict(row) for row in old}
     for row in new:
@@ -57,22 +62,25 @@ def _rows(old: list[Resources], new: list[Resources]) -> list[Resources]:
 
 def to_write(given: Resources, whole: Resources) -> Resources:
     """Of *whole*, what *given* touches and what that depends on."""
-    result: Resources = {}
+    result: Any = {}
+    changes: Any = given
+    after: Any = whole
     for section in ("memory", "cpu", "pids", "blockIO"):
-        keys = [key for key, value in (given.get(section) or {}).items() if value is not None]
+        keys = [key for key, value in (changes.get(section) or {}).items() if value is not None]
         keys += [_PARTNERS[key] for key in keys if key in _PARTNERS]
-        found = {key: whole[section][key] for key in keys if whole.get(section, {}).get(key) is not None}
+        found = {key: after[section][key] for key in keys if after.get(section, {}).get(key) is not None}
         for key in _ROWS:
             if key in found:
-                found[key] = given[section][key]
+                found[key] = changes[section][key]
         if found:
             result[section] = found
     if result.get("memory", {}).get("limit") == -1 and (given.get("memory") or {}).get("swap") is None:
         result["memory"].pop("swap", None)  # no limit on memory: none on swap either
     for key in _WHOLE:
-        if given.get(key):
-            result[key] = given[key]
-    return result
+        if changes.get(key):
+            result[key] = changes[key]
+    made: Resources = result
+    return made
 
 
 def writes(groups: list[Group], resources: Resources) -> list[tuple[str, str, str]]:
@@ -89,14 +97,13 @@ def writes(groups: list[Group], resources: Resources) -> list[tuple[str, str, st
     return found
 
 
-def check_usage(groups: list[Group], memory: Resources) -> None:
+def check_usage(groups: list[Group], memory: Memory) -> None:
     """memory.checkBeforeUpdate: v2 would kill to get below the new limit; v1 refuses by itself. Raises UsageError."""
     directory = groups[0][1] if len(groups) == 1 and groups[0][0] == "unified" else ""
     if not memory.get("checkBeforeUpdate") or not directory:
         return
     usage = readings.number(f"{directory}/memory.current")
-    for key in ("swap", "limit"):
-        limit = memory.get(key) or 0
+    for key, limit in (("swap", memory.get("swap") or 0), ("limit", memory.get("limit") or 0)):
         if 0 < limit <= usage:
             raise UsageError(
                 f"linux.resources.memory.{key}: must be more than what is in use ({usage}), not {limit}"

@@ -2,8 +2,8 @@
 
 Errors are one line, `pyrun: message`, and perhaps a second, `hint: remedy`; a traceback only with --debug.
 The interpreter is never finalized: that would cost a millisecond and a half and do nothing for anybody.
-Exit statuses as Docker's: 125 pyrun failed, 126 and 127 the command could not be started, else the command's;
-for verbs that start nothing, 1.
+Exit statuses as Docker's. Of run and exec: 125 pyrun failed, 126 and 127 the command could not be started, else the
+command's. Of other verbs: 1. Of all: 125 an option cannot be read, 1 too few or too many arguments.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import posix
 import sys
 
-from pyrun import caller, notice
-from pyrun.errors import CommandError, PyrunError, UsageError
+from pyrun import launching, notice
+from pyrun.errors import PyrunError, UsageError
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pyrun.engine.pull import Progress
     from pyrun.launch import Launch
+    from pyrun.spec.values import Options
 
 _STARTING = ("run", "exec")
 
@@ -37,23 +38,23 @@ def main(argv: list[str]) -> None:
 
         warm.serve()
     debug = _take(words, "--debug")
-    notice.install(_to_stderr)
+    notice.install(_tell)
     try:
         status = _dispatch(words)
     except PyrunError as error:
         if debug:
-            _traceback()
-        _to_stderr(f"pyrun: {_line(error.message)}")
+            _traceback(error)
+        _tell(f"pyrun: {error.message}")
         if error.hint:
-            _to_stderr(f"hint: {_line(error.hint)}")
-        status = error.status if _starts(words) or isinstance(error, UsageError | CommandError) else 1
+            _tell(f"hint: {error.hint}")
+        status = error.status if _starts(words) or _is_misread(error) else 1
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
         status = 141
     except Exception as error:  # noqa: BLE001  (the last resort: one line, not a traceback)
         if debug:
-            _traceback()
+            _traceback(error)
             status = 125
         else:
             status = _unforeseen(error, words)
@@ -70,7 +71,7 @@ def leave(status: int) -> None:
             status = status or 1
         except OSError as error:
             status = max(status, _untold(error))
-    caller.leave(status)
+    launching.process.leave(status)
 
 
 def _take(words: list[str], option: str) -> bool:
@@ -93,19 +94,19 @@ def _to_stderr(text: str) -> None:
         return
 
 
-def _line(text: str) -> str:
-    """What a user or an image named goes to the terminal as one line, and without a meaning to the terminal."""
-    if text.isprintable():
-        return text
-    from .text import visible
+def _tell(text: str) -> None:
+    """An error, a hint or a notice: one line on standard error, whatever an image or a user named in it."""
+    if not text.isprintable():
+        from pyrun.safe import visible
 
-    return visible(text)
+        text = visible(text)
+    _to_stderr(text)
 
 
-def _traceback() -> None:
-    import traceback
+def _traceback(error: Exception) -> None:
+    from . import traces
 
-    _to_stderr(traceback.format_exc().rstrip())
+    _to_stderr(traces.text(error))
 
 
 def _unforeseen(error: Exception, words: list[str]) -> int:
@@ -119,9 +120,9 @@ def _unforeseen(error: Exception, words: list[str]) -> int:
         path = str(error.filename or "")
         message = f"{path}: {error.strerror}" if path else error.strerror
         remedy = _remedy(error.errno or 0, path)
-    _to_stderr(f"pyrun: {_line(message)}")
+    _tell(f"pyrun: {message}")
     bug = "this may be a bug in pyrun; run the command again with --debug and report what it prints"
-    _to_stderr(f"hint: {_line(remedy or bug)}")
+    _tell(f"hint: {remedy or bug}")
     return 1 if remedy and words and not _starts(words) else 125
 
 
@@ -129,6 +130,12 @@ def _starts(words: list[str]) -> bool:
     """Whether it is a command whose own status its caller waits for, in Docker's management form or not."""
     verb = words[1:2] if words[:1] == ["container"] else words[:1]
     return bool(verb) and verb[0] in _STARTING
+
+
+def _is_misread(error: PyrunError) -> bool:
+    from .options import Misread
+
+    return isinstance(error, Misread)
 
 
 def _remedy(number: int, path: str) -> str:
@@ -157,27 +164,12 @@ def _dispatch(words: list[str]) -> int:
     """Exit status of the command line without `pyrun` and --debug."""
     from . import options, tables
 
-    if not words or words[0] in ("-h", "--help", "help"):
-        return _help(words[1:] if words[:1] == ["help"] else [])
-    if words[0] in ("-v", "--version"):
-        words = ["version"]
-    for name in (b"PYRUN_ROOT", b"PYRUN_RUNROOT"):
-        given = posix.environ.get(name, b"").decode("utf-8", "replace")
-        if given[:1] not in ("/", ""):
-            raise UsageError(
-                f"{name.decode()} is no absolute path: {given!r}",
-                "give a directory that begins with /, or unset it",
-            )
-        if "\n" in given or "\t" in given:  # as store/bundles.py has it
-            raise UsageError(
-                f"{name.decode()} holds a tab or a line break: {given!r}",
-                "give another directory, or unset it",
-            )
+    if not words or words[0] in ("-h", "--help", "help", "-v", "--version"):
+        return _about(words)
+    _check_places()
     verb, rest = options.find_verb(words)
-    caller.only_here(verb not in _STARTING or "--dry-run" in rest)
-    if _wants_help(rest):
-        return _help([verb])
-    parsed, arguments = options.parse(tables.VERBS[verb], rest)
+    launching.process.only_here(verb not in _STARTING or "--dry-run" in rest)
+    parsed, arguments = ({"help": True}, []) if _wants_help(rest) else options.parse(tables.VERBS[verb], rest)
     if parsed.get("help"):
         return _help([verb])
     if verb == "run":
@@ -194,6 +186,22 @@ def _dispatch(words: list[str]) -> int:
     return verbs.call(verb, parsed, arguments)
 
 
+def _check_places() -> None:
+    """Raises: UsageError for a directory of ours that cannot be one."""
+    for name in (b"PYRUN_ROOT", b"PYRUN_RUNROOT"):
+        given = posix.environ.get(name, b"").decode("utf-8", "replace")
+        if given[:1] not in ("/", ""):
+            raise UsageError(
+                f"{name.decode()} is no absolute path: {given!r}",
+                "give a directory that begins with /, or unset it",
+            )
+        if "\n" in given or "\t" in given:  # as store/bundles.py has it
+            raise UsageError(
+                f"{name.decode()} holds a tab or a line break: {given!r}",
+                "give another directory, or unset it",
+            )
+
+
 def _wants_help(rest: list[str]) -> bool:
     """--help before the first argument (what follows IMAGE belongs to the command)."""
     for word in rest:
@@ -204,16 +212,22 @@ def _wants_help(rest: list[str]) -> bool:
     return False
 
 
+def _about(words: list[str]) -> int:
+    if words and words[0] in ("-v", "--version"):
+        from pyrun import __version__
+
+        return _print(f"pyrun version {__version__}")
+    return _help(words[1:] if words[:1] == ["help"] else [])
+
+
 def _help(words: list[str]) -> int:
     from . import help as help_
 
     return help_.show(words)
 
 
-def _run(parsed: dict[str, object], arguments: list[str]) -> int:
+def _run(parsed: Options, arguments: list[str]) -> int:
     bundle = bool(parsed.get("bundle"))
-    if not arguments and not bundle:
-        raise UsageError("no image given", "pyrun run [OPTIONS] IMAGE [COMMAND]; see pyrun run --help")
     if bundle:
         from pyrun.engine import bundle as bundles
 
@@ -257,7 +271,7 @@ def _progress(quiet: bool) -> AbstractContextManager[Progress | None]:
     return verbs_cold.progress(quiet=quiet)
 
 
-def _show(plan: Launch, parsed: dict[str, object]) -> int:
+def _show(plan: Launch, parsed: Options) -> int:
     from pyrun.plan.explain import document
 
     from . import text

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import caller, notice
+from pyrun import launching, notice
 from pyrun.errors import PyrunError, UsageError
 
-from .oci_options import Misused, Options, parse
+from .oci_options import Misused, parse
 from .oci_tables import COMMANDS, GLOBAL
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyrun.spec.values import Options
 
 _HELP, _VERSION = ("help", "h", ""), "--version"
 _ID_SIGNS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
@@ -109,7 +111,7 @@ def _check(options: Options) -> None:
 
 def _command(options: Options, command: str, words: list[str]) -> int:
     """Parse and run one command."""
-    caller.only_here(command not in ("create", "run", "exec"))
+    launching.process.only_here(command not in ("create", "run", "exec"))
     if command not in COMMANDS:
         return _without(options, command, words)
     table, least, most, stops = COMMANDS[command]
@@ -126,7 +128,10 @@ def _command(options: Options, command: str, words: list[str]) -> int:
 
         oci_verbs.make_user_root()
     if options["debug"]:
-        log(options, "debug", f"{command} {' '.join(arguments)}: {options}")
+        from . import oci_trail
+
+        defaults, _ = parse(table, [], stops=stops)
+        oci_trail.begin(lambda text: log(options, "debug", text), command, found, defaults, arguments)
     return _call(options, command, arguments)
 
 
@@ -156,7 +161,8 @@ def _count(command: str, given: int, least: int, most: int) -> None:
 
 def _call(options: Options, command: str, arguments: list[str]) -> int:
     """The engine's recipe. Each is imported alone: `state` loads no `create`."""
-    identifier = _identifier(arguments[0]) if COMMANDS[command][1] else ""
+    named = COMMANDS[command][1] and not options.get("regex")
+    identifier = _identifier(arguments[0]) if named else "".join(arguments[:1])
     rest: list[object] = []
     recipe: Any
     if command == "create":
@@ -185,6 +191,10 @@ def _call(options: Options, command: str, arguments: list[str]) -> int:
         from . import oci_verbs
 
         return oci_verbs.call(command, options, arguments)
+    if command in ("create", "run"):
+        from pyrun.launch import persistently
+
+        return int(persistently(lambda: recipe(options, identifier)))
     return int(recipe(options, identifier, *rest))
 
 
@@ -206,8 +216,8 @@ def _failed(options: Options, command: str, error: Exception) -> int:
 
         write(oci_help.complaint(command, str(error)) + oci_help.page(command))
     if options["debug"]:
-        import traceback
+        from . import traces
 
-        log(options, "debug", traceback.format_exc().rstrip())
+        log(options, "debug", traces.text(error))
     log(options, "error", oci_words.of(command, error))
     return 255 if command == "exec" and not isinstance(error, Misused) else 1

@@ -8,6 +8,7 @@ begins with "commit:". Source: moby daemon/info_unix.go, runc(8).
 from __future__ import annotations
 
 from pyrun import __version__
+from pyrun.safe import visible
 
 from .oci_tables import COMMANDS, GLOBAL, HIDDEN
 
@@ -60,6 +61,7 @@ _OPTIONS = {
     "apparmor": "the AppArmor profile of the process",
     "auto-dedup": "let criu drop memory pages that were saved before",
     "blkio-weight": "weight of block I/O, 10 to 1000",
+    "config": "the file that takes the place of the bundle's config.json",
     "bundle": "the bundle's directory (default: the current directory)",
     "cap": "one more capability",
     "cgroup": "run in this cgroup below the container's: [CONTROLLERS:]PATH",
@@ -81,6 +83,7 @@ _OPTIONS = {
     "env": "one more variable, NAME=VALUE",
     "ext-unix-sk": "allow sockets whose other end is outside",
     "file-locks": "save file locks too",
+    "regex": "delete every container whose id the regular expression matches",
     "force": "kill the container if it runs; no complaint if there is none",
     "format": "table or json",
     "help": "show help",
@@ -156,7 +159,7 @@ def complaint(command: str, message: str) -> str:
     """What stands above the help when a command line is wrong."""
     if message.endswith("argument(s)"):
         return "Incorrect Usage.\n\n"
-    return f"Incorrect Usage{':' if command else '.'} {message}\n\n"
+    return f"Incorrect Usage{':' if command else '.'} {visible(message)}\n\n"
 
 
 def page(command: str) -> str:

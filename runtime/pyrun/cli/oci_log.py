@@ -14,10 +14,13 @@ import posix
 import time
 
 from pyrun import STARTED_NS
-from pyrun.go_quote import quoted
 from pyrun.jsonlite import dumps
+from pyrun.safe import quoted, visible
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
 
 _COLOURS = {"debug": 37, "warning": 33, "error": 31}
 _PLAIN = "-._/@^+"
@@ -27,7 +30,7 @@ def write(options: Options, level: str, message: str) -> None:
     """One line, where it belongs. Debug lines only with --debug."""
     if level == "debug" and not options["debug"]:
         return
-    fd = int(str(options["log_fd"]))
+    fd = options["log_fd"] if isinstance(options["log_fd"], int) else -1
     if options["log_format"] == "json":
         line = json_line(level, message)
     elif fd < 0 and posix.isatty(2) and not posix.environ.get(b"NO_COLOR"):
@@ -36,7 +39,7 @@ def write(options: Options, level: str, message: str) -> None:
         line = text_line(level, message)
     _all(2 if fd < 0 else fd, line + "\n")
     if fd >= 0 and level == "error":
-        _all(2, message.rstrip("\n") + "\n")
+        _all(2, visible(message.rstrip("\n")) + "\n")
 
 
 def json_line(level: str, message: str) -> str:
@@ -52,7 +55,8 @@ def text_line(level: str, message: str) -> str:
 def terminal_line(level: str, message: str) -> str:
     """For people: level and seconds since the start in front."""
     seconds = (time.monotonic_ns() - STARTED_NS) // 1_000_000_000
-    shown = "".join([c if c.isprintable() or c == "\n" else quoted(c)[1:-1] for c in message])
+    kept = "\n" if level == "debug" else ""  # the lines of a traceback
+    shown = "".join([c if c.isprintable() or c in kept else quoted(c)[1:-1] for c in message.rstrip("\n")])
     return f"\x1b[{_COLOURS.get(level, 36)}m{level[:4].upper()}\x1b[0m[{seconds:04d}] {shown:<44} "
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from pyrun.errors import UsageError
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -83,10 +86,11 @@ def _store(options: Options, key: str, kind: str, name: str, value: str) -> None
         if value not in _TRUE and value not in _FALSE:
             raise Misused(f'invalid boolean value "{value}" for -{name}: parse error')
         options[key] = value in _TRUE
-    elif kind == "l":
-        options[key] += [value]  # type: ignore[operator]
-    elif kind == "n":
-        options[key] += [_whole(name, value, f'strconv.ParseInt: parsing "{value}": invalid syntax')]  # type: ignore[operator]
+    elif kind in "ln":
+        complaint = f'strconv.ParseInt: parsing "{value}": invalid syntax'
+        added: str | int = _whole(name, value, complaint) if kind == "n" else value
+        before = options[key]
+        options[key] = [*(before if isinstance(before, list) else ()), added]
     elif kind == "i":
         options[key] = _whole(name, value, "parse error")
     elif kind == "d":
@@ -105,6 +109,6 @@ def _whole(name: str, value: str, complaint: str) -> int:
     # int() alone would take "1_000", " 7" and other scripts' digits
     if not (digits.isascii() and digits.isdigit()):
         raise Misused(f'invalid value "{value}" for flag -{name}: {complaint}')
-    if abs(int(value)) > _INT_MAX:
+    if len(digits) > 40 or abs(int(value)) > _INT_MAX:
         raise Misused(f'invalid value "{value}" for flag -{name}: value out of range')
     return int(value)

@@ -6,7 +6,7 @@ An option is `name[,letter]:kind[?][=default]`; the kinds are
 
 and `?` means None when it is not given, where "not given" is not the same as the default. A value is found under the
 name with _ for -. Help: oci_help.py, whose rows a test holds against these. Source: runc 1.5's runc(8) pages; crun(1)
-for --cgroup-manager.
+for --cgroup-manager, --config and --regex.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GLOBAL = "version,v:b debug:b log:s log-format:s=text root:s systemd-cgroup:b ro
 # Accepted, as runc does, without a word in the help.
 HIDDEN = ("criu", "all", "kernel-memory", "kernel-memory-tcp")
 
-_NEW = "bundle,b:s console-socket:s pidfd-socket:s pid-file:s no-pivot:b no-new-keyring:b preserve-fds:i"
+_NEW = "bundle,b:s config,f:s console-socket:s pidfd-socket:s pid-file:s no-pivot:b no-new-keyring:b preserve-fds:i"
 _EXEC = "console-socket:s pidfd-socket:s cwd:s env,e:l tty,t:b user,u:s additional-gids,g:n process,p:s detach,d:b"
 _EXEC += (
     " pid-file:s process-label:s apparmor:s no-new-privs:b? cap,c:l preserve-fds:i cgroup:l ignore-paused:b"
@@ -43,7 +43,7 @@ Command = tuple[str, int, int, bool]
 COMMANDS: dict[str, Command] = {
     "checkpoint": (_CRIU + _SAVE, 1, 1, False),
     "create": (_NEW, 1, 1, False),
-    "delete": ("force,f:b", 1, 1, False),
+    "delete": ("force,f:b regex:b", 1, 1, False),
     "events": ("interval:d=5s stats:b", 1, 1, False),
     "exec": (_EXEC, 1, -1, True),
     "features": ("", 0, 0, False),

@@ -11,13 +11,18 @@ import json
 import posix
 
 from pyrun.errors import PyrunError, UsageError
+from pyrun.safe import visible
 
 from . import oci
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
 
 _COLUMN = 12  # characters, at the least: Go's tabwriter as runc sets it
 _GAP = 3
+_DURATION_MAX_S = (1 << 63) / 1e9  # Go counts nanoseconds
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -41,7 +46,7 @@ def duration_s(text: str) -> float:
         if unit not in _UNITS or not number.isascii():
             raise ValueError(text)
         total += float(number) * _UNITS[unit]
-    if not text or text in ("-", "+"):
+    if not text or text in ("-", "+") or total > _DURATION_MAX_S:
         raise ValueError(text)
     return -total if text[0] == "-" else total
 
@@ -83,7 +88,12 @@ def cmd_list(options: Options, arguments: list[str]) -> int:
     else:
         keys = ("id", "pid", "status", "bundle", "created", "owner")
         oci.write(
-            _table([[key.upper() for key in keys], *[[str(each[key]) for key in keys] for each in found]])
+            _table(
+                [
+                    [key.upper() for key in keys],
+                    *[[visible(str(each[key])) for key in keys] for each in found],
+                ]
+            )
         )
     return 0
 
@@ -158,7 +168,7 @@ def cmd_ps(options: Options, arguments: list[str]) -> int:
     if _as_json(options):
         oci.write(json.dumps(ps.pids(options, arguments[0]), separators=(",", ":")) + "\n")
     else:
-        oci.write("".join([f"{line}\n" for line in ps.lines(options, arguments[0], arguments[1:])]))
+        oci.write("".join([f"{visible(line)}\n" for line in ps.lines(options, arguments[0], arguments[1:])]))
     return 0
 
 

@@ -20,6 +20,9 @@ Callers do not read exit statuses; they search the text. What is raised in the e
     | cannot delete container ID that is not stopped: STATUS                       | people, runc's tests
     | cannot exec in a stopped container, in a paused container                    | people, runc's tests
     | invalid container ID format, container id cannot be empty                    | people
+    | chdir to cwd ("PATH") set in config.json | the directory is not there       | scripts
+    | container's cgroup is not empty        | somebody is in linux.cgroupsPath  | scripts
+    | error running KIND hook #N             | a hook failed                     | scripts, engines' tests
 
 Lower case matters: cri-o and the docker CLI do not fold it, and Go's texts of errno begin with a small letter.
 containerd takes the last level=error line of the log, podman the only one. Sources: containerd

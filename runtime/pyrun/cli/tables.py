@@ -71,7 +71,7 @@ _RUN: tuple[Row, ...] = (
     (("-P", "--publish-all"), "flag", "publish_all", False, "", "Publish what the image and --expose tell of, each on a free port"),
     _THROUGH,
     (("--pull",), "value", "pull", "missing", "POLICY", "Pull the image: always, missing or never"),
-    (("-q", "--quiet"), "flag", "quiet", False, "", "Not a word while the image is pulled, nor of what --network=host opens"),
+    (("-q", "--quiet"), "flag", "quiet", False, "", "No progress while the image is pulled, and no notice about --network=host"),
     (("--read-only",), "flag", "read_only", False, "", "Make the root file system read-only"),
     (("--rm",), "flag", "rm", False, "", "Remove the container when it has ended"),
     (("--security-opt",), "list", "security_opt", (), "OPTION", "One of seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined (no path of /proc and /sys is hidden or read-only); label=... and apparmor=unconfined are taken and change nothing"),
@@ -109,7 +109,7 @@ _KILL: tuple[Row, ...] = (
 )
 
 _RM: tuple[Row, ...] = (
-    (("-f", "--force"), "flag", "force", False, "", "Kill a container that runs; no error if there is none of that name"),
+    (("-f", "--force"), "flag", "force", False, "", "Kill a running container; no error if there is no such container"),
     (("-v", "--volumes"), "flag", "volumes", False, "", "Accepted for Docker's sake: anonymous volumes always go with their container"),
 )
 
@@ -172,7 +172,7 @@ _DISCONNECT: tuple[Row, ...] = (
 _NETWORK_LS: tuple[Row, ...] = (
     _FORMAT,
     _NO_TRUNC,
-    (("-q", "--quiet"), "flag", "quiet", False, "", "Show the ids alone; of what has none (host, none), the name"),
+    _QUIET,
 )
 
 _INSPECT: tuple[Row, ...] = (

@@ -1,7 +1,8 @@
 """Plain output: the way to standard output, tables in Docker's manner, JSON lines. Nothing to load, so it is quick.
 
-What a container or an image chose (commands, names, labels) is shown with its control characters escaped, so
-that it cannot drive the terminal. For terminals there is render.py.
+What is told of names, paths and commands that others chose goes through `table`, `lines` or `complain`, which escape
+what would drive the terminal or forge a line (pyrun/safe.py); JSON has escapes of its own. `write` is for what is safe
+already, and for a container's own output. For terminals there is render.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ import posix
 from pyrun import signals
 from pyrun.errors import PyrunError, UsageError
 from pyrun.jsonlite import dumps
+from pyrun.safe import visible
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def write(data: str | bytes, fd: int = 1) -> None:
@@ -37,9 +43,16 @@ def _wait_for_room(fd: int) -> None:
     poll.poll()
 
 
-def complain(message: str) -> None:
-    """One line on standard error, for a part that failed while the rest goes on."""
-    write(f"pyrun: {message}\n", 2)
+def complain(message: str, hint: str = "") -> None:
+    """One line on standard error, for a part that failed while the rest goes on, and one for its remedy."""
+    write(f"pyrun: {visible(message)}\n", 2)
+    if hint:
+        write(f"hint: {visible(hint)}\n", 2)
+
+
+def lines(texts: Iterable[object]) -> None:
+    """Each of *texts* as one line on standard output."""
+    write("".join([f"{visible(str(text))}\n" for text in texts]))
 
 
 def is_terminal(fd: int = 1) -> bool:
@@ -55,7 +68,7 @@ def as_json(choice: str, usual: str = "table") -> bool:
     return choice == "json"
 
 
-def json_lines(rows: list[dict[str, object]]) -> str:
+def json_lines(rows: Sequence[Mapping[str, object]]) -> str:
     """One JSON object a line, as Docker's `--format json`."""
     return "".join([dumps(row) + "\n" for row in rows])
 
@@ -63,21 +76,28 @@ def json_lines(rows: list[dict[str, object]]) -> str:
 _NARROWEST = 7  # characters of a column; ten with the spaces behind it
 
 
-def table(headers: tuple[str, ...], rows: list[list[str]]) -> str:
-    """Columns three spaces apart and as wide as Docker's, headers above; the last column is not padded."""
+# Of a terminal: the headers, and the state of a container by the beginning of its cell. Source: ECMA-48, SGR.
+_BOLD = "1"
+_COLOURS = (("Up", "32"), ("Exited (0)", "2"), ("Exited", "33"), ("Created", "36"))
+
+
+def table(headers: tuple[str, ...], rows: list[list[str]], *, coloured: bool = False) -> str:
+    """Columns three spaces apart and as wide as Docker's, headers above; the last column is not padded, so that a line
+    is no wider than what is in it."""
     lines = [list(headers), *[[visible(cell) for cell in row] for row in rows]]
     widths = [max([_NARROWEST, *[len(line[column]) for line in lines]]) for column in range(len(headers))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    padded = [[*line[:-1], line[-1].rstrip()] for line in padded]
+    if coloured:
+        padded = [
+            [_coloured(cell, "" if number else _BOLD) for cell in line] for number, line in enumerate(padded)
+        ]
     return "".join(["   ".join(line).rstrip() + "\n" for line in padded])
 
 
-def visible(text: str) -> str:
-    """*text* with everything unprintable escaped: a newline becomes the two characters \\n."""
-    if text.isprintable():
-        return text
-    return "".join(
-        [c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text]
-    )
+def _coloured(cell: str, style: str) -> str:
+    style = style or next((colour for beginning, colour in _COLOURS if cell.startswith(beginning)), "")
+    return f"\x1b[{style}m{cell}\x1b[0m" if style and cell else cell
 
 
 def shortened(text: str, length: int) -> str:
@@ -86,16 +106,8 @@ def shortened(text: str, length: int) -> str:
 
 
 def show(headers: tuple[str, ...], rows: list[list[str]]) -> None:
-    """A table on standard output, with colours on a terminal that has the library for them."""
-    if is_terminal():
-        try:
-            from pyrun.cli import render
-        except ImportError:  # rich is not installed
-            pass
-        else:
-            render.table(headers, rows)
-            return
-    write(table(headers, rows))
+    """A table on standard output, with colours on a terminal, which wraps what is too wide for it."""
+    write(table(headers, rows, coloured=is_terminal()))
 
 
 def cell(value: object) -> str:

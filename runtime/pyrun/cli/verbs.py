@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from pyrun.cli import text
 from pyrun.errors import NotFound, PyrunError
+from pyrun.safe import visible
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-Options = dict[str, object]
+    from pyrun.engine.ps import Row
+    from pyrun.spec.values import Options
 
 
 def call(verb: str, options: Options, arguments: list[str]) -> int:
@@ -61,15 +64,13 @@ def each(
         try:
             action(argument)
         except PyrunError as error:
-            text.complain(error.message)
-            if forgive and isinstance(error, NotFound):
-                continue
-            if remedies and error.hint not in ("", *told):
-                told.append(error.hint)
-                text.write(f"hint: {error.hint}\n", 2)
-            status = 1
+            forgiven = forgive and isinstance(error, NotFound)
+            hint = error.hint if remedies and not forgiven and error.hint not in told else ""
+            told.append(hint)
+            text.complain(error.message, hint)
+            status = status if forgiven else 1
         else:
-            text.write(f"{argument}\n")
+            text.lines([argument])
     return status
 
 
@@ -85,12 +86,13 @@ def cmd_ps(options: Options, arguments: list[str]) -> int:
     """Containers as a table, as ids, or as JSON with Docker's keys."""
     del arguments
     from pyrun.engine import ps
+    from pyrun.spec import values
 
     wanted = text.as_json(str(options["format"]))
-    rows = ps.rows(everything=bool(options["all"]), filters=options["filter"])  # type: ignore[arg-type]
+    rows = ps.rows(everything=bool(options["all"]), filters=values.texts(options["filter"]))
     whole = bool(options["no_trunc"])
     if options["quiet"]:
-        text.write("".join([f"{_short(row, whole)}\n" for row in rows]))
+        text.lines([_short(row, whole) for row in rows])
     elif wanted:
         text.write(text.json_lines([_docker_keys(row, whole) for row in rows]))
     else:
@@ -99,68 +101,75 @@ def cmd_ps(options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _short(row: Options, whole: bool) -> str:
-    return str(row["id"]) if whole else str(row["id"])[:12]
+def _short(row: Row, whole: bool) -> str:
+    return row["id"] if whole else row["id"][:12]
 
 
-def _command(row: Options, whole: bool) -> str:
+def _command(row: Row, whole: bool) -> str:
     """In quotes as Docker's: an argument with a blank has its own, within which a quote is escaped."""
-    args = row["args"] if isinstance(row["args"], list) else []
-    words = [f"'{arg}'" if number and " " in str(arg) else str(arg) for number, arg in enumerate(args)]
+    words = [f"'{arg}'" if number and " " in arg else arg for number, arg in enumerate(row["args"])]
     joined = " ".join(words) if whole else text.shortened(" ".join(words), 20)
-    return '"' + text.visible(joined.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + visible(joined.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _age(row: Options) -> str:
+def _age(row: Row) -> str:
     """How long ago a container was made; empty when its record is gone."""
     import time
 
     from pyrun.engine import ps
 
     created = row["created"]
-    return f"{ps.span(time.time() - created)} ago" if isinstance(created, float) and created else ""
+    return f"{ps.span(time.time() - created)} ago" if created else ""
 
 
-def _cells(row: Options, whole: bool) -> list[str]:
-    ports = row["ports"]
-    listed = ", ".join(ports) if isinstance(ports, list) else ""
-    return [_short(row, whole), str(row["image"]), _command(row, whole), _age(row), str(row["status"]),
-            listed, str(row["name"])]  # fmt: skip
+def _cells(row: Row, whole: bool) -> list[str]:
+    return [_short(row, whole), row["image"], _command(row, whole), _age(row), row["status"],
+            ", ".join(row["ports"]), row["name"]]  # fmt: skip
 
 
-def _counters(networks: object) -> dict[str, dict[str, int]]:
+def _counters(networks: list[Any]) -> dict[str, dict[str, int]]:
     """Network -> bytes and packets, of a container that runs."""
     from pyrun.network import counters
 
-    wires = networks if isinstance(networks, list) else []
-    found = {str(wire["network"]): counters.read(str(wire["link"])) for wire in wires}
+    found = {str(wire["network"]): counters.read(str(wire["link"])) for wire in networks}
     return {network: counted for network, counted in found.items() if counted}
 
 
-def _docker_keys(row: Options, whole: bool) -> Options:
+def _docker_keys(row: Row, whole: bool) -> Options:
     """The row under the names that scripts written for Docker look for; what pyrun has not is empty."""
     import time
 
-    cells = _cells(row, whole)
-    created = row["created"] if isinstance(row["created"], float) else 0.0
-    labels = row["labels"] if isinstance(row["labels"], dict) else {}
+    cells, created = _cells(row, whole), row["created"]
     return {
         "Command": cells[2],
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created)) if created else "",
         "ID": cells[0],
         "Image": cells[1],
-        "Labels": ",".join([f"{key}={value}" for key, value in labels.items()]),
+        "Labels": ",".join([f"{key}={value}" for key, value in row["labels"].items()]),
         "LocalVolumes": "0",
         "Mounts": "",
         "Names": cells[6],
-        "NetworkCounters": _counters(row["networks"]),
         "Networks": row["network"],
+        "Platform": _platform(row["image_id"]),
         "Ports": cells[5],
         "RunningFor": cells[3],
         "Size": "",
         "State": row["state"],
         "Status": cells[4],
+        "NetworkCounters": _counters(row["networks"]),
     }
+
+
+def _platform(image_id: str) -> Options | None:
+    """Of the container's image; None for a bundle, and for an image that is gone."""
+    from pyrun.errors import ImageError
+    from pyrun.store import images
+
+    try:
+        image = images.load(image_id) if image_id else None
+    except ImageError:
+        image = None
+    return {"architecture": image["architecture"], "os": image["os"]} if image else None
 
 
 def cmd_stop(options: Options, arguments: list[str]) -> int:
@@ -169,6 +178,7 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import stop
 
     timeout_s, signal = options["timeout"], str(options["signal"])
+    assert timeout_s is None or isinstance(timeout_s, int)
     if signal:
         signals.number(signal)
     asked: dict[str, stop.Asked] = {}
@@ -179,7 +189,7 @@ def cmd_stop(options: Options, arguments: list[str]) -> int:
 
     return each(
         arguments,
-        lambda name: stop.stop(name, timeout_s, signal, asked.pop(name, None)),  # type: ignore[arg-type]
+        lambda name: stop.stop(name, timeout_s, signal, asked.pop(name, None)),
         begin=ask,
         remedies=True,
     )

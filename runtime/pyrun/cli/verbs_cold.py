@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from pyrun import notice
 from pyrun.cli import text
 from pyrun.errors import NotFound, PyrunError, UsageError
 
-Options = dict[str, object]
-Progress = Callable[[dict[str, Any]], None]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.engine.pull import Progress, Step
+    from pyrun.spec.values import Options
 
 
 def cmd_images(options: Options, arguments: list[str]) -> int:
@@ -26,25 +27,27 @@ def cmd_images(options: Options, arguments: list[str]) -> int:
     wanted = text.as_json(str(options["format"]))
     rows = images.rows(arguments[0] if arguments else "")
     whole = bool(options["no_trunc"])
-    ids = [f"sha256:{row['id']}" if whole else str(row["id"])[:12] for row in rows]
+    ids = [f"sha256:{row['id']}" if whole else row["id"][:12] for row in rows]
     if options["quiet"]:
-        text.write("".join(f"{each}\n" for each in dict.fromkeys(ids)))
+        text.lines(dict.fromkeys(ids))
         return 0
     cells = [
-        [str(row["repository"]), str(row["tag"]), identifier, _ago(row["created"]), _size(row["size_bytes"])]
+        [row["repository"], row["tag"], identifier, _ago(row["created"]), _size(row["size_bytes"])]
         for row, identifier in zip(rows, ids, strict=True)
     ]
     if wanted:
         keys = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+        # Docker's client knows no more of these, either
+        more = dict.fromkeys(("Containers", "SharedSize", "UniqueSize"), "N/A")
         text.write(text.json_lines([
             {**dict(zip(keys, line, strict=True)), "CreatedAt": row["created"], "Digest": row["digest"] or "<none>",
-             "Platform": row["platform"]}
+             **more, "VirtualSize": line[-1], "Platform": row["platform"]}
             for row, line in zip(rows, cells, strict=True)
         ]))  # fmt: skip
         return 0
     headers = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]
     if options["digests"]:
-        column = ["DIGEST", *[str(row["digest"] or "<none>") for row in rows]]
+        column = ["DIGEST", *[row["digest"] or "<none>" for row in rows]]
         for line, digest in zip([headers, *cells], column, strict=True):
             line.insert(2, digest)
     text.show(tuple(headers), cells)
@@ -59,7 +62,7 @@ def cmd_rmi(options: Options, arguments: list[str]) -> int:
     status = 0
     for name in arguments:
         try:
-            text.write("".join(f"{line}\n" for line in images.remove([name], force=force)))
+            text.lines(images.remove([name], force=force))
         except PyrunError as error:
             _complain(error)
             status = status if force and isinstance(error, NotFound) else 1
@@ -67,13 +70,16 @@ def cmd_rmi(options: Options, arguments: list[str]) -> int:
 
 
 def cmd_pull(options: Options, arguments: list[str]) -> int:
-    """Fetch or build an image; prints its name."""
+    """Fetch or build an image; prints digest, status and name as Docker's client does, or the name alone."""
     from pyrun.engine import pull
-    from pyrun.store import references
+    from pyrun.store import images
 
-    with progress(quiet=bool(options["quiet"])) as told:
-        pull.pull(arguments[0], str(options["platform"]) or None, told)
-    text.write(references.parse(arguments[0]).full + "\n")
+    quiet = bool(options["quiet"])
+    before = images.find_id(arguments[0])
+    with progress(quiet=quiet) as told:
+        image = pull.pull(arguments[0], str(options["platform"]) or None, told)
+    lines = pull.told(arguments[0], before, image)
+    text.lines(lines[-1:] if quiet else lines)
     return 0
 
 
@@ -85,16 +91,16 @@ def cmd_load(options: Options, arguments: list[str]) -> int:
     if options["input"] and arguments:
         raise UsageError(f"two files to load: {options['input']} and {arguments[0]}", "give one of them")
     names = load.load(source or "-", str(options["tag"]), str(options["platform"]) or None)
-    text.write("".join(f"Loaded image: {name}\n" for name in names))
+    text.lines([f"Loaded image: {name}" for name in names])
     return 0
 
 
 def cmd_system_finish(options: Options, arguments: list[str]) -> int:
     """For undo lists."""
     del options
-    from pyrun.engine import finish
+    from pyrun.engine import reconcile
 
-    failed = finish.finish(arguments[0])
+    failed = reconcile.finish(arguments[0])
     for line in failed:
         text.complain(line)
     return 1 if failed else 0
@@ -107,7 +113,7 @@ def cmd_system_reconcile(options: Options, arguments: list[str]) -> int:
 
     done, failed = system.reconcile_all()
     if not options["quiet"]:
-        text.write("".join(f"{line}\n" for line in done) or "nothing to clean up\n")
+        text.lines(done or ["nothing to clean up"])
     for line in failed:
         text.complain(line)
     return 1 if failed else 0
@@ -129,16 +135,16 @@ def cmd_version(options: Options, arguments: list[str]) -> int:
     return _report(info.version(), str(options["format"]))
 
 
-def _report(facts: dict[str, Any], form: str) -> int:
+def _report(facts: Mapping[str, object], form: str) -> int:
     """Nested facts as indented text or as JSON."""
     if text.as_json(form, "text"):
         text.write(json.dumps(facts, indent=2) + "\n")
     else:
-        text.write("".join(f"{line}\n" for line in _lines(facts, "")))
+        text.lines(_lines(facts, ""))
     return 0
 
 
-def _lines(facts: dict[str, Any], indent: str) -> Iterator[str]:
+def _lines(facts: Mapping[str, object], indent: str) -> Iterator[str]:
     for key, value in facts.items():
         label = f"{indent}{key.replace('_', ' ')}:"
         if isinstance(value, dict):
@@ -158,9 +164,9 @@ def _ago(created: object) -> str:
     return f"{ps.span(time.time() - moment)} ago" if moment > 0 else "N/A"
 
 
-def _size(size_bytes: object) -> str:
+def _size(size_bytes: int) -> str:
     """`4.26MB`: decimal units, three figures, as Docker."""
-    size = float(size_bytes) if isinstance(size_bytes, int | float) else 0.0
+    size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g}{unit}"
@@ -181,9 +187,10 @@ def progress(*, quiet: bool) -> Iterator[Progress | None]:
 
 def _bars(stack: contextlib.ExitStack) -> Progress:
     """Bars that begin with the first event: there may be nothing to pull."""
-    lock, shown = threading.Lock(), list[Progress]()
+    lock = threading.Lock()
+    shown: list[Progress] = []
 
-    def tell(event: dict[str, Any]) -> None:
+    def tell(event: Step) -> None:
         with lock:
             if not shown:
                 shown.append(_begin(stack))
@@ -200,7 +207,7 @@ def _begin(stack: contextlib.ExitStack) -> Progress:
     return stack.enter_context(render.Bars())
 
 
-def _told(event: dict[str, Any]) -> None:
+def _told(event: Step) -> None:
     """One event in words, if it is one of those that happen once a layer."""
-    if event.get("state") in ("done", "exists", "building"):
-        notice.say(f"{event.get('layer') or event.get('image')}: {event['state']}")
+    if event["state"] in ("done", "exists", "building"):
+        notice.say(f"{event['layer'] or event['image']}: {event['state']}")

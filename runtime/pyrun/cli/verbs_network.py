@@ -6,26 +6,28 @@ As in verbs.py: `cmd_<verb>(options, arguments) -> exit status`, the engine does
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from pyrun.cli import text
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.engine.network import Row
+    from pyrun.spec.values import Options
 
 
 def cmd_network_create(options: Options, arguments: list[str]) -> int:
     """Make a network and print its id."""
     from pyrun.engine import network
 
-    text.write(network.create(arguments[0], options) + "\n")
+    text.lines([network.create(arguments[0], options)])
     return 0
 
 
 def cmd_network_adopt(options: Options, arguments: list[str]) -> int:
     """Take over a bridge and print the network's name."""
-    from pyrun.engine import adopt
+    from pyrun.engine import network
 
-    text.write(adopt.adopt(arguments[0], options) + "\n")
+    text.lines([network.adopt(arguments[0], options)])
     return 0
 
 
@@ -58,14 +60,11 @@ def cmd_network_disconnect(options: Options, arguments: list[str]) -> int:
 
 
 def cmd_network_policy(options: Options, arguments: list[str]) -> int:
-    """Show a container's egress policy, or give it another."""
+    """Show a container's egress policy, or give it another; then say what is in force."""
     del options
     from pyrun.engine import policy
 
-    if len(arguments) == 1:
-        text.write(policy.show(arguments[0]) + "\n")
-    else:
-        policy.change(arguments[0], arguments[1])
+    text.lines([policy.show(arguments[0]) if len(arguments) == 1 else policy.change(*arguments)])
     return 0
 
 
@@ -77,7 +76,7 @@ def cmd_network_reload(options: Options, arguments: list[str]) -> int:
     told, failed = network.reload(counted=not options["quiet"])
     if not (told or failed or options["quiet"]):
         told = ["nothing was missing"]
-    text.write("".join(f"{line}\n" for line in told))
+    text.lines(told)
     for line in failed:
         text.complain(line)
     return 1 if failed else 0
@@ -89,23 +88,23 @@ def cmd_network_ls(options: Options, arguments: list[str]) -> int:
     from pyrun.engine import network
 
     wanted = text.as_json(str(options["format"]))
-    rows: list[dict[str, Any]] = list(network.ls())
+    rows = network.ls()
     for row in rows if not options["no_trunc"] else ():
         row["id"] = row["id"][:12]
     if options["quiet"]:
-        text.write("".join(f"{row['id'] or row['name']}\n" for row in rows))
+        text.lines([row["id"] for row in rows])
     elif wanted:
         text.write(text.json_lines([_docker_keys(row) for row in rows]))
     else:
-        keys = ("name", "driver", "subnet", "gateway", "bridge", "containers")
+        keys = ("name", "driver", "scope", "subnet", "gateway", "bridge", "containers")
         text.show(
             ("NETWORK ID", *[key.upper() for key in keys]),
-            [[row["id"] or "-", *[text.cell(row.get(key, "")) for key in keys]] for row in rows],
+            [[row["id"], *[text.cell(row.get(key, "")) for key in keys]] for row in rows],
         )
     return 0
 
 
-def _docker_keys(row: dict[str, Any]) -> Options:
+def _docker_keys(row: Row) -> dict[str, object]:
     """The row under Docker's names, all of whose values are text, and in its style what only pyrun tells."""
     import time
 
@@ -146,8 +145,8 @@ def cmd_network_prune(options: Options, arguments: list[str]) -> int:
     for row in network.prune():
         restored = row.get("restored")
         if isinstance(restored, list):
-            text.write("".join(f"restored: {what}\n" for what in restored))
+            text.lines([f"restored: {what}" for what in restored])
         else:
-            text.write(f"{row['name']}\n")
+            text.lines([row["name"]])
     system.drop_empty_cgroups()
     return 0

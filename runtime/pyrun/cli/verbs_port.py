@@ -10,7 +10,11 @@ import posix
 from pyrun.cli import text
 from pyrun.errors import UsageError
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.network.publishing.reach import Row
+    from pyrun.spec.values import Options
+
 _FORMS = ("docker", "table", "json")
 
 
@@ -31,7 +35,7 @@ def cmd_port(options: Options, arguments: list[str]) -> int:
     published = port.ls(*arguments)
     if form == "docker":
         begin = [f"{each[2]}/{each[3]} -> " if len(arguments) == 1 else "" for each in published]
-        text.write("".join(f"{head}{place(each)}\n" for head, each in zip(begin, published, strict=True)))
+        text.lines([f"{head}{place(each)}" for head, each in zip(begin, published, strict=True)])
         if usual:
             port.say_shut(published)
         return 0
@@ -44,28 +48,25 @@ def cmd_port(options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _keys(row: Options) -> Options:
+def _keys(row: Row) -> Options:
     return {
-        "ContainerPort": row["inside"],
-        "Protocol": row["protocol"],
-        "HostIp": row["host"],
-        "HostPort": row["port"],
-        "ReachableFrom": {"host": row["here"], "lan": row["lan"], "containers": row["containers"]},
-        "OnlyContainersOf": row["only"],
-        "AnswersLeaveBy": row["astray"],
-        "Firewall": row["firewall"],
+        "ContainerPort": row.inside,
+        "Protocol": row.protocol,
+        "HostIp": row.host,
+        "HostPort": row.port,
+        "ReachableFrom": {"host": row.here, "lan": row.lan, "containers": row.containers},
+        "OnlyContainersOf": row.only,
+        "AnswersLeaveBy": row.astray,
+        "Firewall": row.firewall,
     }
 
 
-def _cells(row: Options, published: str) -> list[str]:
-    lan = row["lan"]
-    assert isinstance(lan, list)
-    astray = f"no: {row['protocol']} is answered by {row['astray']}" if row["astray"] else "no"
-    containers = f"of {row['only']} alone" if row["only"] else "yes"
-    here = "yes" if row["here"] else "no: not its address"
+def _cells(row: Row, published: str) -> list[str]:
+    astray = f"no: {row.protocol} is answered by {row.astray}" if row.astray else "no"
+    containers = f"of {row.only} alone" if row.only else "yes"
     return [
-        f"{row['inside']}/{row['protocol']}", published, here, ", ".join(lan) or astray,
-        containers if row["containers"] else "no", str(row["firewall"] or "-"),
+        f"{row.inside}/{row.protocol}", published, "yes" if row.here else "no: not its address",
+        ", ".join(row.lan) or astray, containers if row.containers else "no", row.firewall or "-",
     ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def cmd_port_add(options: Options, arguments: list[str]) -> int:
     from pyrun.network.publishing.ports import place
 
     added = port.add(arguments[0], arguments[1:], through_firewall=bool(options["publish_through_firewall"]))
-    text.write("".join(f"{each[2]}/{each[3]} -> {place(each)}\n" for each in added))
+    text.lines([f"{each[2]}/{each[3]} -> {place(each)}" for each in added])
     return 0
 
 
@@ -86,5 +87,5 @@ def cmd_port_rm(options: Options, arguments: list[str]) -> int:
     from pyrun.network.publishing.ports import place
 
     removed = port.rm(arguments[0], arguments[1:])
-    text.write("".join(f"{place(each)}/{each[3]}\n" for each in removed))
+    text.lines([f"{place(each)}/{each[3]}" for each in removed])
     return 0

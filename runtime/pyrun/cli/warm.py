@@ -1,27 +1,29 @@
 """The warm planner: an interpreter with the planner loaded, which a start finds ready instead of starting one.
 
-The launcher leaves it behind when PYRUN_WARM=SECONDS is set and there is none (csrc/hand.c); it ends when nobody has
-come for that long. Children wait in accept(): each serves one launcher and ends, and another is forked in its place. So
-nothing of one start is there in another, and what is in memory here is only code.
+The launcher leaves it behind when PYRUN_WARM=SECONDS is set and there is none (csrc/warm_client.c). It ends when no
+request has come for that long. Children wait in accept(): each serves one launcher and ends, and another is forked in
+its place. So nothing of one start is there in another, and what is in memory here is only code.
 
 It acts with its own rights, so it serves only those who have the same: a process of the host's root in the same
 namespaces and root directory, with the same capabilities, filters and label. Everybody else, and every start that needs
-to be the launcher's own (caller.only_here), is told to do without. The socket is root's alone.
+to be the launcher's own (launching.py, only_here), is told to do without. The socket is root's alone.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+import _signal
 import _socket
 import fcntl
 import posix
 import select
+import sys
 import time
 
-from pyrun import caller, leaving, linux
+from pyrun import detach, launching, linux
 from pyrun.store import paths
 
 from . import warm_request
+from .warm_launcher import ACCEPTED, COLD, HELLO, SIGIO, Launcher, Unsuited
 
 _MODULES = (
     "linux", "network.attach", "network.guard", "engine.run", "engine.bundle", "engine.exec_", "engine.oci.create",
@@ -53,18 +55,27 @@ def serve() -> None:
 
     for name in _MODULES:
         __import__(f"pyrun.{name}")
+    _load_functions()
     warm_rehearsal.rehearse(directory)
-    leaving.everything()  # what was the first caller's has no part in the starts of others
+    detach.everything()  # what was the first caller's has no part in the starts of others
     listening = _listen(path)
     number = posix.stat(path).st_ino
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for those who have served
-    idle_ms = min(1000 * int(given), _IDLE_MAX_MS) if given.isdigit() else 60_000
+    idle_ms = min(1000 * int(given), _IDLE_MAX_MS) if given.isdigit() and len(given) < 10 else 60_000
     _keep_ready(listening, (own, files, lock_fd), idle_ms)
     if posix.access(path, posix.F_OK) and posix.stat(path).st_ino == number:
         _remove(path)
         _remove(f"{path}.lock")
     listening.shutdown(_socket.SHUT_RDWR)  # the last child hears of it, unless it was taken meanwhile
     posix._exit(0)
+
+
+def _load_functions() -> None:
+    """Those the bundle leaves out until they are called (csrc/bundle_main.py, Cold): once for all children."""
+    for name, module in list(sys.modules.items()):
+        left_out = [each for each in vars(module).values() if type(each).__name__ == "Cold"]
+        if name.startswith("pyrun.") and left_out:
+            left_out[0].load()
 
 
 def _inode(kind: str) -> int:
@@ -158,7 +169,7 @@ def _serve_one(listening: _socket.socket, known: Known, taken_fd: int, planner: 
     argv = _accept(connection, own, files)
     try:
         main(argv)
-    except caller.Unsuited:
+    except Unsuited:
         _decline(connection)
     except KeyboardInterrupt:  # the launcher is gone
         posix._exit(1)
@@ -169,12 +180,12 @@ def _accept(connection: _socket.socket, own: object, files: list[str]) -> list[s
     try:
         pid = warm_request.peer(connection)
         if not pid or not warm_request.same_standing(connection, pid, own):
-            raise caller.Unsuited
-        connection.send(caller.HELLO)
+            raise Unsuited
+        connection.send(HELLO)
         argv = warm_request.adopt(connection, files, pid)
-        caller.serve(connection, pid)
-        connection.send(caller.ACCEPTED)
-    except (caller.Unsuited, OSError, ValueError, KeyboardInterrupt):
+        launching.process = Launcher(connection, pid)
+        connection.send(ACCEPTED)
+    except (Unsuited, OSError, ValueError, KeyboardInterrupt):
         _decline(connection)
     return argv
 
@@ -194,9 +205,9 @@ def _own_memory() -> None:
 
 def _decline(connection: _socket.socket) -> None:
     """The launcher does it by itself. Does not return."""
-    _signal.signal(caller.SIGIO, _signal.SIG_IGN)
+    _signal.signal(SIGIO, _signal.SIG_IGN)
     try:
-        connection.send(caller.COLD)
+        connection.send(COLD)
     except OSError:
         posix._exit(1)
     posix._exit(0)

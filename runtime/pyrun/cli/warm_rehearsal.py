@@ -18,9 +18,13 @@ from pyrun.store import paths
 
 from . import oci_options, oci_tables, options, tables, warm_request
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config
+
 _TIMES = 20  # the interpreter begins after eight
 _NAMES = ("CAP_KILL", "CAP_CHOWN", "CAP_SETUID")
-CONFIG: dict[str, object] = {
+CONFIG: Config = {
     "ociVersion": OCI_VERSION,
     "process": {
         "args": ["sh", "-c", "true"],

@@ -1,12 +1,12 @@
 """What a launcher asks of the warm planner, and whether it may: who it is, and taking on what it was called with.
 
-A request is one message of csrc/hand.c. Whoever asks has to be in every respect what the planner is: see `standing`.
+A request is one message of csrc/warm_client.c. Who asks must be in every respect what the planner is: see `standing`.
 Not here: waiting for launchers and serving them (warm.py). Source: man 7 unix, man 5 proc.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+import _signal
 import _socket
 import fcntl
 import posix
@@ -14,8 +14,10 @@ import select
 import sys
 import time
 
-from pyrun import boot, caller, launch
+from pyrun import boot, launch
 from pyrun.store import paths
+
+from .warm_launcher import SIGIO, Unsuited
 
 _NAMESPACES = (
     "cgroup",
@@ -125,10 +127,10 @@ def adopt(connection: _socket.socket, known: list[str], pid: int) -> list[str]:
     fds = [int.from_bytes(rights[at : at + 4], "little") for at in range(0, len(rights), 4)]
     said, mask, count, *words = text.split(b"\0")[:-1]
     if len(fds) != _REQUEST_DESCRIPTORS or said.decode() not in known or known != files():
-        raise caller.Unsuited
+        raise Unsuited
     directory_fd, pipe_fd, *streams = fds
     if identity(f"/proc/{pid}/exe") != said.decode() or not holds_pipe(pid, pipe_fd):
-        raise caller.Unsuited
+        raise Unsuited
     _end_with(pipe_fd)
     posix.fchdir(directory_fd)
     posix.close(directory_fd)
@@ -157,7 +159,7 @@ def _take_environment(items: list[bytes]) -> None:
 
 def _end_with(pipe_fd: int) -> None:
     """When the launcher ends, so does what is done for it: as by Ctrl-C, with everything undone."""
-    _signal.signal(caller.SIGIO, _signal.default_int_handler)
+    _signal.signal(SIGIO, _signal.default_int_handler)
     fcntl.fcntl(pipe_fd, fcntl.F_SETOWN, posix.getpid())
     fcntl.fcntl(pipe_fd, fcntl.F_SETFL, posix.O_NONBLOCK | posix.O_ASYNC)
     poll = select.poll()

@@ -6,7 +6,7 @@ A start:
     prepare.py      options and an image become a Launch: everything decided, and what is scarce claimed (address,
                     ports, a name in /run/netns); a network that is missing is made
     stdio.py        where the process reads and writes; background.py  -d; explaining.py  --explain
-    bundle.py       `run --bundle`: config.json decides; bundle_options.py  options without an effect there
+    bundle.py       `run --bundle`: config.json decides
     rootless.py     what becomes of a start when an ordinary user is behind it
 
 While it runs:
@@ -23,7 +23,7 @@ Its network, changed:
 
 Networks:
 
-    network.py      create, ls, rm, prune, reload; network_inspect.py; adopt.py  a bridge made by hand
+    network.py      create, ls, rm, prune, reload, adopt; network_inspect.py
 
 Images:
 
@@ -32,8 +32,9 @@ Images:
 
 The machine:
 
-    reconcile.py    the quick look for the dead at every start; system.py  all that crashes leave behind
-    finish.py       what an undo list cannot do itself; info.py  machine and program
+    reconcile.py    the quick look for the dead at every start, and what an undo list cannot do itself
+    system.py       all that crashes leave behind
+    info.py         machine and program
 
     oci/            the verbs of pyrun-oci, in runc's words
 """

@@ -1,57 +1,19 @@
-"""-d: the start goes on in a forked child, which becomes the monitor; the parent waits until it is known to run."""
+"""-d: the start goes on in a child (launching.Process.fork); what that does once the container is known to run."""
 
 from __future__ import annotations
 
 import posix
 
-from pyrun import caller, notice
+from pyrun import launching
 from pyrun.store import paths
-
-ALL_WELL = b"1"
-
-
-def fork() -> int:
-    """Fork. In the child: a descriptor, to write a byte to once all is well. In the parent: -1, when it has come.
-
-    The pipe closes by itself at the child's exec of the monitor, or when it dies. A child that failed has told the
-    user why; the parent then ends with its exit status.
-    """
-    if caller.hand is not None:  # the launcher is both, and a warm planner goes on for the child
-        return caller.fork()
-    read_fd, write_fd = posix.pipe2(posix.O_CLOEXEC)
-    pid = posix.fork()
-    if pid == 0:
-        posix.close(read_fd)
-        posix.setsid()
-        return write_fd
-    posix.close(write_fd)
-    if posix.read(read_fd, 1):
-        posix.close(read_fd)
-        return -1
-    _, status = posix.waitpid(pid, 0)
-    code = posix.waitstatus_to_exitcode(status)
-    posix._exit(code if code >= 0 else 128 - code)
-
-
-def _print(said: str) -> bytes:
-    """What the launcher that waits is to hear (csrc/hand.c, fork_for): a container that runs is none that failed."""
-    try:
-        posix.write(1, f"{said}\n".encode())
-    except OSError as error:
-        notice.say(f"cannot write to standard output: {error.strerror}")
-        return b"-"
-    return ALL_WELL
 
 
 def report(running_fd: int, said: str = "") -> None:
-    """All is well: tell the parent, and let go of the caller's terminal, pipes and directory.
+    """All is well: tell the parent (launching.Process.fork), and let go of the caller's terminal, pipes and directory.
 
-    said: what the parent is about to print, which in a warm planner is there for nobody else to do.
+    said: what the parent is about to print.
     """
-    word = ALL_WELL
-    if caller.hand is not None:
-        word = _print(said) if said else word
-        caller.in_background()
+    word = launching.process.running(said)
     _leave_service()
     try:
         posix.write(running_fd, word)
@@ -66,7 +28,7 @@ def report(running_fd: int, said: str = "") -> None:
 def _leave_service() -> None:
     """A service manager that stops or has finished the service we were called by would end the monitor with it. A
     shell's session is left alone: what is moved waits some ms, and no session ends its programs as a rule."""
-    if b".service\n" in paths.read(f"{caller.place()}/cgroup"):
-        from pyrun import leaving
+    if b".service\n" in paths.read(f"{launching.process.place()}/cgroup"):
+        from pyrun import detach
 
-        leaving.cgroups(caller.place(), caller.pid())
+        detach.cgroups(launching.process.place(), launching.process.pid())

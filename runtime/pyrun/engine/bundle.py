@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import boot, launch
+from pyrun import boot, launch, launching
 from pyrun.errors import Conflict, UsageError
 from pyrun.jsonlite import dumps
 from pyrun.network import requests, resolver
-from pyrun.plan import plan as plans
 from pyrun.spec import check, config_file, seccomp, values
-from pyrun.stages import cgroup, hooks, namespaces
+from pyrun.stages import hooks, namespaces
 from pyrun.store import containers, paths, state
 
 from . import explaining, reconcile, stdio
@@ -26,10 +25,10 @@ from .oci import run as oci_run
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from pyrun.network.requests import Request
+    from pyrun.spec.oci import Config, Process
+    from pyrun.spec.values import Options
 
-Options = dict[str, object]
 
 # What `run` is told beside the config; any other option is refused, for it would have no effect.
 TAKES = frozenset((
@@ -43,13 +42,6 @@ _WIRED = (
 )  # fmt: skip
 
 
-def refused(given: list[str]) -> UsageError:
-    """The error for options that are config.json's to say, or nobody's."""
-    from . import bundle_options
-
-    return bundle_options.refused([name for name in given if name not in TAKES])
-
-
 def run(options: Options, arguments: list[str]) -> str:
     """Run the bundle. Returns the container's id with -d; a foreground run does not return."""
     launch.mark("imports")
@@ -57,32 +49,45 @@ def run(options: Options, arguments: list[str]) -> str:
     reconcile.reconcile_quietly()
     if options.get("detach"):
         return _run_detached(options, arguments)
-    binary_fd = launch.seal()  # before the plan, which may claim an address
-    prepared = plan_only(options, arguments)
-    explaining.announce(options, prepared)
-    _start(options, prepared, binary_fd)
+    launch.persistently(lambda: _begin(options, arguments, -1))
     raise AssertionError("the monitor has taken over")
 
 
 def _run_detached(options: Options, arguments: list[str]) -> str:
     """-d: the start goes on in a child, so the id is known before."""
-    from . import background
-
     if not (arguments or options.get("name")):
         arguments = [containers.new_id()]
-    running_fd = background.fork()
+    running_fd = launching.process.fork()
     if running_fd < 0:
         return str(options.get("name") or arguments[0])
-    binary_fd = launch.seal()
-    prepared = plan_only(options, arguments)
+    launch.persistently(lambda: _begin(options, arguments, running_fd))
+    raise AssertionError("the monitor has taken over")
+
+
+def _begin(options: Options, arguments: list[str], running_fd: int) -> None:
+    """Plan and start. Does not return."""
+    binary_fd = launch.seal()  # before anything is claimed
+    prepared, raw = _decide(options, arguments)
+    if prepared.job.seccomp:
+        launch.add_filter(prepared, (seccomp.of_config(prepared.config) or ("", 0))[0])
+    keep = _kept_in(options, prepared)
+    launch.claim(prepared, _undone_last(prepared, keep))
+    record = _record(options, prepared) if prepared.request else b""
+    prepared.make = lambda: _make(prepared.job.run_dir, keep, raw, record)
     prepared.running_fd = running_fd
     explaining.announce(options, prepared)
     _start(options, prepared, binary_fd)
-    raise AssertionError("the monitor has taken over")
 
 
 def plan_only(options: Options, arguments: list[str]) -> launch.Launch:
     """What `run` would do, nothing touched: for --dry-run."""
+    prepared, _ = _decide(options, arguments)
+    launch.look(prepared, _undone_last(prepared, _kept_in(options, prepared)))
+    return prepared
+
+
+def _decide(options: Options, arguments: list[str]) -> tuple[launch.Launch, bytes]:
+    """The plan but for what is to be claimed, and config.json as it is. Raises UsageError, Conflict."""
     if len(arguments) > 1:
         raise UsageError(
             f"--bundle takes no image and no command: {arguments[1]!r}", "pyrun run --bundle DIR [ID]"
@@ -98,7 +103,7 @@ def plan_only(options: Options, arguments: list[str]) -> launch.Launch:
     containers.check_id(identifier)
     if arguments and paths.exists(f"{paths.root()}/names/{identifier}"):
         _refuse_held(identifier)
-    return _prepare(options, config, raw, bundle, identifier)
+    return _prepare(options, config, bundle, identifier), raw
 
 
 def _named(name: str, arguments: list[str]) -> str:
@@ -125,64 +130,54 @@ def _read_config(bundle: str) -> tuple[object, bytes]:
     return config_file.read(f"{bundle}/config.json")
 
 
-def _prepare(
-    options: Options, config: dict[str, Any], raw: bytes, bundle: str, identifier: str
-) -> launch.Launch:
+def _prepare(options: Options, config: Config, bundle: str, identifier: str) -> launch.Launch:
     section, process = config.setdefault("linux", {}), config["process"]
     own_network = "network" in namespaces.made(config)
-    asked = _network(options, own_network)
+    request = _network(options, own_network, identifier)
     if not section.get("cgroupsPath") and boot.rootless_uid() < 0:
         section["cgroupsPath"] = f"/pyrun-{identifier}"
-    run_dir = f"{paths.run()}/containers/{identifier}"
-    job = oci.job_of(options, config, identifier, bundle, run_dir) | {
-        "loopback": own_network and asked["mode"] == "none",
-        "window": _window(process),
-        **asked,
-        "oci": False,
-        "dry_run": bool(options.get("dry_run")),
-    }
+    job = oci.job_of(options, config, identifier, bundle, request.run_dir)
+    job.oci = False
+    job.loopback, job.window = own_network and request.mode == "none", _window(process)
     if boot.rootless_uid() >= 0:
         from . import rootless
 
         rootless.adapt_bundle(config, job)
-    program = _seccomp(config, job)
-    prepared = launch.Launch(config, job, plans.compose(config, job))
-    prepared.before = cgroup.before(config, job)
-    if program:
-        prepared.keep_fds.append(
-            (posix.open(program, posix.O_RDONLY | posix.O_CLOEXEC), launch.CHILD_FD_SECCOMP)
-        )
-    prepared.make = lambda: paths.write(f"{run_dir}/config.json", raw)
-    last = containers.undo_lines(identifier, "", "", remove=True)
-    wired = bool(options.get("network")) and own_network
-    if wired or options.get("detach"):
-        last, prepared.make = _kept(options, prepared, raw, last, wired=wired)
-    prepared.undo = launch.undo_list(prepared, last)
+    if section.get("seccomp"):
+        job.seccomp = (launch.CHILD_FD_SECCOMP, seccomp.flags_of(config) or 0)
+    prepared = launch.assemble(config, job)
     create.host_hooks(prepared)
-    launch.mark("decided")
+    wired = bool(options.get("network")) and own_network
+    if (wired or options.get("detach")) and paths.exists(_log_directory(identifier)):
+        # of an image's container, which the undo list must not take away
+        raise Conflict(f"container {identifier} exists", "choose another id, or remove that one")
+    if wired:
+        request.keep, request.early = job.keep, job.early
+        _ask(options, request)
+        prepared.request = request
     return prepared
 
 
-def _kept(
-    options: Options, prepared: launch.Launch, raw: bytes, last: list[str], *, wired: bool
-) -> tuple[list[str], Callable[[], None]]:
-    """(the end of the undo list, what makes the directories) of a container with a log or a network: kept where an
-    image's is, with the record that `ps`, `port` and `network connect` go by."""
-    run_dir, keep = str(prepared.job["run_dir"]), _log_directory(str(prepared.job["id"]))
-    if paths.exists(keep):  # of an image's container, which the undo list must not take away
-        raise Conflict(f"container {prepared.job['id']} exists", "choose another id, or remove that one")
-    if wired:
-        _wire(options, prepared)
-    record = _record(options, prepared) if wired else b""
+def _kept_in(options: Options, prepared: launch.Launch) -> str:
+    """The lasting directory of a container with a log or a network, else ""."""
+    return _log_directory(prepared.job.id) if prepared.request or options.get("detach") else ""
 
-    def make() -> None:
+
+def _undone_last(prepared: launch.Launch, keep: str) -> list[str]:
+    """The end of the undo list. keep: by `_kept_in`."""
+    lines = containers.undo_lines(prepared.job.id, "", "", remove=True)
+    return [f"rmtree\t{keep}", *lines] if keep else lines
+
+
+def _make(run_dir: str, keep: str, raw: bytes, record: bytes) -> None:
+    """Its directories: one with a log or a network is kept where an image's is, with the record (container.json) that
+    `ps`, `port` and `network connect` go by."""
+    if keep:
         paths.make(keep.rpartition("/")[0])
         posix.mkdir(keep, 0o710)
         if record:
             paths.write(f"{keep}/container.json", record)
-        paths.write(f"{run_dir}/config.json", raw)
-
-    return [f"rmtree\t{keep}", *last], make
+    paths.write(f"{run_dir}/config.json", raw)
 
 
 def _log_directory(identifier: str) -> str:
@@ -191,16 +186,20 @@ def _log_directory(identifier: str) -> str:
 
 def _record(options: Options, prepared: launch.Launch) -> bytes:
     """container.json: as an image's, without a resolv.conf that would follow its networks; that is the bundle's."""
+    from pyrun.spec.config import Container
+
     from . import prepare
 
-    unsaid = dict.fromkeys(("image", "image_id", "hostname", "stop_signal", "ports", "labels"), "")
-    record = prepare.record(options, {**prepared.job, **unsaid}, prepared) | {"rm": True}
+    assert prepared.request is not None
+    record = prepare.record(options, prepared.request, Container(), prepared)
+    record["rm"] = True
     del record["resolv"]
     return dumps(record).encode("utf-8", "surrogateescape")
 
 
-def _network(options: Options, own_network: bool) -> dict[str, object]:
-    """What is asked of the network. Raises UsageError for what the config leaves no room for."""
+def _network(options: Options, own_network: bool, identifier: str) -> Request:
+    """What is asked of the network; the id is the namespace's name. Raises UsageError for what the config leaves no
+    room for."""
     mode, target, endpoints = requests.parse(options, "none" if own_network else "host")
     if mode != "host" and not own_network:
         raise UsageError(f"--network={mode}: the bundle's config has no network namespace of its own")
@@ -217,8 +216,11 @@ def _network(options: Options, own_network: bool) -> dict[str, object]:
                 "--network=host: the bundle's config makes a network namespace of its own",
                 "it is config.json's to say: take network out of linux.namespaces",
             )
-    more = {key: options.get(key) for key in ("egress", "net_rate", "net_fault")}
-    return {"mode": mode, "target": target, "endpoints": endpoints, **resolver.asked(options), **more}
+    request = requests.Request(identifier, identifier, mode, target)
+    request.endpoints, request.run_dir = endpoints, f"{paths.run()}/containers/{identifier}"
+    request.dns = resolver.asked(options)
+    request.take(options)
+    return request
 
 
 def _unwired(key: str, mode: str) -> UsageError:
@@ -228,33 +230,20 @@ def _unwired(key: str, mode: str) -> UsageError:
     )
 
 
-def _wire(options: Options, prepared: launch.Launch) -> None:
-    """--network with a bundle: what the config leaves open, wired as for an image; the id is the namespace's name."""
+def _ask(options: Options, request: Request) -> None:
+    """--network with a bundle: what the config leaves open, asked for as for an image. Raises UsageError."""
     from pyrun.network.publishing import option
     from pyrun.stages import network
 
-    through = bool(options.get("publish_through_firewall"))
-    request = {**prepared.job, "ports": option.requested(options, {}), "through_firewall": through}
+    request.ports = option.requested(options, {})
     network.check(request)
-    prepared.network = network.plan(request)
-    plans.without_ipv6(prepared.operations, prepared.network)
 
 
-def _window(process: dict[str, object]) -> tuple[int, int]:
+def _window(process: Process) -> tuple[int, int]:
     size = process.get("consoleSize")
     if isinstance(size, dict):
         return (int(size.get("height") or 0), int(size.get("width") or 0))
     return stdio.window() if process.get("terminal") else (0, 0)
-
-
-def _seccomp(config: dict[str, object], job: dict[str, object]) -> str:
-    """The path of linux.seccomp's compiled program, or nothing."""
-    section = config.get("linux")
-    if not isinstance(section, dict) or not section.get("seccomp"):
-        return ""
-    path, flags = ("", 0) if job["dry_run"] else seccomp.of_config(config) or ("", 0)
-    job["seccomp"] = (launch.CHILD_FD_SECCOMP, flags)
-    return path
 
 
 def _start(options: Options, prepared: launch.Launch, binary_fd: int) -> None:
@@ -271,7 +260,7 @@ def _start(options: Options, prepared: launch.Launch, binary_fd: int) -> None:
     inherited = [prepared.pidfd, prepared.lock_fd]
     if streams:
         streams.close_child_ends()
-        settings += [f"log={_log_directory(str(prepared.job['id']))}/log"]
+        settings += [f"log={_log_directory(prepared.job.id)}/log"]
         settings += streams.monitor_settings(outcome.tty_fd, detach=True)
         inherited += streams.monitor_fds(outcome.tty_fd)
         _report(prepared)
@@ -290,4 +279,40 @@ def _streams(options: Options, prepared: launch.Launch) -> stdio.Stdio:
 def _report(prepared: launch.Launch) -> None:
     from . import background
 
-    background.report(prepared.running_fd, str(prepared.job["id"]))
+    background.report(prepared.running_fd, prepared.job.id)
+
+
+# ── options without an effect ──────────────────────────────────────────────────────────────────────
+
+
+# Where config.json says what an option says of an image's container.
+_PLACES = {
+    "cap_add": "process.capabilities", "cap_drop": "process.capabilities", "cpus": "linux.resources.cpu",
+    "entrypoint": "process.args", "env": "process.env", "env_file": "process.env",
+    "group_add": "process.user.additionalGids", "hostname": "hostname", "label": "annotations",
+    "memory": "linux.resources.memory", "pids_limit": "linux.resources.pids",
+    "privileged": "process.capabilities, linux.devices, linux.maskedPaths", "read_only": "root.readonly",
+    "security_opt": "linux.seccomp, process.noNewPrivileges", "shm_size": "mounts", "sysctl": "linux.sysctl",
+    "tmpfs": "mounts", "tty": "process.terminal", "ulimit": "process.rlimits", "user": "process.user",
+    "volume": "mounts", "workdir": "process.cwd",
+}  # fmt: skip
+_ITS_FILE = "it is the bundle's to say: {} in its root file system"
+_REMEDIES = {
+    "add_host": _ITS_FILE.format("/etc/hosts"), "dns_option": _ITS_FILE.format("/etc/resolv.conf"),
+    "dns_search": _ITS_FILE.format("/etc/resolv.conf"), "init": "put an init first in config.json's process.args",
+    "platform": "the bundle has its root file system: nothing is chosen",
+    "pull": "the bundle has its root file system: nothing is pulled",
+    "quiet": "the bundle has its root file system: nothing is pulled",
+    "stop_signal": "say it when it is stopped: pyrun stop -s SIGNAL",
+    "stop_timeout": "say it when it is stopped: pyrun stop -t SECONDS",
+}  # fmt: skip
+
+
+def refused(given: list[str]) -> UsageError:
+    """The error for options that are config.json's to say: the first one's remedy is told. given: destinations
+    (cli/tables.py)."""
+    names = [name for name in given if name not in TAKES]
+    words = ", ".join([f"--{name.replace('_', '-')}" for name in names])
+    place = _PLACES.get(names[0])
+    remedy = f"it is config.json's to say: {place}" if place else _REMEDIES.get(names[0], "leave it out")
+    return UsageError(f"{words}: no effect with --bundle", remedy)

@@ -1,8 +1,8 @@
 """`pyrun network connect | disconnect`: an interface more, or one less, for a container that runs.
 
 The same steps as at a start (network/endpoint.py), for one interface; what is to be undone at the container's end is
-written first (network/later.py). The default route follows: it goes by the network of the highest priority, then the
-first in the container's order.
+written first (network/live_undo.py). The default route follows: it goes by the network of the highest priority, then
+the first in the container's order.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pyrun import undo
 from pyrun.engine import connected, name_files, policy
 from pyrun.errors import Conflict, NotFound, PyrunError, UsageError
 from pyrun.network import attach, claims, default_route, disconnecting, endpoint, messages, requests, wiring
-from pyrun.network import later as later_changes
+from pyrun.network import live_undo as later_changes
 from pyrun.network.publishing import publication
 from pyrun.plan.operations import Operation
-from pyrun.stages import network as stage
 from pyrun.store import state
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.record import Record
 
 
 def connect(network: str, reference: str, options: Options) -> str:
@@ -34,19 +36,19 @@ def connect(network: str, reference: str, options: Options) -> str:
         container = _running(identifier, reference)
         wires = connected.wires_of(container)
         disconnecting.forget_unnoted(identifier, wires)
-        if any(wire["network"] == network for wire in wires):
+        if any(wire.network == network for wire in wires):
             raise Conflict(
                 f"container {reference} is on network {network} already",
                 "to change its settings: `pyrun network disconnect`, then connect",
             )
         number, inside = connected.place(wires, wanted, identifier)
-        if _beside_a_card(wanted):
+        if wiring.beside_a_card([wanted]):
             _connect_to_card(container, wanted, wires, inside)
             return identifier
         netfilter = messages.opened(messages.NETLINK_NETFILTER)
-        template, _ = stage.standing(network, netfilter, dry_run=False)
+        template, _ = wiring.standing(network, netfilter)
         endpoint.check(wanted, template)
-        wire, lines = _claimed(container, wanted, template, number, inside)
+        wire, lines = _claimed(connected.request_of(container), wanted, template, number, inside)
         try:
             _refuse_to_turn_ports(container, reference, wires, wire)
             _perform(container, wires, wire, template, netfilter, lines)
@@ -61,12 +63,12 @@ def connect(network: str, reference: str, options: Options) -> str:
 
 
 def _perform(
-    container: dict[str, object], wires: list[endpoint.Wire], wire: endpoint.Wire,
+    container: Record, wires: list[endpoint.Wire], wire: endpoint.Wire,
     template: messages.Template, netfilter: socket, lines: list[str],
 ) -> None:  # fmt: skip
     """Make the interface. lines: its undo lines, noted first; those of --net-rate and --net-fault are added."""
     identifier = str(container["id"])
-    link = connected.attached(container, {str(wire["network"]): template}, netfilter)
+    link = connected.attached(container, {wire.network: template}, netfilter)
     try:
         slowed, undone = _slowed(container, wire)
         lines += undone
@@ -87,7 +89,7 @@ def _connecting(wire: endpoint.Wire, name: str, covered: list[Operation]) -> lis
         *others,
         Operation("COMMIT", 1),
         *endpoint.announcement(wire),
-        Operation("RESOLVER", wire["network"], wire["gateway"] or wire["gateway6"]),
+        Operation("RESOLVER", wire.network, wire.gateway or wire.gateway6),
     ]
 
 
@@ -99,14 +101,14 @@ def _take_back(identifier: str, undone: list[str], noted: list[str]) -> list[str
     return complaints
 
 
-def _slowed(container: dict[str, object], wire: endpoint.Wire) -> tuple[list[Operation], list[str]]:
+def _slowed(container: Record, wire: endpoint.Wire) -> tuple[list[Operation], list[str]]:
     """--net-rate and --net-fault of the start for one link more: operations and undo lines."""
-    if not (container.get("net_rate") or container.get("net_fault")):
+    request = connected.request_of(container)
+    if not (request.net_rate or request.net_fault):
         return [], []
     from pyrun.network import shaping
 
-    attach.PERFORM.update(shaping.PERFORM)
-    return shaping.plan(container, [wire])
+    return shaping.plan(request.net_rate, request.net_fault, [wire])
 
 
 def disconnect(network: str, reference: str, *, force: bool = False) -> str:
@@ -120,7 +122,7 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
         container = _running(identifier, reference)
         wires = connected.wires_of(container)
         disconnecting.forget_unnoted(identifier, wires)
-        leaving = [wire for wire in wires if wire["network"] == network]
+        leaving = [wire for wire in wires if wire.network == network]
         if not leaving:
             if force:
                 return identifier
@@ -128,29 +130,28 @@ def disconnect(network: str, reference: str, *, force: bool = False) -> str:
                 f"container {reference} is not on network {network}", "`pyrun network inspect` shows who is"
             )
         publication.refuse_to_lose(identifier, reference, leaving[0])
-        staying = [wire for wire in wires if wire["network"] != network]
+        staying = [wire for wire in wires if wire.network != network]
         _take_off(container, leaving[0])
         default_route.turn_of(connected.pid_of(container), wires, staying)
-        if any(wire.get("driver") for wire in staying):
+        if any(wire.driver for wire in staying):
             _keep_names(container, staying)
         later_changes.change_record(identifier, lambda record: connected.change(record, staying))
         name_files.follow(identifier)
     return identifier
 
 
-def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> None:
+def _keep_names(container: Record, staying: list[endpoint.Wire]) -> None:
     """Who is on cards alone from now on asks for names inside."""
-    from pyrun.network import drivers
     from pyrun.network.drivers import naming
 
     identifier = str(container["id"])
     if not naming.needed(staying):
         return
-    drivers.register()
     link = connected.attached(container, {}, None)
     try:
         later_changes.append(identifier, naming.undo(identifier, staying))
-        told = naming.operations(identifier, str(container["name"]), staying, container.get("dns"))
+        asks = bool(connected.dns_of(container).servers)
+        told = naming.operations(identifier, str(container["name"]), staying, asks=asks)
         endpoint.perform(link, told)
     finally:
         link.close()
@@ -158,7 +159,7 @@ def _keep_names(container: dict[str, object], staying: list[endpoint.Wire]) -> N
         naming.forget(identifier)
 
 
-def _wanted(network: str, options: Options) -> endpoint.Wanted:
+def _wanted(network: str, options: Options) -> requests.Endpoint:
     requests.check_name(network, "network connect")
     if network in requests.RESERVED:
         raise UsageError(
@@ -172,7 +173,7 @@ def _wanted(network: str, options: Options) -> endpoint.Wanted:
     return requests.parse(spelled, network)[2][0]
 
 
-def _running(identifier: str, reference: str) -> dict[str, object]:
+def _running(identifier: str, reference: str) -> Record:
     connected.refuse_a_user()
     container = state.load(identifier)
     if state.status(container) == "exited":
@@ -189,25 +190,23 @@ def _running(identifier: str, reference: str) -> dict[str, object]:
 
 
 def _claimed(
-    container: dict[str, object],
-    wanted: endpoint.Wanted,
+    request: requests.Request,
+    wanted: requests.Endpoint,
     template: messages.Template,
     number: int,
     inside: str,
 ) -> tuple[endpoint.Wire, list[str]]:
     """The interface, its addresses claimed, and its undo lines."""
-    identifier, name = str(container["id"]), str(container["name"])
-    owner = claims.owner(identifier)
+    identifier, owner = request.id, claims.owner(request.id)
     link = messages.host_link(identifier, number)
-    record = claims.write_record(
-        owner, endpoint.lines(wanted, name, str(container["hostname"]), link, inside, _dns(container))
-    )
+    told = endpoint.lines(wanted, request.name, request.hostname, link, inside, request.dns.servers)
+    record = claims.write_record(owner, told)
     taken: list[str] = []
     try:
         wire = endpoint.claim(wanted, template, identifier, number, inside, record, taken)
     except FileNotFoundError:
         raise NotFound(
-            f"network {wanted['network']} was removed meanwhile", "`pyrun network ls` lists those there are"
+            f"network {wanted.network} was removed meanwhile", "`pyrun network ls` lists those there are"
         ) from None
     except BaseException:
         endpoint.release(taken, owner)
@@ -217,34 +216,25 @@ def _claimed(
     return wire, endpoint.undo(wire, template, owner)
 
 
-def _dns(container: dict[str, object]) -> list[str]:
-    given = container.get("dns")
-    return [str(server) for server in given] if isinstance(given, list) else []
-
-
 def _refuse_to_turn_ports(
-    container: dict[str, object], reference: str, wires: list[endpoint.Wire], wire: endpoint.Wire
+    container: Record, reference: str, wires: list[endpoint.Wire], wire: endpoint.Wire
 ) -> None:
     """Published ports lead to the interface with the default route, by which is answered: both would have to move."""
-    for key in ("gateway", "gateway6"):
-        former = endpoint.first_for(wires, key)
-        if former is not None and endpoint.first_for([*wires, wire], key) is wire:
+    for six in (False, True):
+        former = endpoint.first_for(wires, six)
+        if former is not None and endpoint.first_for([*wires, wire], six) is wire:
             publication.refuse_to_lose(str(container["id"]), reference, former)
 
 
-def _beside_a_card(wanted: endpoint.Wanted) -> bool:
-    return wiring.beside_a_card({"endpoints": [wanted]})
-
-
 def _connect_to_card(
-    container: dict[str, object], wanted: endpoint.Wanted, wires: list[endpoint.Wire], inside: str
+    container: Record, wanted: requests.Endpoint, wires: list[endpoint.Wire], inside: str
 ) -> None:
     """The same for a network whose driver is macvlan or ipvlan."""
     from pyrun.network.drivers import connecting
 
-    identifier = str(container["id"])
-    policy.refuse(identifier, str(container["name"]), str(wanted["network"]))
-    wire, lines, todo = connecting.planned(container, wanted, wires, inside)
+    identifier, request = str(container["id"]), connected.request_of(container)
+    policy.refuse(identifier, request.name, wanted.network)
+    wire, lines, todo = connecting.planned(request, wanted, wires, inside)
     link: attach.Attachment | None = None
     try:
         link = connected.attached(container, {}, None)
@@ -260,18 +250,18 @@ def _connect_to_card(
         if link:
             link.close()
     name_files.follow(identifier)
-    if container.get("net_rate") or container.get("net_fault"):
+    if request.net_rate or request.net_fault:
         from pyrun.network import shaping
 
-        shaping.say_without(container, [wire])
+        shaping.say_without(request.net_rate, request.net_fault, [wire])
 
 
-def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
+def _take_off(container: Record, wire: endpoint.Wire) -> None:
     """Link, what it might send, and addresses: the undo lines of the interface, and the link deleted at once."""
-    if wire.get("driver"):
+    if wire.driver:
         _take_off_card(container, wire)
         return
-    network = str(wire["network"])
+    network = wire.network
     template = messages.load(network)
     if template is None:
         raise NotFound(f"network {network} is not built", "`pyrun network reload` builds it")
@@ -281,12 +271,12 @@ def _take_off(container: dict[str, object], wire: endpoint.Wire) -> None:
     _complain(disconnecting.take_off(identifier, held, template, lines))
 
 
-def _take_off_card(container: dict[str, object], wire: endpoint.Wire) -> None:
+def _take_off_card(container: Record, wire: endpoint.Wire) -> None:
     from pyrun.network.drivers import connecting
 
     link = attach.Attachment({}, connected.pid_of(container), None)
     try:
-        connecting.delete_inside(link, str(wire["ifname"]))
+        connecting.delete_inside(link, wire.ifname)
     finally:
         link.close()
     lines = connecting.removal(wire)

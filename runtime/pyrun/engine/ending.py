@@ -92,7 +92,7 @@ def _hurry(identifier: str) -> None:
         return
     try:
         # after the open: the number is not somebody else's by now
-        words = paths.read(f"/proc/{pid}/cmdline").split(b"\0")
+        words = paths.command_line(pid)
         if (
             words[0] == b"pyrun-monitor"
             and f"run={state.run_dir(identifier)}".encode("utf-8", "surrogateescape") in words

@@ -1,9 +1,9 @@
 """One more process in a running container: what `pyrun exec` and `pyrun-oci exec` share.
 
-The planner enters the pid namespace (so that its child is born there), init enters the others through one
-pidfd, joins the cgroups first and takes on identity, capabilities and seccomp last. With a user namespace a helper
-of the shim's enters both: whoever is in one does not come back. No Python and no descriptor of the host's enters the
-container (CVE-2016-9962, CVE-2024-21626). Source: man 2 setns, man 2 pidfd_open.
+init joins the cgroups, enters all namespaces through one pidfd and takes on identity, capabilities and seccomp while it
+cannot be seen inside, since it is in the host's pid namespace still. The command is its child, born in the container's
+with nothing that the container has not (birth.py). No Python and no descriptor of the host's enters the container
+(CVE-2016-9962, CVE-2024-21626). Source: man 2 setns, man 2 pidfd_open.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import posix
 from errno import EBUSY
 
-from pyrun import caller, handshake, launch, linux, verdict
+from pyrun import birth, handshake, launch, launching, linux, verdict
 from pyrun.errors import Conflict, EndedSilently, PyrunError, StageFailed
 from pyrun.plan.operations import Operation
-from pyrun.plan.plan import plan_preserved
+from pyrun.plan.plan import plan_command
 from pyrun.spec import seccomp
 from pyrun.stages import cgroup, namespaces, process, security
 from pyrun.store import paths
@@ -23,25 +23,32 @@ TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config
+
 CHILD_FD_CONTAINER = 6
 _PATIENCE_MS = 200  # a container's namespaces and cgroups go a moment before it counts as ended
 
 
 class Entered:
-    """A process in the container. operations: its plan; outcome: what its init reported."""
+    """A process in the container. Until its birth (None where init becomes it) pid and pidfd are init's.
 
-    __slots__ = ("operations", "outcome", "pid", "pidfd")
+    operations: its plan; sync: who tells of it; outcome: what was told.
+    """
 
-    def __init__(self, pid: int, pidfd: int, operations: list[Operation]) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
+    __slots__ = ("birth", "operations", "outcome", "pid", "pidfd", "sync")
+
+    def __init__(self, operations: list[Operation], sync: int, born: birth.Birth | None) -> None:
+        self.pid = self.pidfd = -1
         self.operations = operations
+        self.sync = sync
+        self.birth = born
         self.outcome = handshake.Outcome()
 
 
 def enter(
-    config: dict[str, object],
-    job: dict[str, object],
+    config: Config,
+    job: Job,
     binary_fd: int,
     container_fd: int,
     keep: list[tuple[int, int]],
@@ -49,26 +56,24 @@ def enter(
 ) -> Entered:
     """Start config["process"] in the container of the pidfd *container_fd*; returns once it is executing.
 
-    job: id, cgroups, hierarchies, namespaces (kinds), entering, window, no_seccomp, preserve, keyring, rdt; reference:
-    what the user calls the container, if not id. listener: for SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises
-    what init failed with; Conflict if that is the container's end.
+    listener: for SCMP_ACT_NOTIFY, see engine/oci/seccomp_agent.py. Raises what init failed with; Conflict if that is
+    the container's end.
     """
     try:
         return _enter(config, job, binary_fd, container_fd, keep, listener)
     except (StageFailed, EndedSilently) as error:
         entered = isinstance(error, StageFailed) and error.stage not in ("namespaces", "cgroup")
         if _has_ended(container_fd, 0 if entered else _PATIENCE_MS):
-            raise not_running(job) from None
-        if isinstance(error, EndedSilently) and job.get("oci"):
+            raise not_running(job.reference, oci=job.oci) from None
+        if isinstance(error, EndedSilently) and job.oci:
             raise verdict.silent(config) from None
         raise
 
 
-def not_running(job: dict[str, object]) -> Conflict:
-    """The error for a container that has stopped. job: oci, id, reference."""
-    if job.get("oci"):
+def not_running(reference: str, *, oci: bool = False) -> Conflict:
+    """The error for a container that has stopped. reference: what the user calls it."""
+    if oci:
         return Conflict("cannot exec in a stopped container")
-    reference = job.get("reference") or job["id"]
     return Conflict(f"container {reference} is not running", "`pyrun ps -a` tells what became of it", 1)
 
 
@@ -81,49 +86,63 @@ def _has_ended(container_fd: int, patience_ms: int) -> bool:
 
 
 def _enter(
-    config: dict[str, object],
-    job: dict[str, object],
+    config: Config,
+    job: Job,
     binary_fd: int,
     container_fd: int,
     keep: list[tuple[int, int]],
     listener: Callable[[int, int, Entered], None] | None,
 ) -> Entered:
-    caller.only_here(process.narrows(config))
+    launching.process.only_here(process.narrows(config))
+    job.birth = "pid" in job.namespaces
     operations, passed = _planned(config, job)
     ours, theirs = handshake.pair()
+    entered = Entered(operations, ours, birth.Birth() if job.birth else None)
     standing = [*keep, (container_fd, CHILD_FD_CONTAINER), (theirs, launch.FD_SYNC)]
-    preserved = job.get("preserved")
-    standing += preserved if isinstance(preserved, list) else []
+    standing += entered.birth.passed() if entered.birth else []
+    standing += job.preserved
     processors = process.narrow(config)
-    pid, pidfd = _born(job, binary_fd, container_fd, standing + passed)
+    launch.mark("planned", operations)
+    entered.pid, entered.pidfd = _cloned(job, binary_fd, standing + passed)
     process.widen(processors)
     for fd in (theirs, *[fd for fd, _ in passed]):
         posix.close(fd)
-    entered = Entered(pid, pidfd, operations)
-    caller.heed()
+    launching.process.heed()
+    launch.mark("cloned", entered.pid)
     if listener:
         entered.outcome.listener = lambda sync, number: listener(sync, number, entered)
     try:
         if _waits(config, job):
-            _outside(config, job, pid)
-            handshake.go(ours, pid)
-        handshake.wait(ours, entered.outcome)
-        verdict.judge(operations, entered.outcome, job)
+            _outside(config, job, entered.pid)
+            handshake.go(ours, entered.pid)
+        _until_executing(entered)
+        verdict.judge(operations, entered.outcome, oci=job.oci)
+        launch.mark("executing")
     except PyrunError:
         abandon(entered)
         raise
     return entered
 
 
+def _until_executing(entered: Entered) -> None:
+    if entered.birth:
+        init = entered.pidfd
+        pid, pidfd = entered.birth.wait(entered.sync, entered.outcome, entered.pid, init)
+        if not pid:
+            return
+        entered.pid, entered.pidfd, entered.sync = pid, pidfd, entered.birth.report
+        launch.mark("born", pid)
+        posix.close(init)
+    handshake.wait(entered.sync, entered.outcome)
+
+
 def abandon(entered: Entered) -> None:
     """End the process: nobody is going to hear of it."""
     linux.pidfd_send_signal(entered.pidfd, linux.SIGKILL)
-    caller.reap(entered.pid, entered.pidfd)
+    launching.process.reap(entered.pid, entered.pidfd)
 
 
-def _planned(
-    config: dict[str, object], job: dict[str, object]
-) -> tuple[list[Operation], list[tuple[int, int]]]:
+def _planned(config: Config, job: Job) -> tuple[list[Operation], list[tuple[int, int]]]:
     """The plan, and the descriptors made for it alone."""
     seccomp_fd = _seccomp(config, job)
     operations = _operations(config, job)
@@ -134,110 +153,95 @@ def _planned(
     return operations, passed
 
 
-def note_unit(job: dict[str, object], container: dict[str, object]) -> None:
+def note_unit(job: Job, unit: str) -> None:
     """A user may not move a process into the container's scope from just anywhere: then systemd is asked to, see
-    job["unit"]."""
-    groups, hierarchies = job["cgroups"], job["hierarchies"]
-    if not container.get("unit") or not groups or not hierarchies or not paths.is_user():
+    job.cgroup.unit."""
+    groups, hierarchies = job.cgroup.groups, job.cgroup.hierarchies
+    if not unit or not groups or not hierarchies or not paths.is_user():
         return
     from pyrun.cgroups import rootless
 
-    assert isinstance(groups, list) and isinstance(hierarchies, list)
     if not rootless.may_use(groups[0][1], hierarchies[0]):
-        job["unit"] = container["unit"]
+        job.cgroup.unit = unit
 
 
-def _waits(config: dict[str, object], job: dict[str, object]) -> bool:
-    return process.needs_outside(config) or bool(job.get("unit") or job.get("rdt"))
+def _waits(config: Config, job: Job) -> bool:
+    return bool(process.plan_outside(config) or job.cgroup.unit or job.cgroup.rdt)
 
 
-def _outside(config: dict[str, object], job: dict[str, object], pid: int) -> None:
+def _outside(config: Config, job: Job, pid: int) -> None:
     process.outside(config, pid)
-    if job.get("unit"):
+    if job.cgroup.unit:
         from pyrun.cgroups import systemd
 
-        systemd.attach(job, pid)
-    if isinstance(found := job.get("rdt"), dict):
+        systemd.attach(job.cgroup.unit, pid)
+    if job.cgroup.rdt:
         from pyrun.cgroups import rdt
 
-        rdt.enter(found, pid)
+        rdt.enter(job.cgroup.rdt, pid)
 
 
-def _kinds(job: dict[str, object]) -> list[str]:
-    kinds = job["namespaces"]
-    return kinds if isinstance(kinds, list) else []
-
-
-def _born(
-    job: dict[str, object], binary_fd: int, container_fd: int, keep: list[tuple[int, int]]
-) -> tuple[int, int]:
-    """(pid, pidfd) of init in the container's pid namespace."""
-    kinds = _kinds(job)
-    user_fd = container_fd if "user" in kinds else -1
-    pid_fd = container_fd if "pid" in kinds else -1
-    enter = []
-    if user_fd >= 0 and "time" in kinds:
-        # the planner made it: from inside the user namespace it cannot be joined
-        enter.append((container_fd, linux.CLONE_NEWTIME))
-    if user_fd < 0 and pid_fd >= 0:
-        enter.append((pid_fd, linux.CLONE_NEWPID))
+def _cloned(job: Job, binary_fd: int, keep: list[tuple[int, int]]) -> tuple[int, int]:
+    """(pid, pidfd) of init, in the container's cgroup where that is possible."""
     try:
         try:
-            return _cloned(job, binary_fd, keep, user_fd, pid_fd, enter)
+            return _clone_into(job, binary_fd, keep)
         except OSError as error:
             if error.errno != EBUSY:
                 raise
         from pyrun.cgroups import processes
 
         # the container's own init has moved its processes down, to hand controllers to them
-        job["cgroups"] = processes.entrance(job["cgroups"], int(str(job["pid"])))  # type: ignore[arg-type]
-        return _cloned(job, binary_fd, keep, user_fd, pid_fd, enter)
+        job.cgroup.groups = processes.entrance(job.cgroup.groups, job.pid)
+        return _clone_into(job, binary_fd, keep)
     except OSError as error:
         raise StageFailed("namespaces", "enter those of the container", error.errno) from None
 
 
-def _cloned(
-    job: dict[str, object],
-    binary_fd: int,
-    keep: list[tuple[int, int]],
-    user_fd: int,
-    pid_fd: int,
-    enter: list[tuple[int, int]],
-) -> tuple[int, int]:
-    """Nobody in the container may look into the process that enters it, so that one hides."""
+def _clone_into(job: Job, binary_fd: int, keep: list[tuple[int, int]]) -> tuple[int, int]:
     group_fd = launch.cgroup_fd(job)
     try:
-        return caller.clone_exec(0, group_fd, binary_fd, keep, user_fd, pid_fd, enter=enter, hide=True)
+        return launching.process.clone_exec(0, group_fd, binary_fd, keep)
     finally:
         if group_fd >= 0:
             posix.close(group_fd)
 
 
-def _operations(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    flags, kinds = 0, _kinds(job)
-    for kind in kinds:
-        if kind not in ("pid", "user") and not (kind == "time" and "user" in kinds):
-            flags |= namespaces.FLAGS[kind]
+def _operations(config: Config, job: Job) -> list[Operation]:
     return [
         *process.plan_guard(config, job, "first"),
         *([Operation("WAIT_GO")] if _waits(config, job) else []),
         *cgroup.plan(job),
-        *([Operation("ENTER", CHILD_FD_CONTAINER, flags)] if flags else []),
+        *_enter_all(job.namespaces, job.chroot),
         *process.plan_session(config, job),
         *process.plan_limits(config),
         *process.plan_scheduling(config, job),
         *process.plan_directory(config),
-        *(process.plan_look_up(config) if job.get("oci") else []),
+        *process.plan_look_up(config, job),
         *security.plan(config, job),
-        *plan_preserved(job),
-        *process.plan_execute(config, job),
+        *plan_command(config, job, []),
     ]
 
 
-def _seccomp(config: dict[str, object], job: dict[str, object]) -> int:
+def _enter_all(kinds: list[str], chroot: str) -> list[Operation]:
+    """All at once, in the order the kernel knows; but the planner made the time namespace, and from inside the user
+    namespace it cannot be joined. Without a mount namespace of the container's the one that its init is in, whose root
+    is the host's: so chroot follows. To the place that is ours, wherever the container's own processes have got to."""
+    kinds = [*kinds, "mount"] if chroot else kinds
+    first = ["time"] if {"time", "user"} <= set(kinds) else []
+    groups = (first, [kind for kind in kinds if kind not in first])
+    entered = [
+        Operation("ENTER", CHILD_FD_CONTAINER, sum([namespaces.FLAGS[kind] for kind in group]))
+        for group in groups
+        if group
+    ]
+    return [*entered, Operation("CHROOT", chroot)] if chroot else entered
+
+
+def _seccomp(config: Config, job: Job) -> int:
     """The program the container itself runs under: a descriptor, or -1."""
-    filter_ = None if job.get("no_seccomp") else seccomp.of_config(config)
+    filter_ = None if job.no_seccomp else seccomp.of_config(config)
     if filter_ is None:
         return -1
-    job["seccomp"] = (launch.CHILD_FD_SECCOMP, filter_[1])
+    job.seccomp = (launch.CHILD_FD_SECCOMP, filter_[1])
     return posix.open(filter_[0], posix.O_RDONLY | posix.O_CLOEXEC)

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pyrun.errors import ImageError, NotFound, PyrunError, RegistryError
 from pyrun.registry import client, manifests, mirrors
 from pyrun.store import image_writer, layers, platforms, references
 
-THREADS = 3
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Image
 
-Progress = Callable[[dict[str, Any]], None]
+    from .pull import Progress, State
+
+THREADS = 3
 
 
 def fetch(
     reference: references.Reference, names: list[str], wanted: platforms.Platform, progress: Progress | None
-) -> dict[str, Any]:
+) -> Image:
     """Fetch the image and give it those full names: image.json as a value.
 
     A mirror that says of it what cannot be used is passed over like one that says nothing, while there is another
@@ -72,7 +75,7 @@ def _fetch_from(
     described: tuple[manifests.Manifest, bytes, list[str]],
     names: list[str],
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Image:
     manifest, config_text, diff_ids = described
     with (
         layers.Staging() as staging,
@@ -171,7 +174,7 @@ class Downloads:
             )
         return error
 
-    def tell(self, number: int, state: str, current: int = 0) -> None:
+    def tell(self, number: int, state: State, current: int = 0) -> None:
         """Report how far a layer is."""
         if self._progress:
             layer = self._layers[number]

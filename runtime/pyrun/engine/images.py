@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import TypedDict
 
 from pyrun.errors import ImageError, UsageError
 from pyrun.notice import say
 from pyrun.store import image_removal, image_writer, images, layers, references
 
 
-def rows(name: str = "") -> list[dict[str, object]]:
-    """One dict a name, newest image first: repository, tag, digest, id, created (RFC 3339), size_bytes, names,
-    platform. An image without a name has repository and tag "<none>".
+class Row(TypedDict):
+    """An image by one of its names; without any, repository and tag are "<none>". created: as in RFC 3339."""
+
+    repository: str
+    tag: str
+    digest: str
+    id: str
+    created: str
+    size_bytes: int
+    names: list[str]
+    platform: str
+
+
+def rows(name: str = "") -> list[Row]:
+    """One a name, newest image first.
 
     name: only that repository, or that repository and tag; * ? and [...] mean what they mean in a shell's file names.
     Raises UsageError.
@@ -30,7 +43,7 @@ def rows(name: str = "") -> list[dict[str, object]]:
             row = _row(identifier, full, names)
             if row:
                 found.append(row)
-    return sorted(found, key=lambda row: str(row["created"]), reverse=True)
+    return sorted(found, key=lambda row: row["created"], reverse=True)
 
 
 def _matches(full: str, wanted: references.Reference, text: str) -> bool:
@@ -55,7 +68,7 @@ def _is_like(full: str, pattern: str) -> bool:
     )
 
 
-def _row(identifier: str, full: str, names: list[str]) -> dict[str, object] | None:
+def _row(identifier: str, full: str, names: list[str]) -> Row | None:
     try:
         image = images.load(identifier)
     except ImageError as error:
@@ -64,24 +77,17 @@ def _row(identifier: str, full: str, names: list[str]) -> dict[str, object] | No
     if image is None:  # removed since the listing
         return None
     reference = references.parse(full) if full else None
-    platform = "/".join(str(part) for part in (image["os"], image["architecture"], image["variant"]) if part)
+    platform = "/".join(part for part in (image["os"], image["architecture"], image["variant"]) if part)
     return {
         "repository": references.familiar(f"{reference.domain}/{reference.path}") if reference else "<none>",
         "tag": (reference.tag or "<none>") if reference else "<none>",
-        "digest": (reference.digest or _digest(image, reference)) if reference else "",
+        "digest": (reference.digest or images.digest_in(image, reference)) if reference else "",
         "id": identifier,
         "created": image.get("created") or "",
         "size_bytes": image.get("size_bytes") or 0,
         "names": [references.familiar(each) for each in names],
         "platform": platform,
     }
-
-
-def _digest(image: dict[str, object], reference: references.Reference) -> str:
-    """What the registry said of it last, if it is from there."""
-    known = image.get("digests")
-    found = [str(each).partition("@") for each in known] if isinstance(known, list) else []
-    return next((digest for base, _, digest in found if base == f"{reference.domain}/{reference.path}"), "")
 
 
 def remove(names: list[str], *, force: bool = False) -> list[str]:

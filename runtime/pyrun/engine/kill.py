@@ -10,6 +10,10 @@ from pyrun.engine import ending
 from pyrun.errors import Conflict
 from pyrun.store import paths, state
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.record import Record
+
 _FROZEN_S = 0.2  # who has not died by then may be frozen
 
 
@@ -34,7 +38,7 @@ def kill(reference: str, signal: str = "KILL") -> str:
     return identifier
 
 
-def send(container: dict[str, object], number: int) -> None:
+def send(container: Record, number: int) -> None:
     """Signal the first process of a container, if it runs, and wait for nothing."""
     pidfd = state.open_process(container)
     if pidfd >= 0:

@@ -16,12 +16,19 @@ from typing import Any, BinaryIO, NamedTuple
 from pyrun.errors import ImageError, NotFound, UsageError
 from pyrun.notice import say
 from pyrun.registry import manifests
+from pyrun.safe import shell_word
 from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.store import archives, image_writer, layers, platforms, references
 from pyrun.store.archives import Archive, Directory, TarFile
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Configuration, ImageConfig
+
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_ROOT_CONFIG = {"Cmd": ["/bin/sh"], "Env": [f"PATH={DEFAULT_PATH}"]}
+_MAX_IMAGES = 1000  # of an archive: its list, with 4 MiB, has room for a hundred times that
+_MAX_NAMES = 1000  # of an image
+_ROOT_CONFIG: ImageConfig = {"Cmd": ["/bin/sh"], "Env": [f"PATH={DEFAULT_PATH}"]}
 
 
 class _Wanted(NamedTuple):
@@ -50,7 +57,8 @@ def load(path: str = "", name: str = "", platform: str | None = None) -> list[st
         directory = Directory(path)
         if not directory.has("oci-layout"):
             raise ImageError(
-                f"{path} is a directory, but not an OCI layout", f"tar -C {path} -c . | pyrun load -t NAME"
+                f"{path} is a directory, but not an OCI layout",
+                f"tar -C {shell_word(path)} -c . | pyrun load -t NAME",
             )
         return _load_layout(directory, wanted)
     with _open(path) as file, layers.Staging() as staging:
@@ -106,12 +114,16 @@ def _is_docker(archive: Archive) -> bool:
 
 def _load_docker(archive: Archive, wanted: _Wanted) -> list[str]:
     rows = _json(archive, "manifest.json")
-    _one_for(wanted.name, len(rows), archive.what)
+    _check_images(wanted.name, len(rows), archive.what)
     loaded = []
     for row in rows:
         config_name, files, tags = row["Config"], row.get("Layers"), row.get("RepoTags") or []
         if not isinstance(config_name, str) or not _all_text(files) or not _all_text(tags):
             raise ImageError(f"{archive.what}: manifest.json: Config, Layers or RepoTags has the wrong type")
+        if len(tags) > _MAX_NAMES:
+            raise ImageError(
+                f"{archive.what}: manifest.json: {len(tags)} names of an image (at most {_MAX_NAMES})"
+            )
         config_text = archives.read(archive, config_name, image_writer.MAX_CONFIG_BYTES)
         _check_count(len(files), config_text, archive.what)
         names = [wanted.name] if wanted.name else [references.parse(tag).full for tag in tags]
@@ -134,7 +146,11 @@ def _all_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _one_for(wanted: str, count: int, what: str) -> None:
+def _check_images(wanted: str, count: int, what: str) -> None:
+    if count > _MAX_IMAGES:
+        raise ImageError(
+            f"{what} holds {count} images (at most {_MAX_IMAGES})", "save fewer into one archive"
+        )
     if wanted and count != 1:
         raise UsageError(f"--tag names one image, but {what} holds {count}", "leave it out")
 
@@ -153,7 +169,7 @@ def _install(
     return [references.familiar(name) for name in names] or [f"sha256:{image['id']}"]
 
 
-def _check_platform(config: dict[str, Any], wanted: _Wanted, what: str) -> None:
+def _check_platform(config: Configuration, wanted: _Wanted, what: str) -> None:
     """As Docker: whoever names no platform may load what this machine does not run, to keep it or to pass it on."""
     has = manifests.platform_of(config)
     if has.os != "linux":
@@ -174,7 +190,7 @@ def _load_layout(archive: Archive, wanted: _Wanted) -> list[str]:
     entries = document.manifests
     if len(entries) > 1 and all(entry.platform for entry in entries) and not any(map(_name, entries)):
         entries = [manifests.choose(document, wanted.best(), archive.what)]  # one image, one entry a platform
-    _one_for(wanted.name, len(entries), archive.what)
+    _check_images(wanted.name, len(entries), archive.what)
     loaded = []
     for entry in entries:
         manifest = _manifest(archive, entry, wanted)

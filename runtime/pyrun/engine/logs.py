@@ -11,8 +11,14 @@ import time
 from _collections_abc import Iterator  # `collections.abc` would load all of `collections`
 
 from pyrun.errors import NotFound, UsageError
+from pyrun.safe import is_number
 from pyrun.store import paths, state
 
+_BLOCK_BYTES = 65536
+_HEAD_BYTES = 64  # more than a time, a stream's name and F or P take
+# Longer than any piece the monitor writes (csrc/streams.h): what has no newline for so long is no log, but what a crash
+# has left of one.
+_PIECE_BYTES = 1 << 20
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -55,13 +61,13 @@ def moment(option: str, text: str) -> str:
     """
     if not text:
         return ""
-    age_s = _age_s(text)
-    if age_s is not None:
-        return _spell(time.time() - age_s)
     # the fraction as it is written: a float of our days has room for six digits of it, the log has nine
     whole, _, rest = text.replace(",", ".").partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     try:
+        age_s = _age_s(text)
+        if age_s is not None:
+            return _spell(max(0.0, time.time() - age_s))
         return _spell(_unix_s(whole + rest[digits:], text), rest[:digits])
     except (ValueError, OverflowError, OSError):
         raise UsageError(
@@ -106,7 +112,9 @@ def _pieces(
 
 def _available(fd: int, rest: bytearray) -> Iterator[bytes]:
     """The whole lines from here to the end of the file; *rest* keeps the beginning of the next one."""
-    while chunk := posix.read(fd, 65536):
+    while chunk := posix.read(fd, _BLOCK_BYTES):
+        if len(rest) > _PIECE_BYTES:
+            rest.clear()
         rest += chunk
         lines = rest.splitlines(keepends=True) if b"\r" not in rest else _split(rest)
         rest[:] = b"" if lines[-1].endswith(b"\n") else lines.pop()
@@ -138,30 +146,31 @@ def _follow(fd: int, identifier: str) -> Iterator[bytes]:
 
 
 def _tail_offset(fd: int, wanted: int) -> int:
-    """Where the last *wanted* lines of output begin; reads only as much from the end as it must."""
-    end = position = posix.lseek(fd, 0, 2)
-    size = 65536
-    while position > 0:
-        position = max(0, end - size)
-        starts = _starts(posix.pread(fd, end - position, position), whole=position == 0)
-        if len(starts) >= wanted:
-            return position + starts[-wanted] if wanted else end
-        size *= 4
-    return 0
+    """Where the last *wanted* lines of output begin: read from the end, a block at a time."""
+    end = position = after = posix.lseek(fd, 0, 2)
+    behind, found = b"", 0
+    while position > 0 and wanted:
+        start = max(0, position - _BLOCK_BYTES)
+        data = posix.pread(fd, position - start, start) + behind
+        at = position - start
+        while (at := data.rfind(b"\n", 0, at)) >= 0 or start == 0:
+            # The piece behind this newline: what follows a whole one is the beginning of a line.
+            piece = start + at + 1
+            if after < end and _is_whole(data[at + 1 : at + 1 + _HEAD_BYTES]):
+                found += 1
+                if found == wanted:
+                    return after
+            after = min(piece, after)
+            if at < 0:
+                return 0
+        position, behind = start, data[:_HEAD_BYTES]
+    return 0 if wanted else end
 
 
-def _starts(data: bytes, *, whole: bool) -> list[int]:
-    """Where lines of output begin in *data*; if not *whole*, skip to the first F line's end."""
-    starts = []
-    begins = whole
-    offset = 0
-    for line in data.split(b"\n"):
-        if begins and line:
-            starts.append(offset)
-        fields = line.split(b" ", 3)
-        begins = len(fields) == 4 and fields[2] == b"F"
-        offset += len(line) + 1
-    return starts
+def _is_whole(head: bytes) -> bool:
+    """Whether a piece is F, by its first bytes."""
+    fields = head.split(b" ", 3)
+    return len(fields) == 4 and fields[2] == b"F"
 
 
 def _count(tail: str) -> int | None:
@@ -169,8 +178,8 @@ def _count(tail: str) -> int | None:
     if tail == "all":
         return None
     digits = tail.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise UsageError(f"option --tail needs a number or 'all', not '{tail}'", "--tail 100")
+    if not is_number(digits):
+        raise UsageError(f"option --tail needs a number or 'all', not '{tail:.60}'", "--tail 100")
     return None if tail.startswith("-") else int(digits)
 
 

@@ -12,11 +12,15 @@ import posix
 from collections.abc import Callable
 
 from pyrun import notice
-from pyrun.network import endpoint, later, resolver
+from pyrun.engine import connected
+from pyrun.network import endpoint, live_undo, resolver
 from pyrun.spec import values
 from pyrun.store import paths
 
-Record = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.record import Record
+
 
 # A container may write what it likes into its own files; nobody has to read more than this of it.
 _MOST_BYTES = 1 << 20
@@ -31,23 +35,25 @@ def expect(record: Record, wires: list[endpoint.Wire]) -> None:
     if not isinstance(record.get("resolv"), list):
         return
     before = _before(record)
-    before["hosts"] += [each for each in _own_lines(record, _noted(record)) if each not in before["hosts"]]
-    before["resolv"] += [_text(record["resolv"])]  # type: ignore[arg-type]
+    before["hosts"] += [
+        each for each in _own_lines(record, connected.wires_of(record)) if each not in before["hosts"]
+    ]
+    before["resolv"] += [_text(record["resolv"])]
     record["names_before"] = before
     record["resolv"] = servers(record, wires)
 
 
 def follow(identifier: str) -> None:
     """Write both files as the container's record says. A file that cannot be written is told of. Call under
-    `later.locked`."""
-    later.change_record(identifier, _written)
+    `live_undo.locked`."""
+    live_undo.change_record(identifier, _written)
 
 
 def _written(record: Record) -> None:
     if "names_before" not in record:
         return
     keep, before = f"{paths.root()}/containers/{record['id']}", _before(record)
-    now, resolv = _own_lines(record, _noted(record)), _text(record["resolv"])  # type: ignore[arg-type]
+    now, resolv = _own_lines(record, connected.wires_of(record)), _text(record["resolv"])
     former = [line for line in before["hosts"] if line not in now]
     _rewrite(f"{keep}/hosts", lambda content: _changed(content, former, now))
     _rewrite(f"{keep}/resolv.conf", lambda content: resolv if content in before["resolv"] else None)
@@ -63,26 +69,21 @@ def _before(record: Record) -> dict[str, list[str]]:
 def servers(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of resolv.conf: the resolver of the interface with the default route, else of the first that has one,
     else the one inside, else the host's; with --dns, --dns-search and --dns-option of the start."""
-    bridged = [wire for wire in wires if not wire.get("driver")]
+    bridged, dns = [wire for wire in wires if not wire.driver], connected.dns_of(record)
     if wires and not bridged:
         from pyrun.network.drivers import naming
 
         if naming.is_answered(str(record["id"]), wires):
-            return resolver.at(naming.INSIDE, record)
+            return resolver.at(naming.INSIDE, dns)
     if not bridged:
-        return resolver.chosen(record, resolver.reachable(fall_back=False))
-    first = endpoint.first_for(bridged, "gateway") or endpoint.first_for(bridged, "gateway6") or bridged[0]
-    return resolver.at(str(first["gateway"] or first["gateway6"]), record)
-
-
-def _noted(record: Record) -> list[endpoint.Wire]:
-    found = record.get("networks")
-    return list(found) if isinstance(found, list) else []
+        return resolver.chosen(dns, resolver.reachable(fall_back=False))
+    first = endpoint.first_for(bridged, False) or endpoint.first_for(bridged, True) or bridged[0]
+    return resolver.at(first.gateway or first.gateway6, dns)
 
 
 def _own_lines(record: Record, wires: list[endpoint.Wire]) -> list[str]:
     """The lines of hosts that say which addresses the container has."""
-    addresses = [wire[key] for wire in wires for key in ("address", "address6") if wire.get(key)]
+    addresses = [address for wire in wires for address in wire.addresses()]
     own = values.names_in_hosts(str(record["hostname"]))
     return [f"{address}\t{own}" for address in addresses]
 
@@ -109,7 +110,8 @@ def _rewrite(path: str, changed: Callable[[str], str | None]) -> None:
     Over the old content: who reads meanwhile never finds the file empty.
     """
     try:
-        fd = posix.open(path, posix.O_RDWR | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+        # without waiting: the container may hold a lease on it
+        fd = posix.open(path, posix.O_RDWR | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW)
         try:
             found = posix.pread(fd, _MOST_BYTES + 1, 0)
             if len(found) > _MOST_BYTES:

@@ -15,22 +15,53 @@ from pyrun.network import claims, leases, netns
 from pyrun.spec import values
 from pyrun.store import paths
 
-Row = dict[str, object]
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from pyrun.spec.oci import Object
+    from pyrun.spec.values import Options
+
+    class Row(TypedDict):
+        """A network. "" and 0.0: it has none, as a built-in one; containers: name -> address."""
+
+        name: str
+        id: str
+        driver: str
+        subnet: str
+        subnet6: str
+        gateway: str
+        bridge: str
+        mtu: int | str
+        internal: bool
+        ipv6: bool
+        labels: dict[str, str]
+        created: float
+        scope: str
+        containers: dict[str, str]
+
+    class Removed(TypedDict, total=False):
+        """A network, or what was put back of the host's settings."""
+
+        name: str
+        bridge: str
+        subnet: str
+        restored: list[str]
 
 
 def ls() -> list[Row]:
-    """One row a network, by name: id name driver subnet subnet6 gateway bridge mtu internal ipv6 labels
-    created containers (name -> address).
+    """One row a network, by name.
 
     The three built-in ones are always there; "bridge" has no subnet before its first container.
     """
-    from pyrun.network import design
+    from pyrun.network import design, records
 
     rows: dict[str, Row] = {name: _row(name, {"driver": name}) for name in design.built_in()}
     rows["none"]["driver"] = "null"
+    for name, row in rows.items():
+        row["id"] = records.built_in_id(name)
     for network in _networks():
-        rows[str(network["name"])] = _row(str(network["name"]), network)
+        rows[network["name"]] = _row(network["name"], network)
     return [rows[name] for name in sorted(rows)]
 
 
@@ -39,28 +70,31 @@ def create(name: str, options: Options) -> str:
 
     Raises: UsageError, Conflict (name, subnet), NetworkError.
     """
-    from pyrun.network import bridge
-    from pyrun.network.drivers import asked
+    from pyrun.network import bridge, design
+    from pyrun.network.drivers import driver_options
 
     if boot.rootless_uid() >= 0:
         raise UsageError(
             "network create: only root can make a network of the host", "--network=pasta needs none"
         )
-    pairs = [str(text).partition("=") for text in options["opt"]]  # type: ignore[attr-defined]
-    given = {key: value for key, _, value in pairs}
-    same = ("driver", "subnets", "gateways", "ranges", "internal", "ipv6", "isolate", "icc")
-    wanted = {key: options[key] for key in same}
-    labels = values.labels([str(text) for text in options["label"]])  # type: ignore[attr-defined]
-    more = {
-        "name": name,
-        "mtu": options["mtu"],
-        "labels": labels,
-        "options": given,
-        "parent": given.get("parent", ""),
-    }
-    settled = asked.settled({**wanted, **more})
-    identifier = str(bridge.create(settled)["id"])
-    asked.say_ignored(settled)
+    wanted = design.Wanted(name, str(options["driver"]))
+    wanted.subnets, wanted.gateways, wanted.ranges = (
+        values.texts(options[key]) for key in ("subnets", "gateways", "ranges")
+    )
+    wanted.internal, wanted.ipv6, wanted.isolate, wanted.icc = (
+        bool(options[key]) for key in ("internal", "ipv6", "isolate", "icc")
+    )
+    pairs = [text.partition("=") for text in values.texts(options["opt"])]
+    wanted.options = {key: value for key, _, value in pairs}
+    wanted.labels, wanted.parent = (
+        values.labels(values.texts(options["label"])),
+        wanted.options.get("parent", ""),
+    )
+    if isinstance(options["mtu"], int):
+        wanted.mtu = options["mtu"]
+    driver_options.settle(wanted)
+    identifier = bridge.create(wanted).id
+    driver_options.say_ignored(wanted)
     return identifier
 
 
@@ -76,9 +110,9 @@ def resolve(reference: str) -> str:
 
 def refuse_taken_mac(name: str, mac: str) -> None:
     """Raises: Conflict when somebody on the network has that MAC address, UsageError when it is none."""
-    from pyrun.network import requests, stations
+    from pyrun.network import mac_claims, requests
 
-    stations.refuse(name, requests.mac(mac, f"--mac-address {mac:.40}"), "--mac-address")
+    mac_claims.refuse(name, requests.mac(mac, f"--mac-address {mac:.40}"), "--mac-address")
 
 
 def reload(*, counted: bool = True) -> tuple[list[str], list[str]]:
@@ -86,26 +120,43 @@ def reload(*, counted: bool = True) -> tuple[list[str], list[str]]:
     line for each thing.
 
     counted: look for missing elements of containers as well; the guard, which calls while containers come and go, does
-    not.
+    not. With none left, it has forwarding put back, and the rest waits for the next start.
     """
+    from pyrun.network import forwarding, host
+
+    sweep()
+    needed = forwarding.needed()
+    if not needed and not counted:
+        rest()
+        return [], []
+    with host.locked():
+        host.note_policy()
     from pyrun.network import events, guard_start, rebuilding, reloading
     from pyrun.network.publishing import shutting
 
-    sweep()
     told, failed = list[str](), list[str]()
-    steps: tuple[Callable[[], list[str]], ...] = (
+    steps: tuple[Callable[[], list[str] | None], ...] = (
         lambda: reloading.reload(failed, counted=counted),
         rebuilding.forget_strays,
         shutting.anew,
         lambda: ["pyrun-guard was missing and has been started"] if guard_start.resume() else [],
+        # the last container may have gone meanwhile, with no guard to see it
+        lambda: rest() if needed else None,
     )
     for step in steps:
         try:
-            told += step()
+            told += step() or []
         except (PyrunError, OSError) as error:
             failed.append(str(error))
     events.note(told)
     return told, failed
+
+
+def rest() -> None:
+    """Put forwarding back when no container needs it any more. Raises OSError."""
+    from pyrun.network import forwarding
+
+    forwarding.rest()
 
 
 def forget_strays() -> list[str]:
@@ -127,10 +178,10 @@ def rm(name: str, *, force: bool = False) -> str:
     name = resolve(name)
     from pyrun.network import bridge, design
 
-    if name in design.built_in() and name != design.DEFAULT:
+    if name in design.built_in():
         raise Conflict(
             f"network {name} is built in and cannot be removed",
-            "only networks of `pyrun network create` are removed",
+            "`pyrun network prune` takes its bridge and rules away; only networks of `network create` are removed",
         )
 
     if force and name not in [network["name"] for network in _networks()]:
@@ -141,21 +192,19 @@ def rm(name: str, *, force: bool = False) -> str:
     return name
 
 
-def prune() -> list[Row]:
-    """Remove every network without containers; with the last one, restore the host. One row each.
-
-    The rows: name, bridge, subnet; and {"restored": what was put back} at the end when there is no network left.
-    """
+def prune() -> list[Removed]:
+    """Remove every network without containers; with the last one, restore the host. One row each; what was put back at
+    the end, when there is no network left."""
     sweep()
-    removed = []
+    removed: list[Removed] = []
     for network in _networks():
         from pyrun.network import bridge
 
         try:
-            bridge.remove(str(network["name"]))
+            bridge.remove(network["name"])
         except (Conflict, NotFound):  # in use, or another prune was quicker
             continue
-        removed.append({key: network[key] for key in ("name", "bridge", "subnet")})
+        removed.append({"name": network["name"], "bridge": network["bridge"], "subnet": network["subnet"]})
     if not _built():
         told = _restore_host()
         if told:
@@ -180,17 +229,24 @@ def sweep() -> list[str]:
     return freed
 
 
-def _row(name: str, network: Row) -> Row:
-    row: Row = {key: network.get(key, "") for key in ("id", "driver", "subnet", "gateway", "bridge", "mtu")}
-    row["subnet6"], row["internal"] = network.get("subnet6", ""), bool(network.get("internal"))
-    row["ipv6"], row["labels"] = bool(network.get("subnets6")), network.get("labels", {})
-    row["created"] = network.get("created", 0.0)
+def _row(name: str, network: Object) -> Row:
     # of two addresses the one of IPv4, which comes last
     users = sorted(leases.held(name).items(), key=lambda lease: (":" not in lease[0], lease[0]))
     nowhere = {claims.name_in(lines): "" for lines in leases.members(name).values()}
     return {
         "name": name,
-        **row,
+        "id": network.get("id", ""),
+        "driver": network.get("driver", ""),
+        "subnet": network.get("subnet", ""),
+        "gateway": network.get("gateway", ""),
+        "bridge": network.get("bridge", ""),
+        "mtu": network.get("mtu", ""),
+        "subnet6": network.get("subnet6", ""),
+        "internal": bool(network.get("internal")),
+        "ipv6": bool(network.get("subnets6")),
+        "labels": network.get("labels", {}),
+        "created": network.get("created", 0.0),
+        "scope": "local",
         "containers": nowhere | {claims.name_in(lines): address for address, lines in users},
     }
 
@@ -204,11 +260,11 @@ def _names() -> list[str]:
     )
 
 
-def _networks() -> list[Row]:
+def _networks() -> list[Object]:
     """Every network, built or only defined, without the libraries that make one."""
     from pyrun import jsonlite
 
-    found: dict[str, Row] = {}
+    found: dict[str, Object] = {}
     defined = [name for name in claims.names(f"{paths.root()}/networks") if name.endswith(".json")]
     files = [f"{paths.root()}/networks/{name}" for name in defined]
     for file in [*files, *[f"{paths.run()}/networks/{name}/network.json" for name in _names()]]:
@@ -226,16 +282,30 @@ def _built() -> list[str]:
 
 
 def _restore_host() -> list[str]:
-    from pyrun.network import host
+    from pyrun.network import host, ownership
 
     try:
         with host.locked():
             if _built():
                 return []
-            for name in ("events", "reload.errors", "resolver.errors"):
+            for name in ("events", "reload.errors", "resolver.errors", "tag"):
                 Path(paths.run(), "networks", name).unlink(missing_ok=True)
-            return host.restore()
+            return [] if host.hand_over(ownership.others()) else host.restore()
     except OSError as error:
         raise PyrunError(
             f"the host's settings cannot be restored: {error}", "see run/networks/before.json"
         ) from None
+
+
+# ── a bridge made by hand ──────────────────────────────────────────────────────────────────────────
+
+
+def adopt(bridge: str, options: Options) -> str:
+    """Take the bridge over; returns the network's name. Raises: NotFound, UsageError, Conflict, NetworkError."""
+    if boot.rootless_uid() >= 0:
+        raise UsageError(
+            "network adopt: only root can take over a bridge of the host", "sudo pyrun network adopt ..."
+        )
+    from pyrun.network import adopt as adoption
+
+    return adoption.adopt(bridge, str(options["name"] or "")).name

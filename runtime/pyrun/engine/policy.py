@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pyrun.engine import connected
 from pyrun.errors import Conflict, PyrunError
-from pyrun.network import disconnecting, later, messages
-from pyrun.network.egress import covering, policy, start
+from pyrun.network import disconnecting, live_undo, messages, tags
+from pyrun.network.egress import interfaces, policy, start
 from pyrun.network.egress.parse import parse, spelled
 from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
@@ -28,7 +28,7 @@ def change(reference: str, text: str) -> str:
     """
     wanted = parse(text, "network policy")
     identifier = state.resolve(reference)
-    with later.locked(identifier):
+    with live_undo.locked(identifier):
         container = state.load(identifier)
         wires = connected.wires_of(container)
         if state.status(container) == "exited":
@@ -38,9 +38,9 @@ def change(reference: str, text: str) -> str:
         mode = connected.mode_of(container, reference)
         # without any network at the moment: the next one is to have the policy
         nowhere = not wires and mode != "bridge" and policy.load(identifier) is None
-        past = next((wire for wire in wires if not wire["link"].startswith(messages.HOST_LINK_PREFIX)), None)
+        past = next((wire for wire in wires if not tags.is_host_link(wire.link)), None)
         if nowhere or past:
-            where = f"is on network {past['network']}" if past else f"has --network={mode}"
+            where = f"is on network {past.network}" if past else f"has --network={mode}"
             raise Conflict(
                 f"container {reference} {where}: nothing it sends there meets our rules",
                 "policies work on bridges of pyrun",
@@ -49,17 +49,17 @@ def change(reference: str, text: str) -> str:
         _set(identifier, [disconnecting.held(identifier, wire) for wire in wires], wanted)
         if not state.process_alive(container):  # its undo list may have been executed before ours was in it
             _forget(identifier)
-            raise later.ended(identifier)
+            raise live_undo.ended(identifier)
     return spelled(wanted)
 
 
 def extend(identifier: str, wire: Wire) -> list[Operation]:
-    """Hold the policy of a container for an interface that is about to come. Call under `later.locked`.
+    """Hold the policy of a container for an interface that is about to come. Call under `live_undo.locked`.
 
     Returns what is to be done once the link is there and before it is up. Raises NotFound, PyrunError.
     """
     try:
-        return covering.cover(identifier, wire)
+        return interfaces.cover(identifier, wire)
     except OSError as error:
         raise _failed(error) from error
 
@@ -74,15 +74,15 @@ def refuse(identifier: str, reference: str, network: str) -> None:
 
 
 def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> None:
-    wires = [wire for wire in wires if start.addresses([wire])]
+    wires = [wire for wire in wires if wire.addresses()]
     addresses = start.addresses(wires)
     # Of links that were connected later nobody else says so early that they go down.
-    noted = [*covering.downs(wires), *start.undo(identifier, wanted, wires)] if wanted is not None else []
+    noted = [*interfaces.downs(wires), *start.undo(identifier, wanted, wires)] if wanted is not None else []
     if noted:
-        later.precede(identifier, noted)
+        live_undo.precede(identifier, noted)
     sock = messages.opened(messages.NETLINK_NETFILTER)
     try:
-        bridges, links = ([str(wire[key]) for wire in wires] for key in ("bridge", "link"))
+        bridges, links = [wire.bridge for wire in wires], [wire.link for wire in wires]
         start.apply(sock, identifier, wanted, addresses)
         if wanted is None:
             start.let_join(sock, links)
@@ -97,7 +97,7 @@ def _set(identifier: str, wires: list[Wire], wanted: policy.Policy | None) -> No
     finally:
         sock.close()
     if noted:  # what the former policy had is gone
-        later.precede(identifier, noted, instead=True)
+        live_undo.precede(identifier, noted, instead=True)
 
 
 def _forget(identifier: str) -> None:

@@ -16,14 +16,17 @@ from _socket import socket
 from pyrun import boot, notice, undo
 from pyrun.engine import connected, port_words
 from pyrun.errors import Conflict, NotFound
-from pyrun.network import attach, claims, endpoint, later, messages
+from pyrun.network import attach, claims, endpoint, live_undo, messages, wiring
 from pyrun.network.endpoint import Wire
-from pyrun.network.publishing import flows, option, ports, publication
+from pyrun.network.publishing import option, ports, publication
 from pyrun.plan.operations import Operation
-from pyrun.stages import network as stage
+from pyrun.safe import shell_word
 from pyrun.store import state
 
-Container = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.network.publishing.reach import Row
+    from pyrun.store.record import Record
 
 
 def ls(reference: str, private: str = "") -> list[ports.Port]:
@@ -41,12 +44,12 @@ def ls(reference: str, private: str = "") -> list[ports.Port]:
     if not found:
         raise NotFound(
             f"container {reference} publishes no port {number}/{protocol} of its own",
-            f"`pyrun port {reference}` lists what it does",
+            f"`pyrun port {shell_word(reference)}` lists what it does",
         )
     return found
 
 
-def reach(reference: str, published: list[ports.Port]) -> list[dict[str, object]]:
+def reach(reference: str, published: list[ports.Port]) -> list[Row]:
     """From where each of a container's ports is reachable, see network/publishing/reach.py."""
     from pyrun.network.publishing import reach as reaching
 
@@ -73,7 +76,7 @@ def add(reference: str, words: list[str], *, through_firewall: bool = False) -> 
     wanted = [port for word in words for port in option.parsed(word)]
     ports.check(wanted)
     identifier = state.resolve(reference)
-    with later.locked(identifier):
+    with live_undo.locked(identifier):
         container = _running(identifier, reference)
         netfilter = messages.opened(messages.NETLINK_NETFILTER)
         try:
@@ -90,7 +93,7 @@ def rm(reference: str, words: list[str]) -> list[ports.Port]:
     Raises: NotFound, UsageError, StageFailed.
     """
     identifier = state.resolve(reference)
-    with later.locked(identifier):
+    with live_undo.locked(identifier):
         container = _running(identifier, reference)
         published = ports_of(container)
         leaving = [
@@ -105,13 +108,13 @@ def rm(reference: str, words: list[str]) -> list[ports.Port]:
     return leaving
 
 
-def ports_of(container: Container) -> list[ports.Port]:
+def ports_of(container: Record) -> list[ports.Port]:
     """What a container's record tells of published ports."""
     found = container.get("ports")
     return [tuple(port) for port in found] if isinstance(found, list) else []
 
 
-def _running(identifier: str, reference: str) -> Container:
+def _running(identifier: str, reference: str) -> Record:
     container = state.load(identifier)
     if not state.process_alive(container):
         raise Conflict(
@@ -121,24 +124,24 @@ def _running(identifier: str, reference: str) -> Container:
 
 
 def _wires(
-    container: Container, reference: str, netfilter: socket
+    container: Record, reference: str, netfilter: socket
 ) -> tuple[list[Wire], dict[str, messages.Template]]:
     """Its interfaces on bridges, and the templates of the networks that published ports lead to; healed if need be."""
     wires = _bridged(container)
-    leading = [wire for key in ("gateway", "gateway6") if (wire := endpoint.first_for(wires, key))]
+    leading = [wire for six in (False, True) if (wire := endpoint.first_for(wires, six))]
     if not leading:
         raise port_words.unchangeable(container, reference)
-    names = dict.fromkeys(str(wire["network"]) for wire in leading)
-    return wires, {name: stage.standing(name, netfilter, dry_run=False)[0] for name in names}
+    names = dict.fromkeys(wire.network for wire in leading)
+    return wires, {name: wiring.standing(name, netfilter)[0] for name in names}
 
 
-def _bridged(container: Container) -> list[Wire]:
+def _bridged(container: Record) -> list[Wire]:
     """The interfaces that ports can be published from; those on a card have addresses of their own there."""
-    return [wire for wire in connected.wires_of(container) if not wire.get("driver")]
+    return [wire for wire in connected.wires_of(container) if not wire.driver]
 
 
 def _publish(
-    container: Container,
+    container: Record,
     wires: list[Wire],
     templates: dict[str, messages.Template],
     netfilter: socket,
@@ -151,9 +154,9 @@ def _publish(
     shut = publication.closed(published, netfilter, through_firewall=through_firewall)
     owner, taken = claims.owner(identifier), list[str]()
     lines = publication.withdrawal(template, published, publication.targets(wires), owner)
-    first = endpoint.first_for(wires, "gateway") or endpoint.first_for(wires, "gateway6")
+    first = endpoint.first_for(wires, False) or endpoint.first_for(wires, True)
     assert first is not None
-    later.append(identifier, lines)
+    live_undo.append(identifier, lines)
     try:
         publication.claim(
             published, wires, str(container["name"]), owner, taken, through_firewall=through_firewall
@@ -161,21 +164,21 @@ def _publish(
         publication.reserve(published, publication.targets(wires))
         _perform(container, templates, netfilter, publication.operations(wires, published, first, shut))
         rows = [list(port) for port in published]
-        later.change_record(
-            identifier, lambda record: record.update(ports=[*map(list, ports_of(record)), *rows])
+        live_undo.change_record(
+            identifier, lambda record: record.update({"ports": [*map(list, ports_of(record)), *rows]})
         )
         if not state.process_alive(container):  # its undo list may have been executed before ours was in it
             raise NotFound(f"container {identifier[:12]} has ended")
     except BaseException:
         if taken:
             undo.replay_lines(lines)
-        later.drop(identifier, lines)
+        live_undo.drop(identifier, lines)
         raise
     return published
 
 
 def _perform(
-    container: Container,
+    container: Record,
     templates: dict[str, messages.Template],
     netfilter: socket,
     todo: list[Operation],
@@ -189,7 +192,7 @@ def _perform(
 
 
 def _finish_half_done(
-    container: Container, templates: dict[str, messages.Template], netfilter: socket, wanted: list[ports.Port]
+    container: Record, templates: dict[str, messages.Template], netfilter: socket, wanted: list[ports.Port]
 ) -> None:
     """Take back what an `add` or `rm` that was killed left of these ports."""
     known = {ports.path(port) for port in ports_of(container)}
@@ -206,7 +209,7 @@ def _finish_half_done(
 
 
 def _withdraw(
-    container: Container, template: messages.Template, netfilter: socket, leaving: list[ports.Port]
+    container: Record, template: messages.Template, netfilter: socket, leaving: list[ports.Port]
 ) -> None:
     changes, forgotten, claimed = list[bytes](), list[str](), list[tuple[str, str]]()
     for port in leaving:
@@ -218,19 +221,21 @@ def _withdraw(
         leads = ports.leads(lines)
         if taken_back := publication.taking_back(template, port, leads):
             changes += taken_back
-            forgotten.append(flows.published(template, port, publication.target(port, leads)))
+            forgotten.append(publication.flows_of(template, port, publication.target(port, leads)))
     if changes:
         messages.transact(netfilter, template, changes)
         for complaint in undo.replay_lines(forgotten):
             notice.say(complaint)
     gone = {ports.path(port) for port in leaving}
-    later.change_record(
+    live_undo.change_record(
         str(container["id"]),
         lambda record: record.update(
-            ports=[list(port) for port in ports_of(record) if ports.path(port) not in gone]
+            {"ports": [list(port) for port in ports_of(record) if ports.path(port) not in gone]}
         ),
     )
     for path, owner in claimed:
         claims.release(path, owner)
     held = [f"{path}\t{owner}" for path, owner in claimed]
-    later.drop(str(container["id"]), [f"{verb}\t{each}" for verb in ("guard", "unlink-if") for each in held])
+    live_undo.drop(
+        str(container["id"]), [f"{verb}\t{each}" for verb in ("guard", "unlink-if") for each in held]
+    )

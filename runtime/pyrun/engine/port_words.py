@@ -14,16 +14,21 @@ from pyrun import boot
 from pyrun.errors import Conflict, NotFound, UsageError
 from pyrun.network import claims, requests
 from pyrun.network.publishing import ports
-from pyrun.spec.values import is_number
+from pyrun.safe import is_number, shell_word
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.record import Record
 
 
-def unchangeable(container: dict[str, object], reference: str) -> Conflict:
+def unchangeable(container: Record, reference: str) -> Conflict:
     """The error about a container whose ports do not change while it runs, with what can be done instead."""
     mode, rootless = str(container.get("mode")), boot.rootless_uid() >= 0
     message = f"container {reference} is on no network that ports could be published from"
     if mode in requests.OF_A_USER:
         message = f"container {reference}: {mode} takes no more ports while it runs, and gives none up"
-    hint = f"start it anew: pyrun rm -f {reference}; pyrun run{' --network=pasta' if mode == 'none' else ''} -p ..."
+    option = " --network=pasta" if mode == "none" else ""
+    hint = f"start it anew: pyrun rm -f {shell_word(reference)}; pyrun run{option} -p ..."
     if mode == "host":
         hint = "on the host's network, what it listens to is a port of the host already"
     elif mode in requests.OF_OTHERS:
@@ -37,7 +42,7 @@ def private(word: str) -> tuple[int, str]:
     """`80` or `80/tcp` -> (80, "tcp"). Raises UsageError."""
     text, _, protocol = word.partition("/")
     protocol = protocol.lower() or "tcp"
-    if not is_number(text) or not 1 <= int(text[:9]) <= 65535 or protocol not in ports.PROTOCOLS:
+    if not is_number(text) or not 1 <= int(text) <= 65535 or protocol not in ports.PROTOCOLS:
         raise UsageError(f"port {word!r:.60}: no port of a container", "80, 80/tcp, 53/udp")
     return int(text), protocol
 
@@ -67,7 +72,11 @@ def chosen(word: str, published: list[ports.Port], reference: str, identifier: s
         ]
     if not found:
         others = list(dict.fromkeys(f"{port[1]}/{port[3]}" for port in published if first <= port[1] <= last))
-        hint = f"but {', '.join(others[:3])}" if others else f"`pyrun port {reference}` lists what it does"
+        hint = (
+            f"but {', '.join(others[:3])}"
+            if others
+            else f"`pyrun port {shell_word(reference)}` lists what it does"
+        )
         raise NotFound(f"container {reference} publishes no port {word}", hint)
     return found
 
@@ -94,7 +103,7 @@ def _parsed(word: str) -> tuple[str, int, int, int, str]:
     inside = inside.partition("-")[0] or "0"
     protocol = protocol.lower() or "tcp"
     numbers = (first, last if dash else first, inside)
-    fine = all(is_number(number) and int(number[:9]) <= 65535 for number in numbers)
+    fine = all(is_number(number) and int(number) <= 65535 for number in numbers)
     if not fine or protocol not in ports.PROTOCOLS or not 1 <= int(first) <= int(numbers[1]):
         raise UsageError(
             f"port rm {word!r:.60}: no port of the host", "8080, 8080/udp, 127.0.0.1:8080, 8000-8010, 8080:80"

@@ -7,7 +7,35 @@ from typing import Any
 
 from pyrun import jsonlite
 from pyrun.errors import NotFound, UsageError
+from pyrun.safe import is_number
 from pyrun.store import paths, state
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from pyrun.store.record import Record
+
+    class Row(TypedDict):
+        """One container. It comes from a file: what is in the lists need not be as it should."""
+
+        id: str
+        name: str
+        image: str
+        image_id: str
+        args: list[str]
+        created: float  # unix seconds
+        state: str
+        status: str  # Docker's column
+        ports: list[str]
+        published: list[Any]  # the same as they were asked for
+        network: str
+        networks: list[Any]  # network/endpoint.py
+        address: str
+        labels: dict[str, str]
+        exit_status: int | None  # None: unknown or still running
+        pid: int  # 0 unless it runs
+
 
 _FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "publish", "since", "status")
 # Docker's; in those that pyrun does not know nobody ever is, which is what a clean-up script asks for.
@@ -16,10 +44,8 @@ _STATES = ("created", "restarting", "running", "removing", "paused", "exited", "
 _SPANS = ((48, "hour", 1), (14 * 24, "day", 24), (60 * 24, "week", 7 * 24), (730 * 24, "month", 30 * 24))
 
 
-def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[dict[str, object]]:
-    """One dict a container: id, name, image, image_id, args, created (unix seconds), state, status, ports,
-    published (the same as they were asked for), network, networks (see network/endpoint.py), address, labels,
-    exit_status (None: unknown or still running), pid (0 unless it runs).
+def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[Row]:
+    """The containers, newest first.
 
     everything: those that have ended too, which a filter on status or exited also asks for.
     filters: `key=value`; values of one key are alternatives, labels and different keys must all match.
@@ -37,15 +63,10 @@ def rows(*, everything: bool = False, filters: list[str] | None = None) -> list[
             continue
         if all(_passes(row, key, values) for key, values in wanted.items()):
             found.append(row)
-    return sorted(found, key=_created, reverse=True)
+    return sorted(found, key=lambda row: row["created"], reverse=True)
 
 
-def _created(row: dict[str, object]) -> float:
-    created = row["created"]
-    return created if isinstance(created, float) else 0.0
-
-
-def _row(container: dict[str, object], now: float) -> dict[str, object]:
+def _row(container: Record, now: float) -> Row:
     """Everything `ps` shows of one container."""
     identifier = str(container["id"])
     word = state.status(container)
@@ -60,7 +81,7 @@ def _row(container: dict[str, object], now: float) -> dict[str, object]:
         "created": unix_s(container.get("created")),
         "state": word,
         "status": _status(container, word, record, now),
-        "ports": port_texts(ports) if isinstance(ports, list) and word == "running" else [],
+        "ports": _all_ports(container.get("exposed"), ports) if word == "running" else [],
         "published": ports if isinstance(ports, list) else [],
         "network": str(network or ""),
         "networks": container.get("networks") or [],
@@ -80,9 +101,7 @@ def _args_of_bundle(identifier: str) -> list[str]:
         return []
 
 
-def _status(
-    container: dict[str, object], word: str, record: tuple[int | None, float] | None, now: float
-) -> str:
+def _status(container: Record, word: str, record: tuple[int | None, float] | None, now: float) -> str:
     """Docker's status column: `Up 3 minutes`, `Exited (0) 2 hours ago`, `Exited (unknown)`, `Created`."""
     if word == "running":
         return f"Up {span(state.seconds_up(container))}"
@@ -139,6 +158,22 @@ def port_texts(ports: list[object]) -> list[str]:
     return [_run_text(run) for run in runs]
 
 
+def _all_ports(exposed: object, ports: object) -> list[str]:
+    """As Docker lists them: first what is exposed and not published, `80-81/tcp`."""
+    published = ports if isinstance(ports, list) else []
+    inside = {(each[2], each[3]) for each in published if isinstance(each, list | tuple) and len(each) == 4}
+    runs: list[list[tuple[int, str]]] = []
+    for number, protocol in exposed if isinstance(exposed, list) else []:
+        if (number, protocol) in inside:
+            continue
+        if runs and runs[-1][-1] == (number - 1, protocol):
+            runs[-1].append((number, protocol))
+        else:
+            runs.append([(number, protocol)])
+    shown = [f"{run[0][0]}{f'-{run[-1][0]}' if run[1:] else ''}/{run[0][1]}" for run in runs]
+    return [*shown, *port_texts(published)]
+
+
 def _run_text(run: list[tuple[str, int, int, str]]) -> str:
     first = port_text(run[0])
     if len(run) == 1:
@@ -179,35 +214,35 @@ def _parse(filters: list[str]) -> dict[str, list[str]]:
     return wanted
 
 
-def _passes(row: dict[str, object], key: str, values: list[str]) -> bool:
+def _passes(row: Row, key: str, values: list[str]) -> bool:
     """As Docker: a container has many labels, and of everything else one."""
     wanted = all if key == "label" else any
     return wanted(_matches(row, key, value) for value in values)
 
 
-def _matches(row: dict[str, object], key: str, value: str) -> bool:
+def _matches(row: Row, key: str, value: str) -> bool:
     """Whether *row* passes one filter."""
     if key in _TESTS:
         return bool(_TESTS[key](row, value))
     if key == "exited":
         return row["state"] == "exited" and str(row["exit_status"]) == value
     if key == "network":
-        return value in str(row["network"]).split(",")
+        return value in row["network"].split(",")
     if key in ("before", "since"):
-        return _created(row) < float(value) if key == "before" else _created(row) > float(value)
-    plain = {"id": str(row["id"])[: len(value)], "status": row["state"]}
+        return row["created"] < float(value) if key == "before" else row["created"] > float(value)
+    plain = {"id": row["id"][: len(value)], "status": row["state"]}
     return plain[key] == value
 
 
-def _label_matches(row: dict[str, object], value: str) -> bool:
+def _label_matches(row: Row, value: str) -> bool:
     name, equals, wanted = value.partition("=")
     labels = row["labels"] if isinstance(row["labels"], dict) else {}
     return name in labels and (not equals or labels[name] == wanted)
 
 
-def _name_matches(row: dict[str, object], pattern: str) -> bool:
+def _name_matches(row: Row, pattern: str) -> bool:
     """Docker's rule: a regular expression found anywhere in the name."""
-    name = str(row["name"])
+    name = row["name"]
     if pattern.replace("-", "").replace("_", "").isalnum():
         return pattern in name
     import re
@@ -221,34 +256,34 @@ def _name_matches(row: dict[str, object], pattern: str) -> bool:
         ) from None
 
 
-def _image_matches(row: dict[str, object], value: str) -> bool:
+def _image_matches(row: Row, value: str) -> bool:
     """The image by id, or by name as `run` takes it: one without a tag is that with the tag latest."""
     from pyrun.store import images, references
 
-    identifier, digits = str(row["image_id"]), value.removeprefix("sha256:")
+    identifier, digits = row["image_id"], value.removeprefix("sha256:")
     if not identifier:  # a bundle's container
         return False
     if len(digits) >= images.SHORTEST_ID and identifier.startswith(digits):
         return True
     try:
         # the name it was started by may be another one of the image's, or be another image's by now
-        return images.find_id(value) == identifier or references.parse(str(row["image"])).full == (
+        return images.find_id(value) == identifier or references.parse(row["image"]).full == (
             references.parse(value).full
         )
     except UsageError:  # it was started by an id
         return False
 
 
-def _publishes(row: dict[str, object], value: str) -> bool:
+def _publishes(row: Row, value: str) -> bool:
     """Whether one of the ports on the host is *value*: `8080`, `53/udp`, `8000-8010/tcp`. Raises: UsageError."""
     numbers, _, protocol = value.partition("/")
     first, dash, last = numbers.partition("-")
-    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+    if not (is_number(first) and (is_number(last) or not dash)):
         raise UsageError(f"filter publish={value}: no port", "for example 8080, 53/udp or 8000-8010")
     wanted, ports = range(int(first), int(last or first) + 1), row["published"]
     return any(
         port[1] in wanted and port[3] == (protocol or "tcp")
-        for port in (ports if isinstance(ports, list) else [])
+        for port in ports
         if isinstance(port, list | tuple) and len(port) == 4
     )
 

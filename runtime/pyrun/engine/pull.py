@@ -7,15 +7,33 @@ names). What was tried is told when nothing helps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, TypedDict
 
 from pyrun.errors import ImageError, NotFound, RegistryError, UsageError
 from pyrun.notice import say
+from pyrun.safe import shell_command
 from pyrun.store import images, layers, platforms, recipes, references
 
-# Told of every step: {"image", "layer": short digest or "", "state": "waiting" | "downloading" | "unpacking" |
-# "done" | "exists" | "building", "current": bytes, "total": bytes (0: unknown)}. May be called from any thread.
-Progress = Callable[[dict[str, Any]], None]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Image
+
+
+State = Literal["waiting", "downloading", "unpacking", "done", "exists", "building"]
+
+
+class Step(TypedDict):
+    """How far a layer is. layer: its short digest, or "" for all of an image that is built; current and total: bytes,
+    0 for a total that is unknown."""
+
+    image: str
+    layer: str
+    state: State
+    current: int
+    total: int
+
+
+Progress = Callable[[Step], None]  # may be called from any thread
 
 SPELLING = "check the spelling of name and tag; `pyrun images` lists what is here"
 POLICIES = ("missing", "always", "never")
@@ -23,7 +41,7 @@ POLICIES = ("missing", "always", "never")
 
 def ensure(
     name: str, policy: str = "missing", platform: str | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Image:
     """The image called *name*, fetched or built if the policy says so: image.json as a value.
 
     Raises NotFound that lists what was tried, ImageError (another platform, damaged), UsageError.
@@ -33,15 +51,10 @@ def ensure(
             f"--pull: {policy!r} is none of {', '.join(POLICIES)}", "leave it out to pull what is missing"
         )
     image = images.find(name) if policy != "always" or _is_id(name) else None
-    if image is not None and platform and platforms.rank(_platform(image), platforms.parse(platform)) < 0:
-        if policy == "never" or _is_id(name):
-            raise ImageError(
-                f"--platform {platform}: the local image {name} is for {_platform(image)}",
-                "name an image, and without --pull=never"
-                if policy == "never"
-                else "name an image, not an id",
-            )
+    if image is not None and not platform and policy != "never" and _is_of_another_machine(image, name):
         image = None
+    elif image is not None and platform:
+        image = _if_for(image, platform, name, policy)
     if image is None:
         if policy == "never" or _is_id(name):
             raise NotFound(f"no local image {name!r}", "`pyrun images` lists them, `pyrun pull` fetches one")
@@ -49,10 +62,10 @@ def ensure(
             say(f"Unable to find image '{references.parse(name).familiar}' locally")
         image = pull(name, platform, progress)
     wanted = platforms.parse(platform)
-    if platforms.rank(_platform(image), wanted) < 0 and not platform:
+    if platforms.rank(platforms.of_image(image), wanted) < 0 and not platform:
         raise ImageError(
-            f"the image {name} is for {_platform(image)}, this machine is {wanted}",
-            f"`pyrun pull --platform {wanted} {name}` replaces it, if there is one",
+            f"the image {name} is for {platforms.of_image(image)}, this machine is {wanted}",
+            f"`{shell_command(['pyrun', 'pull', '--platform', wanted, name])}` replaces it, if there is one",
         )
     return image
 
@@ -61,11 +74,25 @@ def _is_id(name: str) -> bool:
     return name.startswith("sha256:") or (len(name) == 64 and references.is_hex(name))
 
 
-def _platform(image: dict[str, Any]) -> platforms.Platform:
-    return platforms.normal(image["os"], image["architecture"], image["variant"])
+def _if_for(image: Image, platform: str, name: str, policy: str) -> Image | None:
+    """The local image if it is for *platform*, None if one that is can be pulled. Raises ImageError if it cannot."""
+    has = platforms.of_image(image)
+    if platforms.rank(has, platforms.parse(platform)) >= 0:
+        return image
+    if policy == "never" or _is_id(name):
+        raise ImageError(
+            f"--platform {platform}: the local image {name} is for {has}",
+            "name an image, and without --pull=never" if policy == "never" else "name an image, not an id",
+        )
+    return None
 
 
-def pull(name: str, platform: str | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def _is_of_another_machine(image: Image, name: str) -> bool:
+    """Whether a digest, which may be an index's, has led to an image that was pulled for another machine."""
+    return "@" in name and platforms.rank(platforms.of_image(image), platforms.host()) < 0
+
+
+def pull(name: str, platform: str | None = None, progress: Progress | None = None) -> Image:
     """Fetch or build the image called *name* anew, whatever is in the store: image.json as a value."""
     reference = references.parse(name)
     wanted = platforms.parse(platform)
@@ -84,13 +111,30 @@ def pull(name: str, platform: str | None = None, progress: Progress | None = Non
     try:
         return fetch.fetch(source, [reference.full], wanted, progress)
     except (NotFound, RegistryError) as error:
-        lines = ["not in the local store", *tried, error.message]
+        here = (
+            "what is in the local store stays as it is" if images.find_id(name) else "not in the local store"
+        )
+        lines = [here, *tried, error.message]
         raise type(error)(f"no image {name!r}: {'; '.join(lines)}", error.hint or SPELLING) from error
 
 
-def _build(
-    recipe: dict[str, Any], reference: references.Reference, progress: Progress | None
-) -> dict[str, Any]:
+def told(name: str, before: str, image: Image) -> list[str]:
+    """What Docker's client prints of a pull: the digest, what became of the name, the name in full.
+
+    before: the id it had.
+    """
+    reference = references.parse(name)
+    digest = reference.digest or images.digest_in(image, reference)
+    new = (
+        f"Downloaded newer image for {reference.familiar}"
+        if digest
+        else f"Made {reference.familiar} from its recipe"
+    )
+    status = f"Image is up to date for {reference.familiar}" if image["id"] == before else new
+    return [*([f"Digest: {digest}"] if digest else []), f"Status: {status}", reference.full]
+
+
+def _build(recipe: recipes.Recipe, reference: references.Reference, progress: Progress | None) -> Image:
     names = [reference.full]
     if progress:
         progress({"image": reference.familiar, "layer": "", "state": "building", "current": 0, "total": 0})

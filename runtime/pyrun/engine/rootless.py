@@ -17,45 +17,49 @@ Source: man 7 user_namespaces, man 5 sysfs, podman's specgen (rootless rules). C
 from __future__ import annotations
 
 import resource
-from typing import Any
 
 from pyrun import notice
 from pyrun.cgroups import rootless
 from pyrun.errors import PyrunError, UsageError
+from pyrun.safe import is_number
 from pyrun.spec.values import RLIM_INFINITY, RLIMITS
 from pyrun.stages import cgroup
 from pyrun.store import overlay_kind, paths
 from pyrun.store.nodes import MORE_IDS
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.cgroups.layout import Hierarchy
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config, Linux, Rlimit, User
+
 # The option of `run` behind a section of linux.resources.
 _OPTIONS = {"memory": "--memory", "cpu": "--cpus", "pids": "--pids-limit"}
 
 
-def adapt(config: dict[str, Any], job: dict[str, Any]) -> None:
-    """Change *config* and *job* in place. Raises UsageError for what a user cannot have."""
-    job["rootless_engine"] = True
+def adapt(config: Config, job: Job, *, host_network: bool) -> None:
+    """Change both in place. host_network: --network=host. Raises UsageError for what a user cannot have."""
+    job.rootless_engine = True
     check_user(config["process"]["user"])
-    if job.get(
-        "on_host"
-    ):  # of a container with --network=host; we are in it already, and only root enters it
+    if job.on_host:  # of a container with --network=host; we are in it already, and only root enters it
         section = config["linux"]
         section["namespaces"] = [each for each in section["namespaces"] if each["type"] != "network"]
-    _mounts(config, host_network=job["mode"] == "host" or bool(job.get("on_host")))
+    _mounts(config, host_network=host_network or job.on_host)
     _sysctls(config["linux"])
     config["process"]["rlimits"] = [clamped(limit) for limit in config["process"]["rlimits"]]
     _cgroup(config, job)
-    job["fuse"] = (overlay_kind.noted() if job["dry_run"] else overlay_kind.kind()) == "fuse"
+    job.fuse = overlay_kind.noted() == "fuse"
 
 
-def adapt_bundle(config: dict[str, Any], job: dict[str, Any]) -> None:
+def adapt_bundle(config: Config, job: Job) -> None:
     """The same for a bundle: its config is followed, but for a cgroup that nothing asks for."""
     config.setdefault("linux", {}).setdefault("resources", {})
-    job["rootless_engine"] = True
+    job.rootless_engine = True
     check_user(config["process"].get("user") or {"uid": 0, "gid": 0})
     _cgroup(config, job)
 
 
-def check_user(user: dict[str, Any]) -> None:
+def check_user(user: User) -> None:
     """Raise UsageError for a user or group that does not exist in the user namespace."""
     groups = [] if _groups_denied() else user.get("additionalGids") or []
     for kind, numbers in (("uid", [user["uid"]]), ("gid", [user["gid"], *groups])):
@@ -83,32 +87,29 @@ def last_id(text: str) -> int:
 # ── config ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _mounts(config: dict[str, Any], *, host_network: bool) -> None:
+def _mounts(config: Config, *, host_network: bool) -> None:
     for mount in config["mounts"]:
         mount["options"] = [option for option in mount["options"] if _possible(option)]
         if host_network and mount["type"] == "sysfs":
             # the kernel mounts the sysfs of a network namespace for its owner only
             read_only = ["rro"] if "ro" in mount["options"] else []
-            mount.update(
-                type="bind",
-                source="/sys",
-                options=["rbind", "rprivate", "nosuid", "noexec", "nodev", *read_only],
-            )
+            mount["type"], mount["source"] = "bind", "/sys"
+            mount["options"] = ["rbind", "rprivate", "nosuid", "noexec", "nodev", *read_only]
 
 
 def _possible(option: str) -> bool:
     name, _, value = option.partition("=")
-    return name not in ("uid", "gid") or not value.isdigit() or mapped(name, int(value))
+    return name not in ("uid", "gid") or not is_number(value) or mapped(name, int(value))
 
 
-def _sysctls(section: dict[str, Any]) -> None:
+def _sysctls(section: Linux) -> None:
     """Docker lets every group ping; the kernel takes only groups it can map."""
     name = "net.ipv4.ping_group_range"
     if section["sysctl"].get(name) == "0 2147483647":
         section["sysctl"][name] = f"0 {last_id(paths.read('/proc/self/gid_map').decode())}"
 
 
-def clamped(limit: dict[str, Any]) -> dict[str, Any]:
+def clamped(limit: Rlimit) -> Rlimit:
     """A resource limit within our own hard one, which a user can only lower."""
     _, hard = resource.getrlimit(RLIMITS[limit["type"][7:].lower()])
     most = RLIM_INFINITY if hard == resource.RLIM_INFINITY else hard
@@ -124,42 +125,41 @@ def clamped(limit: dict[str, Any]) -> dict[str, Any]:
 # ── cgroup ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cgroup(config: dict[str, Any], job: dict[str, Any]) -> None:
-    """Notes in the job which driver makes the container's cgroup, and where."""
+def _cgroup(config: Config, job: Job) -> None:
+    """The container's cgroup: none without a limit, else one that this user may make."""
     section = config["linux"]
     asked = rootless.limit_asked(section["resources"])
-    job["unprivileged"] = True
+    job.cgroup.unprivileged = True
     if not asked:
-        job["hierarchies"], job["cgroups"] = [], []
+        job.cgroup.hierarchies, job.cgroup.groups = [], []
         section.pop("cgroupsPath", None)
         return
     try:
-        job["driver"], section["cgroupsPath"] = choose_driver(job)
-        job["cgroups"] = cgroup.groups(config, job)
+        driver, section["cgroupsPath"] = choose_driver(job.cgroup.hierarchies, job.id)
+        job.cgroup = cgroup.place(config, job.id, driver, rootless=True)
     except PyrunError as error:
         option = _OPTIONS.get(asked, f"linux.resources.{asked}")
         raise UsageError(
             f"{option} needs a cgroup of this user's own, and there is none: {error.message}",
             "log in where systemd runs a session for the user (cgroup v2), or: sudo pyrun run ...",
         ) from None
-    job["early"] = cgroup.joined_late(job)
+    job.early = job.cgroup.late
 
 
-def choose_driver(job: dict[str, Any]) -> tuple[str, str]:
+def choose_driver(hierarchies: list[Hierarchy], identifier: str) -> tuple[str, str]:
     """(driver, linux.cgroupsPath): the user's systemd, or a part of the unified hierarchy that is ours. Raises
     UsageError."""
     from pyrun.cgroups import bus
     from pyrun.cgroups.layout import is_v2
 
-    if not is_v2(job["hierarchies"]):
+    if not is_v2(hierarchies):
         raise UsageError("the limits of cgroup v1 are root's")
-    identifier = str(job["id"])
     relative = f"pyrun-{identifier}"
-    (_, directory), *_ = cgroup.directories(job["hierarchies"], relative)
-    if rootless.may_use(directory, job["hierarchies"][0]):
+    (_, directory), *_ = cgroup.directories(hierarchies, relative)
+    if rootless.may_use(directory, hierarchies[0]):
         return "cgroupfs", relative
-    own = job["hierarchies"][0][2].rstrip("/")
-    if rootless.may_use(f"{job['hierarchies'][0][1]}{own}/{relative}", job["hierarchies"][0]):
+    own = hierarchies[0][2].rstrip("/")
+    if rootless.may_use(f"{hierarchies[0][1]}{own}/{relative}", hierarchies[0]):
         return "cgroupfs", f"{own}/{relative}"
     bus.connect(user=True).close()
     return "systemd", f"user.slice:pyrun:{identifier}"

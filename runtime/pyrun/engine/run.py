@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import posix
 
-from pyrun import launch, notice
+from pyrun import boot, launch, launching, notice
 from pyrun.errors import Conflict, ImageError, PyrunError, UsageError
+from pyrun.safe import shell_command
 from pyrun.spec import values
 from pyrun.store import containers, images, paths
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from pyrun.network.requests import Request
+    from pyrun.spec import config as configs
+    from pyrun.spec.values import Options
+    from pyrun.store.image_json import Image
+    from pyrun.store.record import Record
+
     from .pull import Progress
 
-Options = dict[str, object]
 
 # The usual ones of store/platforms.py, which is loaded only when an image is for another.
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -49,21 +55,39 @@ def run(
     stdio.check(options)
     reconcile.reconcile_quietly()
     image = _image(options, name, progress)
-    request = prepare.request(options, image, name)
+    if boot.rootless_uid() >= 0:
+        from pyrun.store import overlay_kind
+
+        overlay_kind.kind()  # noted in the store, which the plan goes by
+    request, container = prepare.request(options, image), prepare.of_image(options, image, name)
     # before anything is claimed: what is claimed is this process's, and the caller's may be killed by itself
-    running_fd = background.fork() if options.get("detach") else -1
+    running_fd = launching.process.fork() if options.get("detach") else -1
     if options.get("detach") and running_fd < 0:
-        return str(request["id"])
-    request["name"] = _name(str(options.get("name") or ""), str(request["id"]))
+        return request.id
+    launch.persistently(lambda: _begin(options, request, container, image, command, running_fd))
+    raise AssertionError("the monitor has taken over")
+
+
+def _begin(
+    options: Options,
+    request: Request,
+    container: configs.Container,
+    image: Image,
+    command: list[str],
+    running_fd: int,
+) -> None:
+    """Claim, plan, start. container: by `prepare.of_image`. Does not return."""
+    request.name = _name(str(options.get("name") or ""), request.id)
     prepared = None
     try:
-        prepared = prepare.prepare(options, image, command, request)
+        prepared = prepare.prepare(options, image, command, request, container)
+        prepare.claim(prepared)
         prepared.running_fd = running_fd
-        if (request["mode"] == "host" or request.get("on_host")) and not options.get("quiet"):
-            joined = f"{request['mode']}:{request['target']}, which is the host's own,"
-            notice.say(f"with --network {joined if request['target'] else 'host'} {_ON_THE_HOST}")
+        if (request.mode == "host" or request.on_host) and not options.get("quiet"):
+            joined = f"{request.mode}:{request.target}, which is the host's own,"
+            notice.say(f"with --network {joined if request.target else 'host'} {_ON_THE_HOST}")
         explaining.announce(options, prepared)
-        _start(options, request, prepared)
+        _start(options, request, container, prepared)
     except BaseException as error:
         _give_back(request, prepared)
         if isinstance(error, PyrunError):
@@ -71,7 +95,6 @@ def run(
 
             raise run_options.worded(error, options, request) from error
         raise
-    raise AssertionError("the monitor has taken over")
 
 
 def _name(wanted: str, identifier: str) -> str:
@@ -86,15 +109,13 @@ def _name(wanted: str, identifier: str) -> str:
         return containers.reserve_name(wanted, identifier)
 
 
-def _give_back(request: dict[str, object], prepared: launch.Launch | None) -> None:
+def _give_back(request: Request, prepared: launch.Launch | None) -> None:
     """Name, address and ports of a start that ended before there was an undo list, which knows of them."""
     if prepared is not None and prepared.lock_fd >= 0:
         return
     if prepared is not None and prepared.network:
-        from pyrun.stages import network
-
-        network.release(prepared.network)
-    containers.release_name(str(request["name"]), str(request["id"]))
+        prepared.network.claimed.release()
+    containers.release_name(request.name, request.id)
 
 
 def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:
@@ -104,9 +125,11 @@ def plan_only(options: Options, name: str, command: list[str]) -> launch.Launch:
     if image is None:
         notice.say(f"image {name} is not here; a real run would get it first")
         image = {"layers": [f"<a layer of {name}>"], "config": {"Cmd": ["<the command of the image>"]}}
-    request = prepare.request(options, image, name) | {"dry_run": True}
-    request["name"] = options.get("name") or containers.proposed_name(str(request["id"]), 0)
-    return prepare.prepare(options, image, command, request)
+    request, container = prepare.request(options, image), prepare.of_image(options, image, name)
+    request.name = str(options.get("name") or "") or containers.proposed_name(request.id, 0)
+    prepared = prepare.prepare(options, image, command, request, container)
+    prepare.look(prepared)
+    return prepared
 
 
 # What engine/run_options.py has something to say about.
@@ -126,8 +149,8 @@ def check(options: Options) -> None:
         from . import run_options
 
         run_options.check(options)
-    for text in options.get("add_host") or []:  # type: ignore[attr-defined]
-        values.host_entry(str(text))
+    for text in values.texts(options.get("add_host")):
+        values.host_entry(text)
     if options.get("pull") not in (None, "", "always", "missing", "never"):
         raise UsageError(f"invalid --pull: {options['pull']!r}", "always, missing or never")
     if options.get("explain") not in (None, "", "text", "json"):
@@ -140,25 +163,26 @@ def check(options: Options) -> None:
 
 def _image(
     options: Options, name: str, progress: Callable[[bool], AbstractContextManager[Progress | None]]
-) -> dict[str, object]:
+) -> Image:
     policy, platform = str(options.get("pull") or "missing"), str(options.get("platform") or "")
     image = images.find(name) if policy != "always" and not platform else None
-    if image is None:
+    machine = posix.uname().machine
+    foreign = image and image.get("architecture") not in (None, "", _MACHINES.get(machine, machine))
+    if image is None or (foreign and "@" in name):  # an index may have this machine's as well
         from .pull import ensure
 
         with progress(bool(options.get("quiet"))) as told:
             image = ensure(name, policy, platform or None, told)
-    machine = posix.uname().machine
     if image.get("architecture") not in (None, "", _MACHINES.get(machine, machine)):
         _check_machine(image, name, asked=bool(platform))
     return image
 
 
-def _check_machine(image: dict[str, object], name: str, *, asked: bool) -> None:
+def _check_machine(image: Image, name: str, *, asked: bool) -> None:
     """Whether this machine may run an image of another architecture: what it can by itself, or what was asked for."""
     from pyrun.store import platforms
 
-    has = platforms.normal(*[str(image.get(key) or "") for key in ("os", "architecture", "variant")])
+    has = platforms.of_image(image)
     ours = platforms.host()
     if platforms.rank(has, ours) >= 0:
         return
@@ -167,30 +191,31 @@ def _check_machine(image: dict[str, object], name: str, *, asked: bool) -> None:
         return
     raise ImageError(
         f"image {name} is for {has}, this machine is {ours}",
-        f"pull it for this machine: pyrun pull --platform {ours} {name}",
+        f"pull it for this machine: {shell_command(['pyrun', 'pull', '--platform', ours, name])}",
     )
 
 
-def _make(keep: str, files: dict[str, bytes], record: dict[str, object], prepared: launch.Launch) -> None:
+def _make(keep: str, files: dict[str, bytes | str], record: Record, prepared: launch.Launch) -> None:
     containers.make_directories(keep, files, record, prepared.config)
     # an `rmi` that began before it could see our record may be at the layers: store/image_removal.py, _hide
     if not paths.exists(f"{paths.root()}/images/{record['image_id']}/image.json"):
         raise ImageError(f"image {record['image']} was removed meanwhile", "run it again to fetch it anew")
-    layers = prepared.job.get("layers")
-    if prepared.job.get("fuse") and isinstance(layers, list):
+    layers = prepared.job.layers
+    if prepared.job.fuse and layers is not None:
         from pyrun.store import overlay_kind
 
         overlay_kind.mount_fuse(f"{keep}/rootfs", f"{keep}/upper", f"{keep}/work", layers)
 
 
-def _start(options: Options, request: dict[str, object], prepared: launch.Launch) -> None:
+def _start(options: Options, request: Request, container: configs.Container, prepared: launch.Launch) -> None:
     """Make the directories, start, hand over to the monitor. Does not return."""
     binary_fd = launch.seal()
-    keep = str(request["keep"])
+    keep = request.keep
     streams = stdio.Stdio(tty=bool(options.get("tty")), interactive=bool(options.get("interactive")))
     prepared.keep_fds += streams.child_fds()
-    files = prepare.files(options, request, prepared.network or {})
-    record = prepare.record(options, request, prepared)
+    assert prepared.network is not None
+    files = prepare.files(options, request, prepared.network)
+    record = prepare.record(options, request, container, prepared)
     prepared.make = lambda: _make(keep, files, record, prepared)
     outcome = launch.start(prepared, binary_fd)
     streams.close_child_ends()
@@ -205,6 +230,6 @@ def _start(options: Options, request: dict[str, object], prepared: launch.Launch
         *(["sigproxy=1"] if options.get("sig_proxy") is not False and not detach else []),
     ]
     if prepared.running_fd >= 0:
-        background.report(prepared.running_fd, str(request["id"]))
+        background.report(prepared.running_fd, request.id)
     inherited = [prepared.pidfd, prepared.lock_fd, *streams.monitor_fds(outcome.tty_fd)]
     launch.become_monitor(binary_fd, settings, inherited)

@@ -13,7 +13,11 @@ from pyrun.errors import NotFound, PyrunError, StageFailed, UsageError
 from pyrun.spec import capabilities, env_file, values
 from pyrun.store import paths, platforms
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.network.requests import Request
+    from pyrun.spec.values import Options
+
 
 PIDS_MAXIMUM = 1 << 22  # PID_MAX_LIMIT of linux/threads.h: the pids controller takes no more
 
@@ -60,7 +64,7 @@ def _check_numbers(options: Options) -> None:
     if isinstance(pids, int) and pids > PIDS_MAXIMUM:
         raise UsageError(f"--pids-limit {pids}: Linux has {PIDS_MAXIMUM} at most", "0 or -1 is no limit")
     if isinstance(seconds, int) and seconds < -1:
-        raise UsageError(f"--stop-timeout {seconds}: less than no time", "give seconds, or -1 for ever")
+        raise UsageError(f"--stop-timeout {seconds}: a negative time", "give seconds, or -1 for ever")
 
 
 def _check_open_files(text: str) -> None:
@@ -75,10 +79,10 @@ def _check_open_files(text: str) -> None:
         )
 
 
-def worded(error: PyrunError, options: Options, request: dict[str, object]) -> PyrunError:
+def worded(error: PyrunError, options: Options, request: Request) -> PyrunError:
     """The error as one about an option, if it was for one; else as it is."""
-    if request.get("netns") and not paths.exists(str(request["netns"])):
-        return _gone(str(request["mode"]), str(request["target"]))
+    if request.netns and not paths.exists(request.netns):
+        return _gone(request.mode, request.target)
     if not isinstance(error, StageFailed):
         return error
     told, hint = _option(error, options)

@@ -11,8 +11,12 @@ import posix
 
 from pyrun.errors import UsageError
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
 
-def check(options: dict[str, object]) -> None:
+
+def check(options: Options) -> None:
     """-i -t with an input that is no terminal: Docker refuses too, with status 1."""
     if (
         options.get("tty")

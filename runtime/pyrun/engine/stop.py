@@ -10,6 +10,10 @@ from pyrun.engine import ending, kill
 from pyrun.errors import NotFound
 from pyrun.store import state
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.record import Record
+
 DEFAULT_TIMEOUT_S = 10
 # (id of a container, when it was sent its stop signal, by time.monotonic())
 Asked = tuple[str, float]
@@ -62,7 +66,7 @@ def ask(reference: str, signal: str = "") -> Asked:
     return identifier, time.monotonic()
 
 
-def _patience_s(container: dict[str, object], given: int | None) -> int | None:
+def _patience_s(container: Record, given: int | None) -> int | None:
     """Seconds between the signal and SIGKILL; None is for ever."""
     seconds = given if given is not None else container.get("stop_timeout")
     if not isinstance(seconds, int):

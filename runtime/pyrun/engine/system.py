@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import posix
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from pyrun import boot, launch, notice, undo
 from pyrun.cgroups import files, processes
@@ -59,13 +61,26 @@ def drop_empty_cgroups() -> None:
             continue
 
 
+def _each(items: Iterable[Any], step: Callable[[Any], None], failed: list[str]) -> None:
+    """Do *step* with each: one that fails does not keep the others."""
+    for item in items:
+        try:
+            step(item)
+        except (PyrunError, OSError) as error:
+            failed.append(str(error))
+
+
 def _containers(done: list[str], failed: list[str]) -> None:
     """Containers that have neither monitor nor process."""
-    for identifier, lock_fd in reconcile.claim_dead():
+
+    def step(dead: tuple[str, int]) -> None:
+        identifier, lock_fd = dead
         complaints = undo_container(identifier, lock_fd)
-        failed += [f"container {identifier[:12]}: {complaint}" for complaint in complaints]
+        failed.extend(f"container {identifier[:12]}: {complaint}" for complaint in complaints)
         if not paths.exists(state.run_dir(identifier)):
             done.append(f"container {identifier[:12]}: undid what it had left")
+
+    _each(reconcile.claim_dead(), step, failed)
 
 
 def _staging(done: list[str], failed: list[str]) -> None:
@@ -80,24 +95,29 @@ def _staging(done: list[str], failed: list[str]) -> None:
 
 def _remains(done: list[str], failed: list[str]) -> None:
     """Directories of --rm containers that a reboot ended, and such as never got their record."""
-    for identifier in _entries(f"{paths.root()}/containers"):
+
+    def step(identifier: str) -> None:
         if paths.exists(state.run_dir(identifier)):
-            continue
+            return
         container = state.load(identifier)
         if container.get("rm") or not paths.exists(f"{paths.root()}/containers/{identifier}/container.json"):
             lines = undo.removal(identifier, str(container.get("name") or ""), paths.root())
             _undo(lines, f"container {identifier[:12]}: removed its directory", done, failed)
 
+    _each(_entries(f"{paths.root()}/containers"), step, failed)
+
 
 def _names(done: list[str], failed: list[str]) -> None:
     """Names of containers that exist nowhere. Each is looked at by itself: others start meanwhile."""
-    for name in _entries(f"{paths.root()}/names"):
+
+    def step(name: str) -> None:
         identifier = state.named_id(name)
         path = f"{paths.root()}/names/{name}"
         # in this order: whoever has planned it is there before it ends
-        if not paths.exists(path) or containers.being_planned(path) or _is_anywhere(identifier):
-            continue
-        _undo([f"unlink-if\t{path}\t{identifier}"], f"name {name}: freed", done, failed)
+        if paths.exists(path) and not containers.being_planned(path) and not _is_anywhere(identifier):
+            _undo([f"unlink-if\t{path}\t{identifier}"], f"name {name}: freed", done, failed)
+
+    _each(_entries(f"{paths.root()}/names"), step, failed)
 
 
 def _is_anywhere(identifier: str) -> bool:
@@ -107,10 +127,11 @@ def _is_anywhere(identifier: str) -> bool:
 
 
 def _claims(done: list[str], failed: list[str]) -> None:
-    """Addresses, ports and namespace names whose owner died before its undo list existed."""
+    """Addresses, ports and namespace names whose owner died before its undo list existed; forwarding for nobody."""
     del failed
     if paths.exists(f"{paths.run()}/networks"):
         done += [f"{what}: freed" for what in network.sweep()]
+        network.rest()  # where a guard has ended by a signal
 
 
 def _policies(done: list[str], failed: list[str]) -> None:
@@ -132,9 +153,8 @@ def _cgroups(done: list[str], failed: list[str]) -> None:
         for child in _entries(directory):
             if _is_directory(f"{directory}/{child}"):
                 found.setdefault(child, []).append((names, f"{directory}/{child}"))
-    for child, groups in found.items():
-        if not paths.exists(state.run_dir(child)):
-            _cgroup(groups, done, failed)
+    left = [groups for child, groups in found.items() if not paths.exists(state.run_dir(child))]
+    _each(left, lambda groups: _cgroup(groups, done, failed), failed)
     drop_empty_cgroups()
 
 
@@ -162,10 +182,9 @@ def _cgroup(groups: list[Group], done: list[str], failed: list[str]) -> None:
 
 def _layers(done: list[str], failed: list[str]) -> None:
     """Layers whose unpacking was cut off, and what a killed `load` or `pull` had put in its place already."""
-    del failed
-    done += [f"unfinished layer {path.rpartition('/')[2]}: removed" for path in layers.sweep()]
+    done += [f"unfinished layer {path.rpartition('/')[2]}: removed" for path in layers.sweep(failed.append)]
     if paths.exists(f"{paths.root()}/layers"):
-        done += image_removal.remove_unneeded()
+        done += image_removal.remove_unneeded(failed.append)
 
 
 def _undo(lines: list[str], sentence: str, done: list[str], failed: list[str]) -> None:

@@ -18,15 +18,18 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 from pyrun import boot, linux, notice
 from pyrun.errors import Conflict, NetworkError, NotFound, UsageError
-from pyrun.network import design, gateway_mac, host, records, requests, strangers
+from pyrun.network import design, foreign_leases, host, ownership, records, requests
+from pyrun.network.egress import bridge_filter
 from pyrun.network.firewall import firewalld
 from pyrun.network.records import Network
+from pyrun.safe import shell_word
 from pyrun.store import containers, paths
 
 boot.site_packages()
@@ -52,7 +55,8 @@ def adopt(bridge: str, name: str = "") -> Network:
     name = requests.check_name(name or bridge, "network adopt --name")
     with host.locked(), IPRoute() as route:
         network, there = _noted(route, bridge, name)
-        gateway_mac.hold(route, network["index"])
+        ownership.claim(route)
+        hold(route, network.index)
         records.save(network)
         _claim(network, there)
     try:
@@ -68,12 +72,13 @@ def adopt(bridge: str, name: str = "") -> Network:
 
 
 def _subnets_told(network: Network) -> str:
-    return " and ".join(str(each["subnet"]) for each in records.subnets(network))
+    return " and ".join(each.subnet for each in network.pools())
 
 
 def _noted(route: Any, bridge: str, name: str) -> tuple[Network, list[Attached]]:
     """network.json of it, and who is on it. Nothing is changed."""
     option = f"network adopt {bridge}"
+    requests.check_interface(bridge, "network adopt")
     found = route.link_lookup(ifname=bridge)
     if not found:
         raise NotFound(
@@ -86,18 +91,18 @@ def _noted(route: Any, bridge: str, name: str) -> tuple[Network, list[Attached]]
     _refuse_shared(route, option, bridge, found[0])
     four, six = _subnets(route, option, bridge, found[0])
     ports = list(route.get_links(master=found[0]))
-    network: Network = {
-        **records.DEFAULTS, "name": name, "id": containers.new_id(), "bridge": bridge, "index": int(found[0]),
-        "adopted": True, "mtu": int(link.get_attr("IFLA_MTU")), "created": time.time(),
-        "ipv6": bool(six), **design.keys_of(four, six),
-    }  # fmt: skip
+    network = records.Network(name, containers.new_id())
+    network.bridge, network.index, network.adopted = bridge, int(found[0]), True
+    network.mtu, network.created = int(link.get_attr("IFLA_MTU")), time.time()
+    network.has(four, six)
     there = _in_namespaces(route, ports)
     there += _neighbours(route, bridge, found[0], {address for each in there for address in each.addresses})
-    network["before"] = {
+    network.before = {
         "ports": sorted(str(port.get_attr("IFLA_IFNAME")) for port in ports),
         "route_localnet": host.read_sysctl(f"net/ipv4/conf/{bridge}/route_localnet"),
+        "nf_call": bridge_filter.switches(bridge),
     }
-    network["attached"] = [
+    network.attached = [
         {"namespace": each.path, "name": each.name, "ifname": each.ifname, "addresses": each.addresses}
         for each in there
     ]
@@ -108,10 +113,10 @@ def _refuse_taken(option: str, bridge: str, name: str) -> None:
     if name in (*requests.RESERVED, design.DEFAULT):
         raise UsageError(f"{option}: the name {name} is pyrun's own", "choose one with --name")
     for other in records.known():
-        if bridge in (other["bridge"], *other["shards"]):
+        if bridge in other.bridges():
             raise Conflict(
-                f"{option}: it is the bridge of network {other['name']} already",
-                f"`pyrun network connect {other['name']}` uses it",
+                f"{option}: it is the bridge of network {other.name} already",
+                f"`pyrun network connect {shell_word(other.name)}` uses it",
             )
     if records.definition(name) or records.load(name):
         raise Conflict(f"{option}: network {name} exists", "choose another name with --name")
@@ -130,9 +135,9 @@ def _refuse_shared(route: Any, option: str, bridge: str, index: int) -> None:
 
 def _subnets(
     route: Any, option: str, bridge: str, index: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[records.Pool], list[records.Pool]]:
     """The subnets of the bridge's addresses, each with that address as its gateway. Raises UsageError, Conflict."""
-    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    found: tuple[list[records.Pool], list[records.Pool]] = ([], [])
     for message in route.get_addr(index=index):
         if message["scope"] != _UNIVERSE:
             continue
@@ -147,18 +152,18 @@ def _subnets(
     if not (found[0] or found[1]):
         raise UsageError(
             f"{option}: {bridge} has no address, so its subnet is unknown",
-            f"ip addr add 10.0.0.1/24 dev {bridge}",
+            f"ip addr add 10.0.0.1/24 dev {shell_word(bridge)}",
         )
     return found
 
 
 def _refuse_overlap(option: str, subnet: IPv4Network | IPv6Network) -> None:
     for other in records.known():
-        for each in records.subnets(other):
-            theirs = ip_network(each["subnet"])
+        for each in other.pools():
+            theirs = ip_network(each.subnet)
             if theirs.version == subnet.version and theirs.overlaps(subnet):
                 raise Conflict(
-                    f"{option}: its subnet {subnet} overlaps {theirs} of network {other['name']}",
+                    f"{option}: its subnet {subnet} overlaps {theirs} of network {other.name}",
                     "give one of the two another subnet",
                 )
 
@@ -253,33 +258,73 @@ def _neighbours(route: Any, bridge: str, index: int, known: set[str]) -> list[At
 
 def _claim(network: Network, there: list[Attached]) -> None:
     """A claim for every address in the network's subnets, in the name of the namespace that has it."""
-    name = str(network["name"])
+    name = network.name
     paths.make(f"{paths.run()}/networks/{name}/leases")
-    subnets = [ip_network(each["subnet"]) for each in records.subnets(network)]
+    subnets = [ip_network(each.subnet) for each in network.pools()]
     for each in there:
         told = "" if each.path.startswith("/sys/") or " " in each.name else each.name
         within = [
             address for address in each.addresses if any(ip_address(address) in subnet for subnet in subnets)
         ]
-        strangers.note(name, each.path, told, each.ifname, within)
+        foreign_leases.note(name, each.path, told, each.ifname, within)
 
 
 def restore(network: Network) -> None:
-    """Of the bridge's settings what pyrun changed for published ports; and what firewalld was told."""
+    """Of the bridge's settings what pyrun changed for published ports and policies; and what firewalld was told."""
     firewalld.withdraw(network)
-    before = network.get("before") or {}
+    before = network.before or {}
     if before.get("route_localnet"):
-        host.write_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet", str(before["route_localnet"]))
+        host.write_sysctl(f"net/ipv4/conf/{network.bridge}/route_localnet", str(before["route_localnet"]))
+    bridge_filter.turn(network.bridge, before.get("nf_call") or {})
 
 
 def check_standing(route: Any, network: Network) -> bool:
     """Whether the bridge had to be noted anew; it is never made by us. Raises NetworkError when it is gone."""
-    found = route.link_lookup(ifname=network["bridge"])
+    found = route.link_lookup(ifname=network.bridge)
     if not found:
         raise NetworkError(
-            f"network {network['name']}: its bridge {network['bridge']}, which was adopted, is gone",
-            f"make it again and `pyrun network adopt` it; `pyrun network rm {network['name']}` forgets it",
+            f"network {network.name}: its bridge {network.bridge}, which was adopted, is gone",
+            f"make it again and `pyrun network adopt` it; `pyrun network rm {shell_word(network.name)}` forgets it",
         )
-    changed = bool(network["index"] != found[0])
-    network["index"] = int(found[0])
+    changed = bool(network.index != found[0])
+    network.index = int(found[0])
     return changed
+
+
+# ── the bridge's MAC is kept ───────────────────────────────────────────────────────────────────────
+
+
+# A bridge without a MAC of its own has the lowest of its ports', and another one when a lower comes or that one goes:
+# all on it would lose their gateway for a while. Once set, it is kept. But whenever a MAC is set, be it the same, the
+# kernel forgets all neighbours on that link, permanent ones (`ip neigh add ... nud permanent`) too. Most are found
+# again at once; but for a packet that is forwarded over IPv6 this host asks under the bridge's link-local address, and
+# while that one is tentative (RFC 4862, 5.4: up to 2 s after the bridge came up), it does not ask. So they are set
+# again. Source: net/core/neighbour.c neigh_changeaddr, net/ipv6/ndisc.c ndisc_send_ns, net/bridge/br_stp_if.c of
+# Linux.
+
+_UNICAST = 1  # RTN_UNICAST
+_LEARNED = 0x02 | 0x04 | 0x08 | 0x10  # NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE
+_STALE, _STATIC = 0x04, 0x40 | 0x80  # NUD_NOARP, NUD_PERMANENT
+
+
+def hold(route: Any, index: int) -> None:
+    """The bridge keeps its MAC whatever ports come and go, and the host its neighbours on it."""
+    known = [
+        message
+        for message in route.get_neighbours(ifindex=index)
+        if message["ndm_type"] == _UNICAST and message["state"] & (_LEARNED | _STATIC)
+    ]
+    route.link("set", index=index, address=route.get_links(index)[0].get_attr("IFLA_ADDRESS"))
+    for message in known:
+        with suppress(NetlinkError):  # then it is asked for
+            route.neigh("replace", ifindex=index, **_again(message))
+
+
+def _again(message: Any) -> dict[str, Any]:
+    """What was known of a neighbour. One that was learned is used at once, and asked whether it is still there."""
+    static = message["state"] & _STATIC
+    told = {key: message.get_attr(f"NDA_{key.upper()}") for key in ("dst", "lladdr", "protocol", "flags_ext")}
+    return {
+        "family": message["family"], "state": static or _STALE, "flags": message["flags"],
+        **{key: value for key, value in told.items() if value is not None},
+    }  # fmt: skip

@@ -10,7 +10,7 @@
 
 The peer is made inside the namespace: moving a link there takes the kernel 30 times as long. An inner message
 waits until the next `settle` so that all go in one call. Here only system calls and templates, no decisions:
-those are in network/endpoint.py and stages/network.py. The firewall's part is in attach_rules.py.
+those are in network/endpoint.py and stages/network.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ from time import sleep
 
 from pyrun import linux
 from pyrun.errors import StageFailed
-from pyrun.network import attach_rules, guard, messages, netns
-from pyrun.network.publishing import reservation
+from pyrun.network import elements, guard, messages, netns
+from pyrun.network.publishing import ports, reservation
+from pyrun.plan import performers
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from pyrun.plan.operations import Operation
+
+    class Reached(Protocol):
+        """What has a network namespace."""
+
+        namespace_fd: int
+
 
 # Of an answer about a route: struct rtmsg of linux/rtnetlink.h.
 _ROUTE_TYPE_AT, _RTN_LOCAL = 7, 2
@@ -89,7 +102,7 @@ class inside_of:
 
     __slots__ = ("link", "own_fd")
 
-    def __init__(self, link: Attachment) -> None:
+    def __init__(self, link: Reached) -> None:
         self.link = link
 
     def __enter__(self) -> None:
@@ -273,28 +286,73 @@ def announce(link: Attachment, inside: str, mac: str, address: str, address6: st
         announcing.tell(inside, mac, address, address6)
 
 
-# Operation kind -> (what performs it, the verb phrase of its error)
-PERFORM = {
-    **attach_rules.PERFORM,
-    "NETNS_NAME": (netns_name, "name the network namespace"),
-    "NETNS_ENTER": (enter, "enter the network namespace"),
-    "VETH": (veth, "make the link pair"),
-    "IPV6": (ipv6, "switch IPv6 on"),
-    "LINK_UP": (link_up, "bring a link up"),
-    "ADDRESS": (address, "give the link its address"),
-    "ADDRESS6": (address6, "give the link its IPv6 address"),
-    "ROUTE": (route, "set the default route"),
-    "ROUTE6": (route6, "set the default route of IPv6"),
-    "SETTLE": (settle, "configure the link"),
-    "ANNOUNCE": (announce, "tell the neighbours"),
-    "RESOLVER": (names, "start the resolver"),
-}
-
-
-def perform(link: Attachment, kind: str, arguments: tuple[str | int | bytes, ...]) -> None:
-    """Perform one operation. Raises: StageFailed."""
-    function, action = PERFORM[kind]
+def perform(link: Attachment | int, operation: Operation) -> None:
+    """Perform one operation. link: a pid where an ordinary user's program makes it. Raises: StageFailed."""
     try:
-        function(link, *arguments)  # type: ignore[operator]
+        performers.perform(operation, link)
     except OSError as error:
-        raise StageFailed("network", action, error.errno or 0) from None
+        failed = StageFailed("network", performers.words(operation), error.errno or 0)
+        failed.hint = getattr(error, "hint", "") or failed.hint
+        raise failed from None
+
+
+# ── rules: queued (elements.py), and sent by `commit` as one transaction ──────────────────────────────
+
+
+def pin(link: Attachment, name: str, mac: str, address: str, address6: str) -> None:
+    """Queue: what the link may send as its own, and nothing else."""
+    link.rules += elements.pins(link.template, "pin", name, mac, address, address6)
+    link.rules += elements.guests(link.template, "pin", address, address6)
+
+
+def localnet(link: Attachment, bridge: str) -> None:
+    """Let the host's own 127.0.0.1 be redirected to this bridge; the rule that guards it is in the table. By a further
+    bridge of its network enters what a container there answers."""
+    further = [each.get("further", "") for each in link.templates.values() if each["bridge"] == bridge]
+    for each in (bridge, *" ".join(further).split()):
+        paths.write(f"/proc/sys/net/ipv4/conf/{each}/route_localnet", b"1")
+
+
+def hairpin(link: Attachment, name: str) -> None:
+    """Let the container reach its own published port: the bridge sends the packet back by the port it came from."""
+    assert link.outer is not None
+    messages.send(link.outer, [messages.filled(link.template, "hairpin", name=name.encode())])
+
+
+def publish(link: Attachment, host: str, port: int, protocol: str, address: str, inside: int) -> None:
+    """Queue an element of the map of published ports."""
+    link.rules.append(elements.element(link.template, "publish", (host, port, inside, protocol), address))
+
+
+def close_port(link: Attachment, host: str, port: int, protocol: str) -> None:
+    """Queue an element that closes a published port to the outside, since the host's firewall would not let it in."""
+    link.rules.append(elements.shut(link.template, "shut", host, port, protocol))
+
+
+def open_port(link: Attachment, host: str, port: int, protocol: str) -> None:
+    """Queue the opposite: the element is not there afterwards, whether it was or not."""
+    link.rules += [
+        elements.shut(link.template, action, host, port, protocol) for action in ("shut", "unshut")
+    ]
+
+
+def commit(link: Attachment, count: int) -> None:
+    """Send the waiting elements as one transaction."""
+    del count
+    assert link.netfilter is not None
+    try:
+        messages.transact(link.netfilter, link.template, link.rules)
+    except (FileExistsError, FileNotFoundError):
+        # Elements of a dead owner, since the ports are ours; or the table was flushed a moment ago.
+        from pyrun.network import rebuilding
+
+        rebuilding.rebuild()
+    link.rules.clear()
+
+
+def forget_flows(link: Attachment, port: int, protocol: str) -> None:
+    """Forget what connection tracking remembers of a port, else old UDP flows keep their old way."""
+    assert link.netfilter is not None
+    place = {"protocol": pack("=B", ports.PROTOCOLS[protocol]), "port": pack(">H", port)}
+    towards = [messages.filled(link.template, name, **place) for name in ("forget", "forget6")]
+    messages.answers(link.netfilter, towards, 2)

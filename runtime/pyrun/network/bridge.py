@@ -26,15 +26,19 @@ from pyrun.network import (
     design,
     events,
     firewall,
+    foreign_leases,
+    forwarding,
     health,
     host,
     leases,
     messages,
+    ownership,
     rebuilding,
     records,
     shards,
-    strangers,
+    tags,
 )
+from pyrun.network.egress import bridge_filter
 from pyrun.store import paths
 
 boot.site_packages()
@@ -44,6 +48,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
 from pyrun.network import nft, templates  # noqa: E402
 from pyrun.network.records import Network  # noqa: E402
+from pyrun.safe import shell_word  # noqa: E402
 
 _NO_DAD = 0x02  # IFA_F_NODAD: nobody else can have the gateway's address
 
@@ -54,6 +59,7 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
     Raises: NotFound for a network nobody made, NetworkError.
     """
     with host.locked(), IPRoute() as route:
+        ownership.claim(route)
         network = records.load(name)
         made = network is None
         if network is None:
@@ -65,8 +71,10 @@ def ensure(name: str, *, quiet: bool = False) -> messages.Template:
         except (OSError, NetlinkError) as error:
             raise failure(f"network {name!r} cannot be set up", error) from error
         if made:
-            told = [each["subnet"] for each in records.subnets(network)]
-            notice.say(f"network {name}: bridge {network['bridge']} made, {' and '.join(told)}")
+            told = [each.subnet for each in network.pools()]
+            text = f"network {name}: bridge {network.bridge} made, {' and '.join(told)}"
+            if events.first_time(text):
+                notice.say(text)
         elif done and not quiet:
             notice.say(f"network {name}: {' and '.join(done)} was missing and has been restored")
     template = messages.load(name)
@@ -81,24 +89,24 @@ def failure(told: str, error: OSError | NetlinkError) -> NetworkError:
     return NetworkError(f"{told}: {os.strerror(number)}", hint_for("network", number))
 
 
-def create(wanted: dict[str, Any]) -> Network:
+def create(wanted: design.Wanted) -> Network:
     """Define a network and build it. Raises: UsageError, Conflict, NetworkError; nothing is left then."""
     with host.locked(), IPRoute() as route:
         network = design.defined(route, wanted)
         design.check_families(network)
-        if network["driver"] in ("macvlan", "ipvlan"):
+        if network.driver in ("macvlan", "ipvlan"):
             from pyrun.network import drivers
 
             drivers.check_network(network)
         records.define(network)
     try:
-        if network["driver"] == "bridge":
-            ensure(network["name"])
+        if network.driver == "bridge":
+            ensure(network.name)
     except BaseException:
         try:
-            remove(network["name"])
+            remove(network.name)
         finally:
-            records.forget_definition(network["name"])
+            records.forget_definition(network.name)
         raise
     return network
 
@@ -125,12 +133,12 @@ def remove(name: str) -> None:
             if records.definition(name) is None:
                 raise design.unknown(name)
             # Defined and not built since the last reboot; or on a card, where nothing is built but leases are given.
-            strangers.close(name)
+            foreign_leases.close(name)
             records.forget_definition(name)
             shutil.rmtree(Path(paths.run(), "networks", name), ignore_errors=True)
             return
-        strangers.close(name)
-        if network["adopted"]:
+        foreign_leases.close(name)
+        if network.adopted:
             from pyrun.network import adopt
 
             adopt.restore(network)
@@ -138,12 +146,13 @@ def remove(name: str) -> None:
         Path(messages.path(name)).unlink(missing_ok=True)
         _delete_links(route, network)
         sock = messages.opened(messages.NETLINK_NETFILTER)
-        others = [other for other in records.all_networks() if other["name"] != name]
+        others = [other for other in records.all_networks() if other.name != name]
         if others:
             _forget_in_table(sock, network)
         else:
             firewall.remove(sock)
-            firewall.remove_foreign(sock)
+            if not ownership.others():  # the rules in other firewalls are for all of ours
+                firewall.remove_foreign(sock)
         sock.close()
         directory = Path(paths.run(), "networks", name)
         for file in directory.iterdir():  # also what a killed writer left half-written
@@ -159,38 +168,43 @@ def repair(route: Any, network: Network, *, thorough: bool = False, counted: boo
     done += _repair_bridge(route, network)
     if counted:
         done += cables.restored(route, network)
-    network["master_index"] = shards.index_of_master(route, network)
+    if thorough:
+        done += bridge_filter.restored(network)
+    network.master_index = shards.index_of_master(route, network)
     records.save(network)
-    network["foreign"], opened = firewall.open_foreign(sock, records.all_networks())
+    network.foreign, opened = firewall.open_foreign(sock, records.all_networks())
     for line in opened:
-        notice.say(f"{line}; `pyrun network prune` removes them")
+        if events.first_time(line):
+            notice.say(f"{line}; `pyrun network prune` removes them")
     events.note(opened)
     records.save(network)
     text = templates.text(network)
     template = messages.parsed(text)
     assert template is not None
-    led = rebuilding.resolver_elements(template, network)
+    # A start needs it, or a living container; where it was put back since there is none, it stays so.
+    forwarded = not thorough or bool(host.switched()) or forwarding.needed()
+    led = rebuilding.resolver_elements(template, network) + forwarding.changes(template)
     try:
         if not health.standing_table(template, sock):
             raise FileNotFoundError
         firewall.commit(sock, firewall.network_elements(nft.NEW_ELEMENT, network) + led)
     except FileNotFoundError:  # or they are of an older version, and lack a set
         rebuilding.build(sock)
-        done.append(f"table inet {firewall.TABLE}")
-    if host.enable_forwarding(ipv6=bool(network["subnets6"])) and thorough:
+        done.append(f"table inet {tags.table()}")
+    if forwarded and forwarding.switch_on(template, sock, ipv6=bool(network.subnets6)) and thorough:
         done.append("forwarding")
     host.make_room()
-    paths.make(f"{paths.run()}/networks/{network['name']}/leases")
+    paths.make(f"{paths.run()}/networks/{network.name}/leases")
     # Last: a start that finds this file believes that all is done.
-    paths.replace(messages.path(network["name"]), text.encode())
+    paths.replace(messages.path(network.name), text.encode())
     sock.close()
     return done
 
 
 def _repair_bridge(route: Any, network: Network) -> list[str]:
     """What was missing of it, in words."""
-    name = network["bridge"]
-    if network["adopted"]:
+    name = network.bridge
+    if network.adopted:
         from pyrun.network import adopt
 
         return [f"bridge {name}"] if adopt.check_standing(route, network) else []
@@ -199,27 +213,35 @@ def _repair_bridge(route: Any, network: Network) -> list[str]:
         link = route.get_links(found[0])[0]
         if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
             raise NetworkError(
-                f"the link {name} exists and is no bridge", f"remove it: `ip link delete {name}`"
+                f"the link {name} exists and is no bridge", f"remove it: `ip link delete {shell_word(name)}`"
             )
     else:
-        make_bridge(route, name, leases.mac(network["gateway"] or network["gateway6"]), network["mtu"])
+        make_bridge(route, name, leases.mac(network.gateway or network.gateway6), network.mtu)
     index = route.link_lookup(ifname=name)[0]
+    label(route, index, network)
     # Nobody is router here but this host. Its own address is not asked about first: meanwhile it would ask nobody.
-    wanted = {"accept_ra": "0", "accept_dad": "0", "disable_ipv6": "0" if network["subnets6"] else "1"}
+    wanted = {"accept_ra": "0", "accept_dad": "0", "disable_ipv6": "0" if network.subnets6 else "1"}
     settings = {f"net/ipv6/conf/{name}/{key}": value for key, value in wanted.items()}
     others = [setting for setting, value in settings.items() if host.read_sysctl(setting) != value]
     for setting, value in settings.items():
         host.write_sysctl(setting, value)
     others += _give_addresses(route, network, index)
     route.link("set", index=index, state="up")
-    changed = network["index"] != index
-    network["index"] = index
+    changed = network.index != index
+    network.index = index
     gone = not found or not shards.all_there(route, network)
     if gone:
         cables.reconnect(route, network)
     if changed or gone:
         return [f"bridge {name}"]
     return [f"{' and '.join(others)} of bridge {name}"] if others and host.has_ipv6() else []
+
+
+def label(route: Any, index: int, network: Network) -> None:
+    """Have a bridge tell whose it is, for people and other run directories."""
+    alias = tags.alias(network.name)
+    if route.get_links(index)[0].get_attr("IFLA_IFALIAS") != alias:
+        route.link("set", index=index, ifalias=alias)
 
 
 def make_bridge(route: Any, name: str, mac: str, mtu: int) -> None:
@@ -234,16 +256,14 @@ def _give_addresses(route: Any, network: Network, index: int) -> list[str]:
         for message in route.get_addr(index=index)
     }
     missing = []
-    for each in records.subnets(network):
-        if each["gateway"] in there:
+    for each in network.pools():
+        if each.gateway in there:
             continue
-        six = ":" in each["gateway"]
-        more: dict[str, Any] = {"flags": _NO_DAD} if six else {"broadcast": each["broadcast"]}
+        six = ":" in each.gateway
+        more: dict[str, int | str] = {"flags": _NO_DAD} if six else {"broadcast": each.broadcast}
         family = socket.AF_INET6 if six else socket.AF_INET
-        route.addr(
-            "add", index=index, address=each["gateway"], prefixlen=each["prefix"], family=family, **more
-        )
-        missing.append(str(each["gateway"]))
+        route.addr("add", index=index, address=each.gateway, prefixlen=each.prefix, family=family, **more)
+        missing.append(each.gateway)
     return missing
 
 
@@ -253,14 +273,14 @@ def _delete_links(route: Any, network: Network) -> None:
     As one group: the kernel waits some 20 ms for each deletion, of one link as of a thousand.
     """
     doomed = []
-    for name in [*network["shards"], network["bridge"]]:
+    for name in [*network.shards, network.bridge]:
         for index in route.link_lookup(ifname=name):
             doomed += [
                 link["index"]
                 for link in route.get_links(master=index)
-                if link.get_attr("IFLA_IFNAME").startswith((messages.HOST_LINK_PREFIX, shards.JOINT_PREFIX))
+                if _is_port(str(link.get_attr("IFLA_IFNAME")))
             ]
-            doomed += [] if network["adopted"] and name == network["bridge"] else [index]
+            doomed += [] if network.adopted and name == network.bridge else [index]
     for change in [
         *[{"index": link, "group": templates.ENDED_GROUP} for link in doomed],
         {"group": templates.ENDED_GROUP},
@@ -270,6 +290,10 @@ def _delete_links(route: Any, network: Network) -> None:
         except NetlinkError as error:
             if error.code != errno.ENODEV:
                 raise
+
+
+def _is_port(name: str) -> bool:
+    return tags.is_host_link(name) or name.startswith(shards.JOINT_PREFIX)
 
 
 def _forget_in_table(sock: Any, network: Network) -> None:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from pyrun.network import host, leases, records, shards
-from pyrun.network.egress import apart
+from pyrun.network.egress import bridge_filter
 from pyrun.network.publishing import ports
 from pyrun.network.records import Network
 
@@ -21,8 +21,8 @@ _ENDING_S = 0.4
 
 def reconnect(route: Any, network: Network) -> None:
     """Put the cables of running containers back into a bridge that was deleted under them."""
-    network["shards"] = shards.standing(route, network)
-    _put_back(route, network, _of(network["name"]))
+    network.shards = shards.standing(route, network)
+    _put_back(route, network, _of(network.name))
     _open_loopback(network)
 
 
@@ -33,7 +33,7 @@ def restored(route: Any, network: Network) -> list[str]:
     if astray:
         time.sleep(_ENDING_S)
         astray &= _astray(route, network)
-        cables = _of(network["name"])
+        cables = _of(network.name)
         _put_back(route, network, {link: cables[link] for link in astray & set(cables)})
     return done + [f"the cable {link}" for link in sorted(astray)]
 
@@ -50,10 +50,8 @@ def _of(name: str) -> dict[str, list[str]]:
 
 def _astray(route: Any, network: Network) -> set[str]:
     """Those that are there, and either in none of its bridges or down."""
-    bridges = {
-        index for name in (network["bridge"], *network["shards"]) for index in route.link_lookup(ifname=name)
-    }
-    cables = _of(network["name"])
+    bridges = {index for name in network.bridges() for index in route.link_lookup(ifname=name)}
+    cables = _of(network.name)
     return {
         name
         for link in (route.get_links() if cables else ())
@@ -65,7 +63,7 @@ def _astray(route: Any, network: Network) -> set[str]:
 def _put_back(route: Any, network: Network, cables: dict[str, list[str]]) -> None:
     published = {address for _, address in records.published_ports()}
     if cables:
-        apart.hold(network)
+        bridge_filter.hold(network)
     for link, addresses in cables.items():
         for index in route.link_lookup(ifname=link):
             shards.join(route, network, index)
@@ -75,7 +73,7 @@ def _put_back(route: Any, network: Network, cables: dict[str, list[str]]) -> Non
 
 def _open_loopback(network: Network) -> bool:
     """Let 127.0.0.1 of the host be redirected to containers, if a port asks for it; whether that was off."""
-    bridges = (network["bridge"], *network["shards"])  # by each of them enters what its own containers answer
+    bridges = network.bridges()  # by each of them enters what its own containers answer
     shut = [
         name
         for name in (f"net/ipv4/conf/{each}/route_localnet" for each in bridges)
@@ -86,7 +84,7 @@ def _open_loopback(network: Network) -> bool:
         for port, address in records.published_ports()
         if port[0] == ports.ANY or port[0][:4] == "127."
     }
-    if not shut or wanted.isdisjoint(leases.held(network["name"])):
+    if not shut or wanted.isdisjoint(leases.held(network.name)):
         return False
     for name in shut:
         host.write_sysctl(name, "1")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from pyrun import caller
+from pyrun import launching
 from pyrun.store import paths, state
 
 _LOCK = "claims.lock"
@@ -26,7 +26,7 @@ _RECORD = ".record-"
 
 def owner(identifier: str) -> str:
     """The first line of every claim this process takes for the container *identifier*."""
-    return f"{identifier} {caller.pid()} {state.own_start_time()}"
+    return f"{identifier} {launching.process.pid()} {state.own_start_time()}"
 
 
 def owner_of_namespace(path: str) -> str:
@@ -98,7 +98,7 @@ def name_in(content: list[str]) -> str:
 
 
 def whose(path: str) -> str:
-    """Who holds *path*, in words; of somebody who is no container of ours (strangers.py), where it is."""
+    """Who holds *path*, in words; of somebody who is no container of ours (foreign_leases.py), where it is."""
     content = lines(path)
     stranger = content[0].partition(" ")[0] if content else ""
     if stranger.startswith("/sys/class/net/"):

@@ -4,9 +4,7 @@
     operations     what connects it, once the container's network namespace is there (network/attach.py performs them)
     undo           what takes all of that back
 
-Between them goes a dict, a `Wire`, which is also what container.json tells of an interface:
-
-    network bridge link (the host's end) ifname mac address prefix gateway address6 prefix6 gateway6 aliases
+Between them goes a `Wire`, which is also what container.json tells of an interface.
 
 Used by a start (stages/network.py) and by `network connect` alike.
 """
@@ -18,19 +16,91 @@ from _socket import AF_INET, AF_INET6, inet_pton
 from pyrun.errors import NetworkError, UsageError
 from pyrun.network import attach, claims, elements, leases, messages
 from pyrun.plan.operations import Operation
+from pyrun.safe import shell_word
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
     from typing import Any
 
-Wire = dict[str, "Any"]
-Wanted = dict[str, object]
+    from pyrun.network.requests import Endpoint
+
+# The keys of an interface in container.json, in their order: of one on a bridge of ours, of one on a card of the host.
+_ON_A_BRIDGE = (
+    "network", "bridge", "link", "ifname", "prefix", "gateway", "prefix6", "gateway6", "aliases", "internal",
+    "gw_priority", "asked_for", "mac_asked_for", "address", "address6", "mac",
+)  # fmt: skip
+_ON_A_CARD = (
+    "network", "driver", "parent", "bridge", "ifname", "aliases", "gw_priority", "internal", "link", "address",
+    "prefix", "gateway", "address6", "prefix6", "gateway6", "mac", "options", "mtu",
+)  # fmt: skip
 
 
-def look(wanted: Wanted, template: messages.Template, identifier: str, number: int, inside: str) -> Wire:
+class Wire:
+    """One interface of a container.
+
+    network: of which it is; bridge: that it is in, or that holds its card; link: the host's end, "" without one;
+    ifname: inside; address, prefix (bits), gateway: of IPv4, with a 6 of IPv6, "" and 0 without; internal: the network
+    leads nowhere else; asked_for: by an address or a MAC; mac_asked_for: its MAC is claimed. On a card of the host:
+    driver, parent (the card), options (the driver's settings), mtu (bytes, 0 for the card's).
+    """
+
+    __slots__ = (
+        "address", "address6", "aliases", "asked_for", "bridge", "driver", "gateway", "gateway6", "gw_priority",
+        "ifname", "internal", "link", "mac", "mac_asked_for", "mtu", "network", "options", "parent", "prefix",
+        "prefix6",
+    )  # fmt: skip
+
+    def __init__(self, network: str = "") -> None:
+        self.network = network
+        self.bridge = self.link = self.ifname = self.mac = ""
+        self.address = self.gateway = self.address6 = self.gateway6 = ""
+        self.prefix = self.prefix6 = 0
+        self.aliases: list[str] = []
+        self.internal = self.asked_for = self.mac_asked_for = False
+        self.gw_priority = 0
+        self.driver = self.parent = ""
+        self.options: dict[str, str | bool] = {}
+        self.mtu = 0
+
+    def addresses(self) -> list[str]:
+        """Those it has, IPv4 first."""
+        return [address for address in (self.address, self.address6) if address]
+
+    def gateway_of(self, six: bool) -> str:
+        """The gateway of a family."""
+        return self.gateway6 if six else self.gateway
+
+    def family(self, six: bool) -> tuple[str, int, str]:
+        """Address, prefix and gateway of a family."""
+        return (
+            (self.address6, self.prefix6, self.gateway6) if six else (self.address, self.prefix, self.gateway)
+        )
+
+    def give(self, six: bool, address: str, prefix: int, gateway: str) -> None:
+        """Set all three."""
+        if six:
+            self.address6, self.prefix6, self.gateway6 = address, prefix, gateway
+        else:
+            self.address, self.prefix, self.gateway = address, prefix, gateway
+
+    def record(self) -> dict[str, object]:
+        """As container.json has it."""
+        return {key: getattr(self, key) for key in (_ON_A_CARD if self.driver else _ON_A_BRIDGE)}
+
+
+def recorded(told: dict[str, Any]) -> Wire:
+    """The interface of which container.json tells; what a record of an older version lacks is as at first."""
+    wire = Wire()
+    for key in Wire.__slots__:
+        if key in told:
+            setattr(wire, key, told[key])
+    return wire
+
+
+def look(wanted: Endpoint, template: messages.Template, identifier: str, number: int, inside: str) -> Wire:
     """What `claim` would give now; touches nothing."""
     wire = _wire(wanted, template, identifier, number, inside)
-    address, address6 = str(wanted["ip"]), str(wanted["ip6"])
+    address, address6 = wanted.ip, wanted.ip6
     if template["gateway"] and not address:
         address = leases.peek(*_pool(wanted, template, ""))
     if template["gateway6"] and not address6:
@@ -43,7 +113,7 @@ def look(wanted: Wanted, template: messages.Template, identifier: str, number: i
 
 
 def claim(
-    wanted: Wanted,
+    wanted: Endpoint,
     template: messages.Template,
     identifier: str,
     number: int,
@@ -57,7 +127,7 @@ def claim(
     gone).
     """
     wire = _wire(wanted, template, identifier, number, inside)
-    network, address, address6 = str(wanted["network"]), str(wanted["ip"]), str(wanted["ip6"])
+    network, address, address6 = wanted.network, wanted.ip, wanted.ip6
     if template["gateway"]:
         if address:
             leases.take_this(network, address, record)
@@ -71,24 +141,24 @@ def claim(
             beside = address and leases.take_beside(address, *_pool(wanted, template, "6"), record)
             address6 = beside or _next(wanted, template, "6", record)
         taken.append(leases.path(network, address6))
-    if wanted["mac"] or wanted["ip"] or wanted["ip6"]:
-        from pyrun.network import stations
+    if wanted.mac or wanted.ip or wanted.ip6:
+        from pyrun.network import mac_claims
 
         if _chooses_mac(wanted, template):
-            mac = str(wanted["mac"] or leases.mac(address6))
-            taken.append(stations.take_in(network, mac, record))
+            mac = wanted.mac or leases.mac(address6)
+            taken.append(mac_claims.take_in(network, mac, record))
         else:
-            stations.refuse_derived(network, address, f"--network {network}")
+            mac_claims.refuse_derived(network, address, f"--network {network}")
     return _addressed(wire, wanted, address, address6)
 
 
-def _pool(wanted: Wanted, template: messages.Template, six: str) -> tuple[str, str, int, str]:
+def _pool(wanted: Endpoint, template: messages.Template, six: str) -> tuple[str, str, int, str]:
     """Network, gateway, prefix and range of the first subnet of a family; six: "" or "6"."""
     gateway, prefix, within = (template[key + six] for key in ("gateway", "prefix", "range"))
-    return str(wanted["network"]), gateway, int(prefix), within
+    return wanted.network, gateway, int(prefix), within
 
 
-def _next(wanted: Wanted, template: messages.Template, six: str, record: str) -> str:
+def _next(wanted: Endpoint, template: messages.Template, six: str, record: str) -> str:
     """A free address of the first subnet of the family; when that is full, of a further one."""
     pool = _pool(wanted, template, six)
     try:
@@ -98,34 +168,38 @@ def _next(wanted: Wanted, template: messages.Template, six: str, record: str) ->
 
         for subnet in design.subnets_of(pool[0], six)[1:]:
             try:
-                return leases.take(pool[0], subnet["gateway"], subnet["prefix"], subnet["range"], record)
+                return leases.take(pool[0], subnet.gateway, subnet.prefix, subnet.range, record)
             except NetworkError:
                 continue
         raise
 
 
-def lines(wanted: Wanted, name: str, hostname: str, link: str, inside: str, dns: list[str]) -> list[str]:
+def lines(wanted: Endpoint, name: str, hostname: str, link: str, inside: str, dns: list[str]) -> list[str]:
     """What the claims of an endpoint tell: for `inspect`, for the resolver, for healing."""
     told = [f"name {name}", f"link {link}", f"ifname {inside}"]
     if hostname and hostname != name:
         told.append(f"hostname {hostname}")
-    told += [f"alias {alias}" for alias in wanted["aliases"]]  # type: ignore[attr-defined]
-    if wanted["mac"]:
-        told.append(f"mac {wanted['mac']}")
+    told += [f"alias {alias}" for alias in wanted.aliases]
+    if wanted.mac:
+        told.append(f"mac {wanted.mac}")
     return told + [f"dns {server}" for server in dns]
 
 
-def check(wanted: Wanted, template: messages.Template) -> None:
+def check(wanted: Endpoint, template: messages.Template) -> None:
     """Whether the addresses asked for can be had in this network at all. Raises UsageError."""
-    network = wanted["network"]
-    for key, gateway, prefix in (("ip", "gateway", "prefix"), ("ip6", "gateway6", "prefix6")):
-        address = str(wanted[key])
+    network = wanted.network
+    for key, address, gateway, prefix in (
+        ("ip", wanted.ip, "gateway", "prefix"),
+        ("ip6", wanted.ip6, "gateway6", "prefix6"),
+    ):
         if not address:
             continue
         told = f"--{key} {address}"
         if not template[gateway]:
             kind = "IPv4" if key == "ip" else "IPv6"
-            raise UsageError(f"{told}: network {network} has no {kind}", f"`pyrun network inspect {network}`")
+            raise UsageError(
+                f"{told}: network {network} has no {kind}", f"`pyrun network inspect {shell_word(network)}`"
+            )
         if address == template[gateway]:
             raise UsageError(
                 f"{told}: that is the gateway of network {network}",
@@ -134,7 +208,7 @@ def check(wanted: Wanted, template: messages.Template) -> None:
         if not _within(address, template[gateway], int(template[prefix])):
             from pyrun.network import design
 
-            design.check_address(str(network), address, told)
+            design.check_address(network, address, told)
 
 
 def _within(address: str, gateway: str, prefix: int) -> bool:
@@ -160,113 +234,103 @@ def _number(address: str) -> int:
     return int.from_bytes(inet_pton(AF_INET6 if ":" in address else AF_INET, address), "big")
 
 
-def _wire(wanted: Wanted, template: messages.Template, identifier: str, number: int, inside: str) -> Wire:
-    return {
-        "network": wanted["network"],
-        "bridge": template["bridge"],
-        "link": messages.host_link(identifier, number),
-        "ifname": inside,
-        "prefix": int(template["prefix"] or 0),
-        "gateway": template["gateway"],
-        "prefix6": int(template["prefix6"] or 0),
-        "gateway6": template["gateway6"],
-        "aliases": list(wanted["aliases"]),  # type: ignore[call-overload]
-        "internal": template["internal"] == "True",
-        "gw_priority": wanted["gw_priority"],
-        "asked_for": bool(wanted["ip"] or wanted["ip6"] or wanted["mac"]),
-        "mac_asked_for": _chooses_mac(wanted, template),
-    }
-
-
-def _chooses_mac(wanted: Wanted, template: messages.Template) -> bool:
-    """Whether the MAC may be one that another lease derives: one that was given, or, where there is no IPv4, that of a
-    given address, since many have the same last four bytes."""
-    return bool(wanted["mac"] or (wanted["ip6"] and not template["gateway"]))
-
-
-def _addressed(wire: Wire, wanted: Wanted, address: str, address6: str) -> Wire:
-    if not (address or address6):
-        raise NetworkError(
-            f"network {wanted['network']!r} has no free address left",
-            "use another network, or remove containers: `pyrun ps -a`",
-        )
-    wire["address"], wire["address6"] = address, address6
-    for found, six in ((address, ""), (address6, "6")):
-        if found and not _same_subnet(found, wire[f"gateway{six}"], wire[f"prefix{six}"]):
-            from pyrun.network import design
-
-            subnet = design.check_address(str(wanted["network"]), found, f"--ip{six} {found}")
-            wire[f"gateway{six}"], wire[f"prefix{six}"] = subnet["gateway"], subnet["prefix"]
-    wire["mac"] = wanted["mac"] or leases.mac(address or address6)
+def _wire(wanted: Endpoint, template: messages.Template, identifier: str, number: int, inside: str) -> Wire:
+    wire = Wire(wanted.network)
+    wire.bridge, wire.link = template["bridge"], messages.host_link(identifier, number)
+    wire.ifname, wire.aliases = inside, list(wanted.aliases)
+    wire.prefix, wire.gateway = int(template["prefix"] or 0), template["gateway"]
+    wire.prefix6, wire.gateway6 = int(template["prefix6"] or 0), template["gateway6"]
+    wire.internal, wire.gw_priority = template["internal"] == "True", wanted.gw_priority
+    wire.asked_for = bool(wanted.ip or wanted.ip6 or wanted.mac)
+    wire.mac_asked_for = _chooses_mac(wanted, template)
     return wire
 
 
-def first_for(wires: list[Wire], key: str) -> Wire | None:
-    """The interface of the default route: the highest priority, then the first, that leads out at all.
+def _chooses_mac(wanted: Endpoint, template: messages.Template) -> bool:
+    """Whether the MAC may be one that another lease derives: one that was given, or, where there is no IPv4, that of a
+    given address, since many have the same last four bytes."""
+    return bool(wanted.mac or (wanted.ip6 and not template["gateway"]))
 
-    key: "gateway" or "gateway6".
-    """
-    out = [wire for wire in wires if wire[key] and not wire["internal"]]
+
+def _addressed(wire: Wire, wanted: Endpoint, address: str, address6: str) -> Wire:
+    if not (address or address6):
+        raise NetworkError(
+            f"network {wanted.network!r} has no free address left",
+            "use another network, or remove containers: `pyrun ps -a`",
+        )
+    wire.address, wire.address6 = address, address6
+    if address and not _same_subnet(address, wire.gateway, wire.prefix):
+        wire.gateway, wire.prefix = _of_further(wanted.network, address, "--ip")
+    if address6 and not _same_subnet(address6, wire.gateway6, wire.prefix6):
+        wire.gateway6, wire.prefix6 = _of_further(wanted.network, address6, "--ip6")
+    wire.mac = wanted.mac or leases.mac(address or address6)
+    return wire
+
+
+def _of_further(network: str, address: str, option: str) -> tuple[str, int]:
+    """Gateway and prefix of the subnet of *address*, which is outside the first one of its family."""
+    from pyrun.network import design
+
+    subnet = design.check_address(network, address, f"{option} {address}")
+    return subnet.gateway, subnet.prefix
+
+
+def first_for(wires: list[Wire], six: bool) -> Wire | None:
+    """The interface of the default route of a family: the highest priority, then the first, that leads out at all."""
+    out = [wire for wire in wires if wire.gateway_of(six) and not wire.internal]
     if len(out) < 2:
         return out[0] if out else None
-    return max(out, key=lambda wire: int(str(wire["gw_priority"])))
+    return max(out, key=lambda wire: wire.gw_priority)
 
 
 def operations(wire: Wire, name: str, default: Wire | None, default6: Wire | None) -> list[Operation]:
     """What connects it, in order; default, default6: the interfaces with the default routes."""
-    link, bridge, inside, mac = (str(wire[key]) for key in ("link", "bridge", "ifname", "mac"))
-    address, address6 = str(wire["address"]), str(wire["address6"])
-    done = [Operation("VETH", link, bridge, mac, name, inside, str(wire["network"]))]
+    inside, address, address6 = wire.ifname, wire.address, wire.address6
+    done = [Operation("VETH", wire.link, wire.bridge, wire.mac, name, inside, wire.network)]
     if address6:
         done.append(Operation("IPV6", inside))
-    done += [Operation("PIN", link, mac, address, address6), Operation("LINK_UP", inside)]
+    done += [Operation("PIN", wire.link, wire.mac, address, address6), Operation("LINK_UP", inside)]
     if address:
-        done.append(Operation("ADDRESS", address, int(str(wire["prefix"])), inside))
+        done.append(Operation("ADDRESS", address, wire.prefix, inside))
     if address6:
-        done.append(Operation("ADDRESS6", address6, int(str(wire["prefix6"])), inside))
+        done.append(Operation("ADDRESS6", address6, wire.prefix6, inside))
     if wire is default:
-        done.append(Operation("ROUTE", str(wire["gateway"]), inside))
+        done.append(Operation("ROUTE", wire.gateway, inside))
     if wire is default6:
-        done.append(Operation("ROUTE6", str(wire["gateway6"]), inside))
-    return [*done, Operation("SETTLE", link, bridge)]
+        done.append(Operation("ROUTE6", wire.gateway6, inside))
+    return [*done, Operation("SETTLE", wire.link, wire.bridge)]
 
 
 def announcement(wire: Wire) -> list[Operation]:
     """What tells the neighbours of it, where they may know a former owner with another MAC. Once it may send."""
-    addresses = (str(wire["address"]), str(wire["address6"]))
-    if wire["asked_for"] or any(each and leases.mac(each) != wire["mac"] for each in addresses):
-        return [Operation("ANNOUNCE", str(wire["ifname"]), str(wire["mac"]), *addresses)]
+    if wire.asked_for or any(leases.mac(each) != wire.mac for each in wire.addresses()):
+        return [Operation("ANNOUNCE", wire.ifname, wire.mac, wire.address, wire.address6)]
     return []
 
 
 def undo(wire: Wire, template: messages.Template, owner: str) -> list[str]:
     """The lines of the undo list: the link goes down first, so that nobody answers for an address that is free."""
-    link, network = str(wire["link"]), str(wire["network"])
-    addresses = [str(wire[key]) for key in ("address", "address6") if wire[key]]
-    down = messages.filled(template, "down", name=link.encode())
-    batch = elements.unpin_batch(
-        template, link, str(wire["mac"]), str(wire["address"]), str(wire["address6"])
-    )
+    down = messages.filled(template, "down", name=wire.link.encode())
+    batch = elements.unpin_batch(template, wire.link, wire.mac, wire.address, wire.address6)
     return [
         f"netlink\t{messages.NETLINK_ROUTE}\t{down.hex()}",
         f"netlink\t{messages.NETLINK_NETFILTER}\t{batch.hex()}",
-        *[f"unlink-if\t{leases.path(network, address)}\t{owner}" for address in addresses],
-        *(_mac_given_up(wire, owner) if wire.get("mac_asked_for") else []),
+        *[f"unlink-if\t{leases.path(wire.network, address)}\t{owner}" for address in wire.addresses()],
+        *(_mac_given_up(wire, owner) if wire.mac_asked_for else []),
     ]
 
 
 def _mac_given_up(wire: Wire, owner: str) -> list[str]:
-    return [f"unlink-if\t{leases.mac_path(str(wire['network']), str(wire['mac']))}\t{owner}"]
+    return [f"unlink-if\t{leases.mac_path(wire.network, wire.mac)}\t{owner}"]
 
 
 def forget_flows(wire: Wire, template: messages.Template, owner: str) -> list[str]:
     """Undo lines that make connection tracking forget what led to the container: before its addresses are given up,
     since the flows of their next owner are not ours."""
     found = []
-    for key in ("address", "address6"):
-        if address := str(wire[key]):
-            found.append(f"guard\t{leases.path(str(wire['network']), address)}\t{owner}")
-            found += [elements.flows_to(template, address), "end"]
+    for address in wire.addresses():
+        found.append(f"guard\t{leases.path(wire.network, address)}\t{owner}")
+        found += [elements.flows_to(template, address), "end"]
     return found
 
 
@@ -276,7 +340,7 @@ def release(taken: list[str], owner: str) -> None:
         claims.release(path, owner)
 
 
-def perform(link: attach.Attachment, todo: list[Operation]) -> None:
+def perform(link: attach.Attachment | int, todo: list[Operation]) -> None:
     """Carry out operations in order. Raises: StageFailed, Conflict."""
     for operation in todo:
-        attach.perform(link, operation.kind, operation.args)
+        attach.perform(link, operation)

@@ -29,6 +29,20 @@ def recent(network: str) -> list[str]:
     return [line for line in _read().splitlines() if f"network {network}:" in line][-10:]
 
 
+def first_time(text: str) -> bool:
+    """Whether the user is to be told *text*: once a boot, however often networks are pruned and made again."""
+    path = f"{paths.run()}/networks/told"
+    try:
+        told = paths.read(path).decode("utf-8", "replace")
+    except OSError:
+        told = ""
+    if text in told.splitlines():
+        return False
+    paths.make(path.rpartition("/")[0])
+    paths.replace(path, f"{told}{text}\n".encode())
+    return True
+
+
 def _path() -> str:
     return f"{paths.run()}/networks/events"
 

@@ -21,6 +21,10 @@ from errno import EINVAL, ENOENT
 from pyrun.errors import NetworkError
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # sun_path of a unix socket holds so many bytes; a longer way is gone through /proc/self/fd.
 _PATH_BYTES = 100
 # One request holds so many networks or ports: the kernel passes at most 253 descriptors at once.
@@ -173,7 +177,7 @@ def _asked(verb: str, lines: list[str], fds: list[int]) -> dict[str, int]:
             with_guard.close()
         if answer is not None:
             return answer
-    raise NetworkError("pyrun-guard ends whenever it is asked", f"see `{socket_path()}`")
+    raise NetworkError("pyrun-guard ends whenever it is asked", f"see {socket_path()}")
 
 
 def exchanged(with_guard: socket, verb: str, lines: list[str], fds: list[int]) -> dict[str, int] | None:
@@ -222,14 +226,14 @@ def connected() -> socket:
     return sock
 
 
-def reached(path: str, call: object) -> None:
+def reached(path: str, call: Callable[[str], object]) -> None:
     """Call bind or connect of a unix socket with *path*, however long that is."""
     if len(path.encode()) <= _PATH_BYTES:
-        call(path)  # type: ignore[operator]
+        call(path)
         return
     directory, _, name = path.rpartition("/")
     fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        call(f"/proc/self/fd/{fd}/{name}")  # type: ignore[operator]
+        call(f"/proc/self/fd/{fd}/{name}")
     finally:
         posix.close(fd)

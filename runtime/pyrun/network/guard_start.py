@@ -19,9 +19,9 @@ from _socket import (
     socket,
 )
 
-from pyrun import boot, leaving
+from pyrun import boot, detach
 from pyrun.errors import NetworkError
-from pyrun.network import claims, guard, messages
+from pyrun.network import claims, guard, health, messages
 from pyrun.network.publishing import reservation
 from pyrun.store import paths
 
@@ -45,6 +45,7 @@ def start() -> socket:
         became = _tell()
     finally:
         posix.close(lock_fd)
+    _see_forwarded(list(became))
     _note(became)  # under the lock of networks, which nobody waits for under that of the guard
     try:
         return guard.connected()
@@ -80,8 +81,8 @@ def _spawn() -> None:
         if pid == 0:
             status = 1
             try:
-                leaving.everything()
-                leaving.limits()
+                detach.everything()
+                detach.limits()
                 status = _born(program, listener.fileno())
             finally:
                 posix._exit(status)
@@ -142,6 +143,19 @@ def _tell() -> dict[str, int]:
         for _, sock, _ in holds:
             sock.close()
     return became
+
+
+def _see_forwarded(networks: list[str]) -> None:
+    """A start may have asked for it a moment before the last guard had it put back (forwarding.py)."""
+    for template in filter(None, map(messages.load, networks)):
+        if not health.forwards(template):
+            from pyrun.network import forwarding
+
+            sock = messages.opened(messages.NETLINK_NETFILTER)
+            try:
+                forwarding.resume(template, sock)
+            finally:
+                sock.close()
 
 
 def _note(became: dict[str, int]) -> None:

@@ -61,6 +61,11 @@ def ailments(template: messages.Template, sock: socket) -> list[str]:
     return found
 
 
+def forwards(template: messages.Template) -> bool:
+    """Whether this host forwards what the network sends."""
+    return _routed(template)[0]
+
+
 def _routed(template: messages.Template) -> tuple[bool, bool]:
     """Whether ip_forward, and what IPv6 has for it, are on; and the gateways are this host's addresses.
 

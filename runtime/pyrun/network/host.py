@@ -3,29 +3,30 @@
 run/networks/before.json holds the former values. Each is changed only where it must be:
 
     forwarding      ip_forward; of IPv6, once a network has it; and what the kernel changes together with them
+                    put back with the last container already (forwarding.py)
     accept_ra       2 on links that have routes from router advertisements: a router (forwarding) ignores those else
     neigh gc_thresh, nf_conntrack_max      only when the tables of the whole host get full
     /run/netns      a directory and a shared mount, as `ip netns` makes them
 
 rp_filter may be anything: nothing here is routed asymmetrically. route_localnet and nf_call_iptables are switched on
-bridges of ours alone, and go with them. Cold: first start, healing, prune.
+for bridges of ours alone, and go with them; adopted ones get theirs back (adopt.py). Cold: first start, healing, prune.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import posix
 
-from pyrun import linux, notice
-from pyrun.network import netns
+from pyrun import jsonlite, linux, notice
+from pyrun.errors import UsageError
+from pyrun.network import claims, events, netns, tags
 from pyrun.store import paths
 
 FORWARD, FORWARD6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+# family, key of its note in before.json, name
+_SWITCHES = ((4, "sysctls", FORWARD), (6, "sysctls6", FORWARD6))
+POLICY = "PYRUN_FORWARD"
 # Writing ip_forward resets these of every interface (inet_forward_change in the kernel); IPv6 has the first alone.
 _SWEPT_ALONG = ("forwarding", "accept_redirects")
 
@@ -38,20 +39,35 @@ _NEIGHBOURS = [
 _FLOWS, _FLOWS_MAX = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 
 
-@contextmanager
-def locked() -> Iterator[None]:
+class locked:
     """One process at a time makes, heals or removes networks. Source: man 2 flock."""
-    directory = Path(paths.run(), "networks")
-    paths.make(str(directory))
-    with open(directory / ".lock", "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+
+    __slots__ = ("host_fd", "lock_fd")
+
+    def __enter__(self) -> None:
+        directory = f"{paths.run()}/networks"
+        paths.make(directory)
+        self.lock_fd = posix.open(
+            f"{directory}/.lock", posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600
+        )
+        # Other run directories on this host lock its network namespace as well.
+        self.host_fd = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+            fcntl.flock(self.host_fd, fcntl.LOCK_EX)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        posix.close(self.host_fd)
+        posix.close(self.lock_fd)
 
 
 def read_sysctl(name: str) -> str:
     """The value of /proc/sys/<name>; "" if this kernel has none."""
     try:
-        return Path("/proc/sys", name).read_text().strip()
+        return paths.read(f"/proc/sys/{name}").decode().strip()
     except FileNotFoundError:
         return ""
 
@@ -59,49 +75,101 @@ def read_sysctl(name: str) -> str:
 def write_sysctl(name: str, value: str) -> None:
     """Set /proc/sys/<name>; one this kernel lacks is passed over."""
     try:
-        Path("/proc/sys", name).write_text(value)
+        fd = posix.open(f"/proc/sys/{name}", posix.O_WRONLY | posix.O_CLOEXEC)
     except FileNotFoundError:
-        pass
+        return
+    try:
+        posix.write(fd, value.encode())
+    finally:
+        posix.close(fd)
 
 
 def has_ipv6() -> bool:
     """Whether this kernel has IPv6: not after a boot with ipv6.disable=1."""
-    return Path("/proc/sys/net/ipv6/conf").is_dir()
+    return paths.exists("/proc/sys/net/ipv6/conf")
+
+
+def note_forwarding(*, ipv6: bool) -> list[str]:
+    """Note what `enable_forwarding` will change, so that rules can be there before; what will be switched on."""
+    found = [FORWARD] if read_sysctl(FORWARD) != "1" else []
+    found += [FORWARD6] if ipv6 and read_sysctl(FORWARD6) not in ("", "1") else []
+    if found:
+        _remember("bridges", _bridges())
+        note_policy()
+    if FORWARD in found:
+        every = [f"net/ipv4/conf/{interface}/{key}" for interface in _interfaces(4) for key in _SWEPT_ALONG]
+        _remember("sysctls", {name: read_sysctl(name) for name in (FORWARD, *every)})
+    if FORWARD6 in found:
+        every = [f"net/ipv6/conf/{interface}/forwarding" for interface in _interfaces(6)]
+        every += [
+            name for name in map(_accept_ra, advertised_links(_lines(_ROUTES6))) if read_sysctl(name) == "1"
+        ]
+        _remember("sysctls6", {name: read_sysctl(name) for name in (FORWARD6, *every)})
+    return found
 
 
 def enable_forwarding(*, ipv6: bool) -> bool:
-    """Let the host forward packets, and say so; whether it did not."""
-    was_off = read_sysctl(FORWARD) != "1" or (ipv6 and read_sysctl(FORWARD6) not in ("", "1"))
-    if read_sysctl(FORWARD) != "1":
-        values = {FORWARD: read_sysctl(FORWARD)}
-        for interface in _interfaces(4):
-            for key in _SWEPT_ALONG:
-                name = f"net/ipv4/conf/{interface}/{key}"
-                values[name] = read_sysctl(name)
-        _remember("bridges", _bridges())
-        _remember("sysctls", values)
-        write_sysctl(FORWARD, "1")
-        _tell(FORWARD)
-    if ipv6 and read_sysctl(FORWARD6) not in ("", "1"):
-        _enable_ipv6()
-    return was_off
+    """Let the host forward packets, and say so the first time; whether it did not."""
+    found = note_forwarding(ipv6=ipv6)
+    for forward in found:
+        if forward == FORWARD6:
+            _keep_advertised_routes()
+        write_sysctl(forward, "1")
+        _tell(forward)
+    return bool(found)
 
 
-def _enable_ipv6() -> None:
-    values = {FORWARD6: read_sysctl(FORWARD6)}
-    for interface in _interfaces(6):
-        name = f"net/ipv6/conf/{interface}/forwarding"
-        values[name] = read_sysctl(name)
-    told = [name for name in advertised_links(_lines(_ROUTES6)) if read_sysctl(_accept_ra(name)) == "1"]
-    values.update({_accept_ra(name): "1" for name in told})
-    _remember("bridges", _bridges())
-    _remember("sysctls6", values)
-    # before forwarding: the moment it is on, the routes of those that do not say 2 are dropped
-    for name in told:
-        write_sysctl(_accept_ra(name), "2")
-        notice.say(f"net.ipv6.conf.{name}.accept_ra is now 2, so that its routes stay")
-    write_sysctl(FORWARD6, "1")
-    _tell(FORWARD6)
+def _keep_advertised_routes() -> None:
+    """Before forwarding: the moment it is on, the routes of links that do not say 2 are dropped."""
+    for link in advertised_links(_lines(_ROUTES6)):
+        if read_sysctl(_accept_ra(link)) == "1":
+            write_sysctl(_accept_ra(link), "2")
+            notice.say(f"net.ipv6.conf.{link}.accept_ra is now 2, so that its routes stay")
+
+
+def switched() -> list[int]:
+    """The families (4, 6) whose forwarding pyrun has switched on."""
+    before = _before()
+    return [family for family, key, _ in _SWITCHES if key in before]
+
+
+def shut_to_others() -> list[int]:
+    """Those of which the administrator has not said that this host may be a router for others meanwhile."""
+    return [] if _before().get("forward") == "accept" else switched()
+
+
+def note_policy() -> None:
+    """Keep what $PYRUN_FORWARD says now, if it says anything, until `restore`. Raises UsageError."""
+    said = posix.environ.get(POLICY.encode(), b"").decode("utf-8", "surrogateescape")
+    if said not in ("", "drop", "accept"):
+        raise UsageError(f"{POLICY}: {said!r:.40} is neither drop nor accept", "unset it, or say which")
+    if said:
+        _remember("forward", said, again=True)
+
+
+def rest_forwarding() -> bool:
+    """Put forwarding back, and forget that it was ours; whether anything was put back."""
+    before = _before()
+    done = [
+        key
+        for _, key, forward in _SWITCHES
+        if _restore_sysctls(before.get(key), forward, before.get("bridges"), quiet=True)
+    ]
+    _forget(done)
+    return bool(done)
+
+
+def forget_unswitched() -> None:
+    """Forget the notes of what was to be switched on and is not."""
+    _forget([key for _, key, forward in _SWITCHES if read_sysctl(forward) != "1"])
+
+
+def _forget(keys: list[str]) -> None:
+    before = {key: value for key, value in _before().items() if key not in keys}
+    if not any(key in before for _, key, _ in _SWITCHES):
+        before.pop("bridges", None)
+    if before != _before():
+        _write(_path(), before)
 
 
 def advertised_links(lines: list[str]) -> list[str]:
@@ -128,7 +196,8 @@ def make_room(containers: int | None = None) -> None:
 
 
 def _leases() -> int:
-    return sum(len(os.listdir(path)) for path in Path(paths.run(), "networks").glob("*/leases"))
+    base = f"{paths.run()}/networks"
+    return sum(len(claims.names(f"{base}/{name}/leases")) for name in claims.names(base))
 
 
 def _enlarge(name: str, before: str, value: int) -> None:
@@ -146,7 +215,7 @@ def _enlarge(name: str, before: str, value: int) -> None:
 
 
 def _interfaces(version: int) -> list[str]:
-    return os.listdir(f"/proc/sys/net/ipv{version}/conf")
+    return posix.listdir(f"/proc/sys/net/ipv{version}/conf")
 
 
 def _accept_ra(interface: str) -> str:
@@ -155,15 +224,18 @@ def _accept_ra(interface: str) -> str:
 
 def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text().splitlines()
+        return paths.read(path).decode().splitlines()
     except OSError:
         return []
 
 
 def _tell(name: str) -> None:
-    notice.say(
+    """Once a boot: it is put back whenever no container is left, and switched on again by the next one."""
+    text = (
         f"{_dotted(name)} is now 1, so that containers reach the outside; `pyrun network prune` restores it"
     )
+    if events.first_time(text):
+        notice.say(text)
 
 
 def _dotted(name: str) -> str:
@@ -173,7 +245,7 @@ def _dotted(name: str) -> str:
 def make_netns_directory() -> None:
     """Make /run/netns what `ip netns` expects: a directory that is a shared mount of itself."""
     try:
-        os.mkdir(paths.NETNS_DIR, 0o755)
+        posix.mkdir(paths.NETNS_DIR, 0o755)
         _remember("netns_directory", True)
     except FileExistsError:
         pass
@@ -184,21 +256,40 @@ def make_netns_directory() -> None:
     linux.mount("", paths.NETNS_DIR, None, linux.MS_SHARED)
 
 
+def hand_over(others: list[str]) -> bool:
+    """Where other run directories have networks on this host: leave what was changed as it is, and its former state to
+    the first of them that is there, whose last prune puts it back. Call under `locked`. False: there is none."""
+    for run in others:
+        path = f"{run}/networks/before.json"
+        if not paths.exists(f"{run}/networks"):
+            continue
+        before = _before()
+        if before:
+            # what it noted itself was after our changes
+            _write(path, {**_read(path), **before})
+            _unlink()
+            notice.say(
+                f"the settings of this host stay: the run directory {run} has networks, and restores them"
+            )
+        return True
+    return False
+
+
 def restore() -> list[str]:
     """Put everything back; returns what was put back, for the user."""
     before = _before()
     told = []
-    for key, forward in (("sysctls", FORWARD), ("sysctls6", FORWARD6)):
+    for _, key, forward in _SWITCHES:
         told += _restore_sysctls(before.get(key), forward, before.get("bridges"))
     told += _restore_room(before.get("room"))
-    in_use = os.listdir(paths.NETNS_DIR) if os.path.isdir(paths.NETNS_DIR) else []
+    in_use = posix.listdir(paths.NETNS_DIR) if paths.exists(paths.NETNS_DIR) else []
     if in_use:
         # A name of a container without a network, or of others: the mount stays, and so does the note of it.
         kept = {key: before[key] for key in ("netns_mount", "netns_directory") if key in before}
         if kept:
-            paths.replace(str(_path()), json.dumps(kept, indent=1).encode())
+            _write(_path(), kept)
         else:
-            _path().unlink(missing_ok=True)
+            _unlink()
         return told
     if before.get("netns_mount"):
         try:
@@ -209,23 +300,24 @@ def restore() -> list[str]:
         told.append(f"mount {paths.NETNS_DIR}")
     if before.get("netns_directory"):
         try:
-            os.rmdir(paths.NETNS_DIR)
+            posix.rmdir(paths.NETNS_DIR)
         except OSError:
             pass
-    _path().unlink(missing_ok=True)
+    _unlink()
     return told
 
 
-def _restore_sysctls(values: object, forward: str, bridges: object) -> list[str]:
+def _restore_sysctls(values: object, forward: str, bridges: object, *, quiet: bool = False) -> list[str]:
     if not isinstance(values, dict):
         return []
     newcomers = set(_bridges()).difference(bridges) if isinstance(bridges, list) else set()
     if newcomers:
         # A Docker daemon, say, that found forwarding switched on and would be cut off without it.
-        notice.say(
-            f"{_dotted(forward)} stays 1: {' and '.join(sorted(newcomers))} came after pyrun switched it "
-            f"on, and may need it (before, it was {values[forward]})"
-        )
+        if not quiet:
+            notice.say(
+                f"{_dotted(forward)} stays 1: {' and '.join(sorted(newcomers))} came after pyrun switched it "
+                f"on, and may need it (before, it was {values[forward]})"
+            )
         return []
     write_sysctl(forward, values[forward])
     for name, value in values.items():
@@ -243,22 +335,44 @@ def _restore_room(values: object) -> list[str]:
 
 
 def _bridges() -> list[str]:
-    """The bridges of this host, ours left out."""
-    links = Path("/sys/class/net")
+    """The bridges of this host, those that this run directory made left out."""
+    links = "/sys/class/net"
     return sorted(
-        link.name
-        for link in links.iterdir()
-        if (link / "bridge").is_dir() and not link.name.startswith("pyr")
+        link for link in posix.listdir(links) if paths.exists(f"{links}/{link}/bridge") and not _is_own(link)
     )
 
 
-def _path() -> Path:
-    return Path(paths.run(), "networks", "before.json")
+def _is_own(bridge: str) -> bool:
+    """By its name and its alias (ownership.py); one of an older version has no alias."""
+    try:
+        alias = paths.read(f"/sys/class/net/{bridge}/ifalias").decode("utf-8", "replace").strip()
+    except OSError:  # it went this moment
+        return True
+    return bridge.startswith("pyr") and (not alias or alias.startswith(tags.alias("")))
+
+
+def _path() -> str:
+    return f"{paths.run()}/networks/before.json"
+
+
+def _write(path: str, before: object) -> None:
+    paths.replace(path, f"{jsonlite.dumps(before)}\n".encode())
+
+
+def _unlink() -> None:
+    try:
+        posix.unlink(_path())
+    except FileNotFoundError:
+        pass
 
 
 def _before() -> dict[str, object]:
+    return _read(_path())
+
+
+def _read(path: str) -> dict[str, object]:
     try:
-        value = json.loads(_path().read_text())
+        value = jsonlite.loads(paths.read(path))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -269,4 +383,4 @@ def _remember(key: str, value: object, *, again: bool = False) -> None:
     before = _before()
     if again or key not in before:
         before[key] = value
-        paths.replace(str(_path()), json.dumps(before, indent=1).encode())
+        _write(_path(), before)

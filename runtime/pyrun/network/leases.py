@@ -30,7 +30,7 @@ def mac(address: str) -> str:
 
 
 def mac_path(network: str, mac: str) -> str:
-    """The claim of a MAC that somebody chose on a network (stations.py)."""
+    """The claim of a MAC that somebody chose on a network (mac_claims.py)."""
     return f"{paths.run()}/macs/network {network}-{mac}"  # no interface is called so
 
 
@@ -105,7 +105,7 @@ def held(network: str) -> dict[str, list[str]]:
 
 
 def members(network: str) -> dict[str, list[str]]:
-    """Who is on the network without an address (drivers/nowhere.py): id -> the lines of its claim."""
+    """Who is on the network without an address (drivers/none_driver.py): id -> the lines of its claim."""
     return {name: lines for name, lines in _living(network).items() if "." not in name and ":" not in name}
 
 

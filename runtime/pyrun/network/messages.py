@@ -23,6 +23,7 @@ from _struct import pack, unpack_from
 from fcntl import ioctl
 
 from pyrun.errors import NetworkError
+from pyrun.network import tags
 from pyrun.store import paths
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
@@ -98,7 +99,6 @@ def filled(template: Template, name: str, /, **values: bytes) -> bytes:
     return bytes.fromhex(text)
 
 
-HOST_LINK_PREFIX = "pyv"
 _FURTHER = "ghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_LINKS = 1 + len(_FURTHER)
 
@@ -114,8 +114,8 @@ def host_link(identifier: str, number: int = 0) -> str:
 
         identifier = sha256_hex(identifier.encode())
     if number:
-        return f"{HOST_LINK_PREFIX}{identifier[:11]}{_FURTHER[number - 1]}"
-    return HOST_LINK_PREFIX + identifier[:12]
+        return f"{tags.link_prefix()}{identifier[:11]}{_FURTHER[number - 1]}"
+    return tags.link_prefix() + identifier[:12]
 
 
 def u32(number: int) -> bytes:

@@ -12,6 +12,7 @@ import posix
 from pyrun import linux
 from pyrun.errors import Conflict
 from pyrun.network import claims
+from pyrun.safe import shell_word
 from pyrun.store import paths
 
 
@@ -84,5 +85,5 @@ def undo(name: str, owner_line: str) -> list[str]:
 def _foreign(name: str) -> Conflict:
     return Conflict(
         f"a network namespace named {name!r} exists already in {paths.NETNS_DIR}",
-        f"choose another --name, or remove it with `ip netns delete {name}`",
+        f"choose another --name, or remove it with `ip netns delete {shell_word(name)}`",
     )

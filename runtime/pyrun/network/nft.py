@@ -40,9 +40,18 @@ PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 
 # Data types as `nft list` needs them to print keys; several in one key are joined by six bits each.
-VERDICT, ADDRESS, ADDRESS6, ETHER, PROTOCOL, SERVICE, INTERFACE = 0xFFFFFF00, 7, 8, 9, 12, 13, 41
+VERDICT, PROTOCOL_FAMILY, ADDRESS, ADDRESS6, ETHER, PROTOCOL, SERVICE, INTERFACE = (
+    0xFFFFFF00,
+    2,
+    7,
+    8,
+    9,
+    12,
+    13,
+    41,
+)
 # Bytes of a value in a key; each part of a key begins at a multiple of four.
-_BYTES = {ADDRESS: 4, ADDRESS6: 16, ETHER: 6, PROTOCOL: 1, SERVICE: 2, INTERFACE: 16}
+_BYTES = {PROTOCOL_FAMILY: 1, ADDRESS: 4, ADDRESS6: 16, ETHER: 6, PROTOCOL: 1, SERVICE: 2, INTERFACE: 16}
 
 Expression = dict[str, object]
 Item = dict[str, object]
@@ -86,10 +95,13 @@ def marker(begin: bool) -> bytes:
     return bytes(encoded.data)
 
 
-def table(kind: int, name: str, family: int = INET) -> bytes:
+def table(kind: int, name: str, family: int = INET, comment: str = "") -> bytes:
     """Make (NEW_TABLE), delete or ask for a table."""
     flags = REQUEST if kind == GET_TABLE else REQUEST | ACK | (CREATE if kind == NEW_TABLE else 0)
-    return message(nft_table_msg, kind, flags, [("NFTA_TABLE_NAME", name)], family)
+    attributes: list[tuple[str, object]] = [("NFTA_TABLE_NAME", name)]
+    if comment and kind == NEW_TABLE:
+        attributes.append(("NFTA_TABLE_USERDATA", comment))
+    return message(nft_table_msg, kind, flags, attributes, family)
 
 
 def chain(
@@ -126,10 +138,11 @@ def set_(table_name: str, name: str, key: list[int], number: int, **more: object
     """
     data, family = more.get("data"), more.get("family", INET)
     flags = {flag for flag in ("interval", "timeout") if more.get(flag)} | ({"map"} if data else set())
+    concatenated = {"NFT_SET_CONCAT"} if "interval" in flags and len(key) > 1 else set[str]()
     attributes: list[tuple[str, object]] = [
         ("NFTA_SET_TABLE", table_name),
         ("NFTA_SET_NAME", name),
-        ("NFTA_SET_FLAGS", {f"NFT_SET_{flag.upper()}" for flag in flags}),
+        ("NFTA_SET_FLAGS", {f"NFT_SET_{flag.upper()}" for flag in flags} | concatenated),
         ("NFTA_SET_KEY_TYPE", _joined(key)),
         ("NFTA_SET_KEY_LEN", sum(_lengths(key))),
     ]
@@ -138,9 +151,8 @@ def set_(table_name: str, name: str, key: list[int], number: int, **more: object
         if data != [VERDICT]:
             attributes.append(("NFTA_SET_DATA_LEN", sum(_lengths(data))))
     attributes.append(("NFTA_SET_ID", number))
-    if "interval" in flags and len(key) > 1:
+    if concatenated:
         parts = [{"attrs": [("NFTA_SET_FIELD_LEN", _BYTES[part])]} for part in key]
-        attributes[2] = (attributes[2][0], {*attributes[2][1], "NFT_SET_CONCAT"})  # type: ignore[misc]
         attributes.append(("NFTA_SET_DESC", {"attrs": [("NFTA_SET_DESC_CONCAT", parts)]}))
     if INTERFACE in key:
         # Only for `nft list`: names are printed from their first byte on.

@@ -10,8 +10,20 @@ import posix
 from _socket import socket
 from time import sleep
 
-from pyrun.network import claims, elements, firewall, host, leases, messages, records, templates
-from pyrun.network.egress import apart, policy
+from pyrun.network import (
+    claims,
+    elements,
+    firewall,
+    forwarding,
+    host,
+    leases,
+    messages,
+    ownership,
+    records,
+    tags,
+    templates,
+)
+from pyrun.network.egress import bridge_filter, policy
 from pyrun.network.egress import elements as egress
 from pyrun.network.firewall.tables import Element
 from pyrun.network.publishing import ports, shutting
@@ -41,13 +53,13 @@ def build(sock: socket) -> None:
     Whoever starts a container or ends one, changes its ports or its policy, takes no lock, but changes files and the
     tables both. So the files are read again: what came or went meanwhile would be in the new tables as it was for good.
     """
-    unjudged = apart.unjudged(sock)
+    unjudged = bridge_filter.unjudged(sock)
     for _ in range(_TRIES):
         known = _noted()
         _build(sock)
         if _noted() == known:
             break
-    apart.judge_anew(sock, unjudged)
+    bridge_filter.judge_anew(sock, unjudged)
 
 
 def forget_strays() -> list[str]:
@@ -108,7 +120,8 @@ def complete(sock: socket, *, counted: bool) -> bool:
 
 
 def _build(sock: socket) -> None:
-    firewall.build(sock, *_wanted(sock))
+    ownership.check(sock)
+    firewall.build(sock, *_wanted(sock), comment=tags.label())
 
 
 def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
@@ -120,11 +133,11 @@ def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
         for port, address in records.published_ports()
         if port[0] != ports.LOOPBACK6
     ]
-    published += shutting.messages_for(every[0], sock) if every else []
+    published += [*shutting.messages_for(every[0], sock), *forwarding.elements(every[0])] if every else []
     published += [message for network in networks for message in resolver_elements(every[0], network)]
-    pinned = apart.mutes([each for each in networks if each["driver"] == "bridge"])
+    pinned = bridge_filter.mutes([each for each in networks if each.driver == "bridge"])
     for network in networks:
-        words = {**every[0], "icc": str(network["icc"]), "adopted": str(network["adopted"])}
+        words = {**every[0], "icc": str(network.icc), "adopted": str(network.adopted)}
         for link, mac, address, address6 in _links(network):
             published += elements.guests(words, "pin", address, address6)
             pinned += elements.pins(words, "pin", link, mac, address, address6)
@@ -133,7 +146,7 @@ def _wanted(sock: socket) -> tuple[list[Network], list[bytes], list[bytes]]:
 
 def template(network: Network) -> messages.Template | None:
     """The messages of a start on *network*, encoded now; None for one that is no bridge."""
-    return templates.parsed(network) if network["driver"] == "bridge" else None
+    return templates.parsed(network) if network.driver == "bridge" else None
 
 
 def resolver_elements(template: messages.Template, network: Network, action: str = "publish") -> list[bytes]:
@@ -141,18 +154,18 @@ def resolver_elements(template: messages.Template, network: Network, action: str
     subnets: to 53 itself as well, since a container that publishes its own 53 on every address would get them
     otherwise."""
     return [
-        elements.element(template, action, (each["gateway"], 53, network["dns_port"], protocol), first)
-        for key, first in (("subnets4", network["gateway"]), ("subnets6", network["gateway6"]))
-        for each in network[key]
+        elements.element(template, action, (each.gateway, 53, network.dns_port, protocol), first)
+        for pools, first in ((network.subnets4, network.gateway), (network.subnets6, network.gateway6))
+        for each in pools
         for protocol in ("tcp", "udp")
-        if network["driver"] == "bridge" and each["gateway"] and first
+        if network.driver == "bridge" and each.gateway and first
     ]
 
 
 def _links(network: Network) -> list[tuple[str, str, str, str]]:
     """The links of living containers: name, MAC, address of either family or ""."""
     links: dict[str, dict[str, str]] = {}
-    for address, lines in leases.held(network["name"]).items():
+    for address, lines in leases.held(network.name).items():
         told = claims.told(lines)
         if "link" in told:
             link = links.setdefault(told["link"], {"address": "", "address6": "", "mac": told.get("mac", "")})
@@ -180,10 +193,11 @@ def note_resolver(name: str, port: int) -> None:
             for action in ("publish", "unpublish")
             for message in resolver_elements(template, network, action)
         ]
-        network["dns_port"] = port
+        network.dns_port = port
         sock = messages.opened(messages.NETLINK_NETFILTER)
         firewall.commit(sock, changes + resolver_elements(template, network))
         sock.close()
         records.save(network)
-        text = templates.text({**network, "index": int(template["index"])})
+        network.index = int(template["index"])  # as it stands, whatever is noted
+        text = templates.text(network)
         paths.replace(messages.path(name), text.encode())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pyrun import boot
 from pyrun.errors import NetworkError
-from pyrun.network import bridge, firewall, health, host, messages, rebuilding, records
+from pyrun.network import bridge, health, host, messages, rebuilding, records, tags
 
 boot.site_packages()
 
@@ -25,7 +25,7 @@ def reload(failed: list[str], *, counted: bool) -> list[str]:
     network that cannot be restored."""
     told = []
     with host.locked(), IPRoute() as route:
-        networks = [network for network in records.all_networks() if network["driver"] == "bridge"]
+        networks = [network for network in records.all_networks() if network.driver == "bridge"]
         for network in networks[:1]:
             told += _told(failed, network, lambda network: _tables(network, counted=counted))
         for network in networks:
@@ -36,7 +36,7 @@ def reload(failed: list[str], *, counted: bool) -> list[str]:
 
 
 def _told(failed: list[str], network: Network, restore: Callable[[Network], list[str]]) -> list[str]:
-    name = network["name"]
+    name = network.name
     try:
         return [f"network {name}: {what} was missing and has been restored" for what in restore(network)]
     except (OSError, NetlinkError) as error:
@@ -55,6 +55,6 @@ def _tables(network: Network, *, counted: bool) -> list[str]:
         if health.standing_table(template, sock) and rebuilding.complete(sock, counted=counted):
             return []
         rebuilding.build(sock)
-        return [f"table inet {firewall.TABLE}"]
+        return [f"table inet {tags.table()}"]
     finally:
         sock.close()

@@ -5,7 +5,7 @@
     --network container:web | ns:blue | /run/netns/blue | cni:lan     somebody else's namespace or wiring
     --network l2:eth1 | macvlan:eth1 | ipvlan:eth1              an endpoint beside the host's own card
 
-Pure: nothing here asks whether a network exists. What is asked of an endpoint is a dict with the keys of ENDPOINT.
+Pure: nothing here asks whether a network exists.
 `--ip --ip6 --mac-address --network-alias` mean the first endpoint, as in Docker.
 Source: docs.docker.com/reference/cli/docker/container/run (--network, advanced syntax), man podman-run.
 """
@@ -15,13 +15,79 @@ from __future__ import annotations
 from pyrun import boot
 from pyrun.errors import UsageError
 
-Endpoint = dict[str, object]
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.network.publishing.ports import Port
+    from pyrun.spec.values import Options
 
-ENDPOINT: Endpoint = {
-    "network": "", "driver": "", "parent": "", "ip": "", "ip6": "", "mac": "", "aliases": (), "ifname": "",
-    "gw_priority": 0,
-}  # fmt: skip
+
+class Endpoint:
+    """What is asked of one interface; "" where nothing is.
+
+    network: its name, DRIVER:CARD where nobody created one; driver, parent: of one that is not on a bridge of ours, and
+    its card; options: of that driver, as given; ip, ip6, mac: static addresses; aliases: names other containers may
+    use; ifname: inside; gw_priority: the highest has the default route.
+    """
+
+    __slots__ = (
+        "aliases", "driver", "gw_priority", "ifname", "ip", "ip6", "mac", "network", "options", "parent",
+    )  # fmt: skip
+
+    def __init__(self, network: str = "", driver: str = "", parent: str = "") -> None:
+        self.network = network
+        self.driver, self.parent = driver, parent
+        self.ip = self.ip6 = self.mac = self.ifname = ""
+        self.aliases: tuple[str, ...] = ()
+        self.gw_priority = 0
+        self.options: dict[str, str] = {}
+
+
+class Dns:
+    """--dns, --dns-search and --dns-option: addresses, domains ("." for none), words of resolv.conf."""
+
+    __slots__ = ("options", "search", "servers")
+
+    def __init__(self, servers: list[str], search: list[str], options: list[str]) -> None:
+        self.servers, self.search, self.options = servers, search, options
+
+
+class Request:
+    """What a container asks of its network.
+
+    id, name: of the container; hostname: inside; keep: its lasting directory, "" without one; run_dir: the other one;
+    mode, target, endpoints: as `parse` has them; ports: to be published, exposed: (port, protocol) to be told of;
+    through_firewall: published whatever the host's firewall lets in; dns: for resolv.conf; egress, net_rate,
+    net_fault: the words of these options, egress None where there is no policy; netns, on_host: the namespace that is
+    joined, and whether that is the host's; shared_files: {file below /etc: the host's path} that come with it,
+    files_of: the directory all of them are in; early: init waits at its very beginning.
+    """
+
+    __slots__ = (
+        "dns", "early", "egress", "endpoints", "exposed", "files_of", "hostname",
+        "id", "keep", "mode", "name", "net_fault", "net_rate", "netns", "on_host", "ports", "run_dir", "shared_files",
+        "target", "through_firewall",
+    )  # fmt: skip
+
+    def __init__(self, identifier: str, name: str, mode: str = "bridge", target: str = "") -> None:
+        self.id, self.name, self.hostname = identifier, name, ""
+        self.keep = self.run_dir = ""
+        self.mode, self.target = mode, target
+        self.endpoints: list[Endpoint] = []
+        self.ports: list[Port] = []
+        self.exposed: list[tuple[int, str]] = []
+        self.dns = Dns([], [], [])
+        self.egress: str | None = None
+        self.net_rate = self.net_fault = ""
+        self.netns, self.files_of = "", ""
+        self.shared_files: dict[str, str] = {}
+        self.through_firewall = self.on_host = self.early = False
+
+    def take(self, options: Options) -> None:
+        """The words of the options that are read by whoever carries them out."""
+        self.through_firewall = bool(options.get("publish_through_firewall"))
+        self.egress = None if options.get("egress") is None else str(options["egress"])
+        self.net_rate, self.net_fault = (str(options.get(key) or "") for key in ("net_rate", "net_fault"))
+
 
 OF_A_USER = ("pasta", "slirp4netns")
 UNWIRED = ("host", "none")
@@ -51,7 +117,7 @@ def parse(options: Options, default: str) -> tuple[str, str, list[Endpoint]]:
     alone = [(mode, target) for mode, target, _ in parsed if mode != "bridge"]
     if alone and len(parsed) > 1:
         raise _stands_alone(words, *alone[0])
-    endpoints = [endpoint for _, _, endpoint in parsed if endpoint]
+    endpoints = [endpoint for _, _, endpoint in parsed if endpoint is not None]
     _add_companions(options, endpoints, words[0])
     _check_together(endpoints)
     return (*alone[0], []) if alone else ("bridge", "", endpoints)
@@ -75,39 +141,39 @@ def of_ordinary_users(mode: str) -> UsageError:
     )
 
 
-def _one(word: str) -> tuple[str, str, Endpoint]:
+def _one(word: str) -> tuple[str, str, Endpoint | None]:
     if word.startswith("/"):
-        return "ns", word, {}
+        return "ns", word, None
     before, colon, rest = word.partition(":")
     option = f"--network {_shown(word)}"
     if word in ALONE:
-        return word, "", {}
+        return word, "", None
     if before in ALONE or before in JOINED:
-        return _joined(before, rest, option)
+        return *_joined(before, rest, option), None
     if before == "default" and not colon:
         before = "bridge"
-    endpoint = dict(ENDPOINT)
+    endpoint = Endpoint()
     if before in ON_A_CARD:
         parent, colon, rest = rest.partition(":")
-        _check_interface(parent, option)
-        endpoint.update(driver=before, parent=parent, network=f"{before}:{parent}")
+        check_interface(parent, option)
+        endpoint = Endpoint(f"{before}:{parent}", before, parent)
     elif "=" in before:  # Docker's long form: name=front,ip=10.1.0.9
         colon, rest = ":", word
     else:
-        endpoint["network"] = before
+        endpoint.network = before
     if colon:
         _settings(endpoint, rest, option)
-    if not endpoint["driver"]:
-        check_name(str(endpoint["network"]), "--network")
+    if not endpoint.driver:
+        check_name(endpoint.network, "--network")
     return "bridge", "", endpoint
 
 
-def _joined(mode: str, target: str, option: str) -> tuple[str, str, Endpoint]:
+def _joined(mode: str, target: str, option: str) -> tuple[str, str]:
     if mode in ALONE:
         raise UsageError(f"{option}: {mode} takes no settings", f"--network {mode}")
     if not target:
         raise UsageError(f"{option}: what is to be joined is missing", f"{mode}:NAME")
-    return mode, target, {}
+    return mode, target
 
 
 def _settings(endpoint: Endpoint, text: str, option: str) -> None:
@@ -121,9 +187,9 @@ def _settings(endpoint: Endpoint, text: str, option: str) -> None:
         if key == "name" and equals:
             if value in ALONE:
                 raise UsageError(f"{option}: {value} takes no settings", f"--network {value}")
-            endpoint["network"] = value
-        elif endpoint["driver"] and value and key not in _KEYS:  # the driver's own, which it checks
-            endpoint["options"] = {**endpoint.get("options", {}), key: value}  # type: ignore[dict-item]
+            endpoint.network = value
+        elif endpoint.driver and value and key not in _KEYS:  # the driver's own, which it checks
+            endpoint.options[key] = value
         elif key not in _KEYS or not value:
             raise UsageError(f"{option}: {pair!r} is no setting", "ip= ip6= mac= alias= ifname= gw-priority=")
         else:
@@ -132,17 +198,21 @@ def _settings(endpoint: Endpoint, text: str, option: str) -> None:
 
 def _set(endpoint: Endpoint, key: str, value: str, told: str) -> None:
     if key == "aliases":
-        endpoint[key] = (*endpoint[key], check_alias(value, told))  # type: ignore[misc]
+        endpoint.aliases = (*endpoint.aliases, check_alias(value, told))
     elif key == "gw_priority":
         digits = value.removeprefix("-")
         if not digits.isdigit() or not digits.isascii() or len(digits) > 9:
             raise UsageError(f"{told}: a priority is a whole number of at most 9 digits", "gw-priority=10")
-        endpoint[key] = int(value)
+        endpoint.gw_priority = int(value)
     elif key == "ifname":
-        _check_interface(value, told)
-        endpoint[key] = value
+        check_interface(value, told)
+        endpoint.ifname = value
+    elif key == "mac":
+        endpoint.mac = mac(value, told)
+    elif key == "ip6":
+        endpoint.ip6 = address(value, told, six=True)
     else:
-        endpoint[key] = mac(value, told) if key == "mac" else address(value, told, six=key == "ip6")
+        endpoint.ip = address(value, told, six=False)
 
 
 def _add_companions(options: Options, endpoints: list[Endpoint], word: str) -> None:
@@ -158,7 +228,7 @@ def _add_companions(options: Options, endpoints: list[Endpoint], word: str) -> N
                     f"{told}: --network={_shown(word)} has no address of its own to choose",
                     "leave it out, or name a network: `pyrun network ls`",
                 )
-            if endpoints[0][key] and key != "aliases":
+            if key != "aliases" and getattr(endpoints[0], key):
                 raise UsageError(f"{told}: --network {_shown(word)} has one already", "say it once")
             _set(endpoints[0], key, str(value), told)
 
@@ -169,8 +239,8 @@ def _shown(text: str) -> str:
 
 
 def _check_together(endpoints: list[Endpoint]) -> None:
-    for key, told in (("network", "is given twice"), ("ifname", "names two interfaces")):
-        values = [str(endpoint[key]) for endpoint in endpoints if endpoint[key]]
+    networks, asked = [each.network for each in endpoints], [each.ifname for each in endpoints if each.ifname]
+    for values, told in ((networks, "is given twice"), (asked, "names two interfaces")):
         for value in values:
             if values.count(value) > 1:
                 raise UsageError(f"--network: {value} {told}", "say it once")
@@ -183,7 +253,7 @@ def _check_together(endpoints: list[Endpoint]) -> None:
 
 def interface_names(endpoints: list[Endpoint]) -> list[str]:
     """What each is called inside: as asked for, or eth and its place in the order given."""
-    return [str(endpoint["ifname"]) or f"eth{number}" for number, endpoint in enumerate(endpoints)]
+    return [endpoint.ifname or f"eth{number}" for number, endpoint in enumerate(endpoints)]
 
 
 def check_name(name: str, option: str) -> str:
@@ -208,7 +278,8 @@ def check_alias(name: str, told: str) -> str:
     return name
 
 
-def _check_interface(name: str, told: str) -> None:
+def check_interface(name: str, told: str) -> None:
+    """Whether a link can be called so. told: the option. Raises UsageError."""
     if (
         not name
         or len(name) > 15
@@ -229,7 +300,7 @@ def address(text: str, told: str, *, six: bool) -> str:
     family, kind = (AF_INET6, "IPv6") if six else (AF_INET, "IPv4")
     try:
         return inet_ntop(family, inet_pton(family, text))
-    except OSError:
+    except (OSError, ValueError):  # the latter: a byte that is no character
         raise UsageError(
             f"{told}: {text!r:.60} is no {kind} address", "fd00:1::5, say" if six else "10.1.0.5, say"
         ) from None

@@ -16,6 +16,10 @@ from pyrun.network import requests
 from pyrun.spec import values
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
 HOST_FILE = "/etc/resolv.conf"
 # Where systemd-resolved keeps the servers behind its stub at 127.0.0.53.
 BEHIND_STUB = "/run/systemd/resolve/resolv.conf"
@@ -39,35 +43,31 @@ def reachable(*, fall_back: bool) -> list[str]:
     return kept
 
 
-def at(gateway: str, request: dict[str, object]) -> list[str]:
+def at(gateway: str, dns: requests.Dns) -> list[str]:
     """The resolver at *gateway*, with --dns-search and --dns-option, else the host's. A search for "." means none."""
     own = same_as_host()
-    search = [str(domain) for domain in request.get("dns_search") or ()]  # type: ignore[attr-defined]
-    options = [str(option) for option in request.get("dns_option") or ()]  # type: ignore[attr-defined]
     lines = [f"nameserver {gateway}"]
-    if search:
-        lines += [f"search {' '.join(search)}"] if search != ["."] else []
+    if dns.search:
+        lines += [f"search {' '.join(dns.search)}"] if dns.search != ["."] else []
     else:
         lines += [line for line in own if line.startswith(("search ", "domain "))]
-    if options:
-        return [*lines, f"options {' '.join(options)}"]
+    if dns.options:
+        return [*lines, f"options {' '.join(dns.options)}"]
     return lines + [line for line in own if line.startswith("options ")]
 
 
-def asked(options: dict[str, object]) -> dict[str, object]:
+def asked(options: Options) -> requests.Dns:
     """--dns, --dns-search and --dns-option as a request has them. Raises UsageError."""
-    found: dict[str, object] = {}
-    for key in ("dns", "dns_search", "dns_option"):
-        found[key] = values.texts(options.get(key))
-    found["dns"] = [_server(text) for text in found["dns"]]  # type: ignore[attr-defined]
+    given = {key: values.texts(options.get(key)) for key in ("dns", "dns_search", "dns_option")}
+    found = requests.Dns([_server(text) for text in given["dns"]], given["dns_search"], given["dns_option"])
     for key in ("dns_search", "dns_option"):
-        for value in found[key]:  # type: ignore[attr-defined]
+        for value in given[key]:
             if not value or not value.isprintable() or " " in value:
                 raise UsageError(
                     f"--{key.replace('_', '-')} {value!r:.80}: one word, without spaces",
                     "give the option once for each",
                 )
-    for domain in found["dns_search"]:  # type: ignore[attr-defined]
+    for domain in found.search:
         if domain != ".":
             requests.check_alias(domain.removesuffix("."), "--dns-search")
     return found
@@ -80,16 +80,15 @@ def _server(text: str) -> str:
         raise UsageError(f"--dns {text!r:.60}: is no IP address", "--dns 9.9.9.9") from None
 
 
-def chosen(request: dict[str, object], otherwise: list[str]) -> list[str]:
+def chosen(dns: requests.Dns, otherwise: list[str]) -> list[str]:
     """*otherwise*, a resolv.conf without a resolver of ours, with what --dns, --dns-search and --dns-option say."""
     lines = otherwise
-    for key, word in (("dns", "nameserver"), ("dns_search", "search"), ("dns_option", "options")):
-        given = [str(value) for value in request.get(key) or ()]  # type: ignore[attr-defined]
+    for word, given in (("nameserver", dns.servers), ("search", dns.search), ("options", dns.options)):
         if given:
-            words = (word, "domain") if key == "dns_search" else (word,)
+            words = (word, "domain") if word == "search" else (word,)
             lines = [line for line in lines if not line.startswith(words)]
-            told = given if key == "dns" else [" ".join(given)]
-            lines += [f"{word} {each}" for each in told if (key, each) != ("dns_search", ".")]
+            told = given if word == "nameserver" else [" ".join(given)]
+            lines += [f"{word} {each}" for each in told if (word, each) != ("search", ".")]
     return lines
 
 

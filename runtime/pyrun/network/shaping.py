@@ -17,8 +17,11 @@ from typing import Any
 
 from pyrun import boot, notice
 from pyrun.errors import NetworkError, UsageError
-from pyrun.network import attach, endpoint, later, messages
+from pyrun.network import attach, endpoint, live_undo, tags
+from pyrun.network.requests import Request
+from pyrun.network.wiring import NetworkPlan
 from pyrun.plan.operations import Operation
+from pyrun.safe import is_number
 
 Rates = dict[str, int]
 Faults = dict[str, float]
@@ -38,8 +41,6 @@ _SPANS, _SHARES = ("delay", "jitter"), ("loss", "duplicate", "reorder", "corrupt
 # So many packets may be under way: with the kernel's 1,000 a long delay would lose some of its own accord.
 _UNDER_WAY = 10_000
 
-# Beginnings of the names of links that have an end on the host, bridge ports and those of l2; and of their detours.
-IFB_PREFIXES = {messages.HOST_LINK_PREFIX: "pyi", "pyl": "pyk"}
 _ROOT, _FIRST, _BELOW, _INGRESS = 0xFFFFFFFF, 0x10000, 0x10001, 0xFFFF0000
 _EVERYTHING = 3  # ETH_P_ALL
 
@@ -87,7 +88,7 @@ def _pairs(option: str, text: str, known: tuple[str, ...], example: str) -> list
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.replace(".", "", 1).isdigit()
+    return is_number(text.replace(".", "", 1))
 
 
 def _span(key: str, value: str) -> float:
@@ -110,48 +111,41 @@ def _share(key: str, value: str) -> float:
 # ── the plan ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def check(request: dict[str, Any]) -> None:
+def check(request: Request) -> None:
     """Whether what is asked can be read and this kernel can do it. Raises UsageError, NetworkError."""
-    wanted = _wanted(request)
-    if request["mode"] != "bridge":
+    wanted = _wanted(request.net_rate, request.net_fault)
+    if request.mode != "bridge":
         raise _no_link(request)
     _refuse_unable(*wanted)
 
 
-def _wanted(request: dict[str, Any]) -> tuple[Rates, Faults]:
-    return (
-        rates(str(request["net_rate"])) if request.get("net_rate") else {},
-        faults(str(request["net_fault"])) if request.get("net_fault") else {},
-    )
+def _wanted(net_rate: str, net_fault: str) -> tuple[Rates, Faults]:
+    return rates(net_rate) if net_rate else {}, faults(net_fault) if net_fault else {}
 
 
-def _no_link(request: dict[str, Any]) -> UsageError:
-    option = "--net-rate" if request.get("net_rate") else "--net-fault"
+def _no_link(request: Request) -> UsageError:
+    option = "--net-rate" if request.net_rate else "--net-fault"
     told = f"{option}: the container has no link with an end on the host"
     return UsageError(told, "it works on bridges of pyrun and on l2:IFACE")
 
 
-def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
-    """The plan of a container's network with what is done to its links. Raises UsageError, its claims given up."""
-    attach.PERFORM.update(PERFORM)
-    try:
-        todo, undone = plan(request, planned["wires"])
-        if not todo:
-            raise _no_link(request)
-        say_without(request, planned["wires"])
-    except UsageError:
-        endpoint.release(planned["claims"], planned["owner"])
-        raise
-    return {**planned, "outside": planned["outside"] + todo, "undo": later.inserted(planned["undo"], undone)}
+def add(request: Request, planned: NetworkPlan) -> None:
+    """Add to the plan of a container's network what is done to its links. Raises UsageError."""
+    todo, undone = plan(request.net_rate, request.net_fault, planned.wires)
+    if not todo:
+        raise _no_link(request)
+    say_without(request.net_rate, request.net_fault, planned.wires)
+    planned.outside += todo
+    planned.undo = live_undo.inserted(planned.undo, undone)
 
 
-def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Operation], list[str]]:
-    """Operations and undo lines for the host's ends of the container's links. request: net_rate, net_fault as given.
+def plan(net_rate: str, net_fault: str, wires: list[endpoint.Wire]) -> tuple[list[Operation], list[str]]:
+    """Operations and undo lines for the host's ends of the container's links. net_rate, net_fault: as given.
 
     An interface without such an end stays as quick as it is. Raises: UsageError.
     """
-    wanted, fault = _wanted(request)
-    links = [str(wire["link"]) for wire in wires if str(wire["link"])[:3] in IFB_PREFIXES]
+    wanted, fault = _wanted(net_rate, net_fault)
+    links = [wire.link for wire in wires if _ifb_prefix(wire.link)]
     words = ",".join([f"{key}={value:g}" for key, value in fault.items()])
     todo, undone = [], []
     for link in links:
@@ -164,25 +158,30 @@ def plan(request: dict[str, Any], wires: list[endpoint.Wire]) -> tuple[list[Oper
     return todo, undone
 
 
-def say_without(request: dict[str, Any], wires: list[endpoint.Wire]) -> None:
+def say_without(net_rate: str, net_fault: str, wires: list[endpoint.Wire]) -> None:
     """Tell of the interfaces that have no end on the host: nothing is done to them."""
-    options = [f"--{key.replace('_', '-')}" for key in ("net_rate", "net_fault") if request.get(key)]
+    options = [option for option, given in (("--net-rate", net_rate), ("--net-fault", net_fault)) if given]
     for wire in wires:
-        if str(wire["link"])[:3] not in IFB_PREFIXES:
-            told = f"{' and '.join(options)} without effect on network {wire['network']}"
+        if not _ifb_prefix(wire.link):
+            told = f"{' and '.join(options)} without effect on network {wire.network}"
             notice.say(f"{told}: its link has no end on the host")
+
+
+def _ifb_prefix(link: str) -> str:
+    """How the name of a link's detour begins; "" where the host has no end of it: that of a bridge's port, or of l2."""
+    return "pyi" if tags.is_host_link(link) else "pyk" if link[:3] == "pyl" else ""
 
 
 def ifb(link: str) -> str:
     """The device by which what comes from *link* takes its detour."""
-    return IFB_PREFIXES[link[:3]] + link[3:]
+    return _ifb_prefix(link) + link[3:]
 
 
 def undone_of(link: str) -> list[str]:
     """The undo line of its detour; fine where there is none."""
     from pyrun.network.drivers import links
 
-    return [links.undo_delete(ifb(link))] if link[:3] in IFB_PREFIXES else []
+    return [links.undo_delete(ifb(link))] if _ifb_prefix(link) else []
 
 
 def _refuse_unable(wanted: Rates, fault: Faults) -> None:
@@ -235,7 +234,7 @@ def rate(link: attach.Attachment, name: str, bits_in: int, bits_out: int, below_
     boot.site_packages()
     from pyrun.network.drivers import links
 
-    with links.told(f"limit the rate of {name}"), links.IPRoute() as route:
+    with links.asking(), links.IPRoute() as route:
         index = route.link_lookup(ifname=name)[0]
         if bits_in:
             _bucket(route, index, bits_in, _BELOW if below_fault else _ROOT)
@@ -261,7 +260,7 @@ def fault(link: attach.Attachment, name: str, words: str) -> None:
         "duplicate": given.get("duplicate", 0), "prob_reorder": given.get("reorder", 0),
         "prob_corrupt": given.get("corrupt", 0),
     }  # fmt: skip
-    with links.told(f"make the line of {name} worse"), links.IPRoute() as route:
+    with links.asking(), links.IPRoute() as route:
         index = route.link_lookup(ifname=name)[0]
         route.tc("add", "netem", index=index, handle=_FIRST, parent=_ROOT, limit=_UNDER_WAY, **settings)
 
@@ -282,9 +281,3 @@ def _redirect(route: Any, index: int, device: int) -> None:
     action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": device}
     route.tc("add-filter", "u32", index=index, parent=_INGRESS, prio=1, protocol=_EVERYTHING, target=0,
              keys=["0x0/0x0+0"], action=action)  # fmt: skip
-
-
-PERFORM = {
-    "RATE": (rate, "limit the rate of a link"),
-    "FAULT": (fault, "make a link worse"),
-}

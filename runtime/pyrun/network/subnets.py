@@ -15,6 +15,7 @@ from typing import Any
 
 from pyrun.errors import NetworkError
 from pyrun.network import resolver
+from pyrun.network.records import Network
 from pyrun.store import paths
 
 Subnet = IPv4Network | IPv6Network
@@ -76,13 +77,9 @@ def choose6(taken_by: Iterable[Subnet]) -> IPv6Network:
     raise NetworkError(f"every /64 of {whole} is used", "choose one with --subnet")
 
 
-def taken(route: Any, networks: Iterable[dict[str, object]]) -> list[Subnet]:
+def taken(route: Any, networks: Iterable[Network]) -> list[Subnet]:
     """Everything a new subnet must not overlap. route: a pyroute2 IPRoute."""
-    found: list[Subnet] = [
-        ip_network(str(each["subnet"]))
-        for network in networks
-        for each in (*network["subnets4"], *network["subnets6"])  # type: ignore[misc]
-    ]
+    found: list[Subnet] = [ip_network(each.subnet) for network in networks for each in network.pools()]
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         for message in route.get_routes(family=family):
             destination, length = message.get_attr("RTA_DST"), message["dst_len"]

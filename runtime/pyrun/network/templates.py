@@ -20,7 +20,8 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 
-from pyrun.network import firewall, host, messages, nft  # noqa: E402
+from pyrun.network import firewall, host, messages, nft, tags  # noqa: E402
+from pyrun.network.records import Network  # noqa: E402
 
 Values = dict[str, bytes]
 
@@ -29,7 +30,6 @@ _KEPT = (
     "name", "bridge", "index", "gateway", "prefix", "range", "gateway6", "prefix6", "range6", "mtu", "internal", "icc",
     "dns_port", "adopted",
 )  # fmt: skip
-_UNSAID = {"prefix6": 0, "internal": False, "icc": True, "dns_port": 53, "adopted": False}
 
 NEWLINK, DELLINK, GETLINK, SETLINK, NEWADDR, NEWROUTE = 16, 17, 18, 19, 20, 24
 GETROUTE = 26
@@ -73,27 +73,26 @@ _ONLY_IN = {
 }
 
 
-def encode(network: dict[str, object], values: Values) -> dict[str, bytes]:
+def encode(network: Network, values: Values) -> dict[str, bytes]:
     """Every message of a start on *network* (as in network.json), for one set of values."""
     return {**_of_a_start(network, values), **firewall.checks(network)}
 
 
-def _of_a_start(network: dict[str, object], values: Values) -> dict[str, bytes]:
+def _of_a_start(network: Network, values: Values) -> dict[str, bytes]:
     return {**_links(network, values), **_inside(values), **_firewall(values)}
 
 
-def text(network: dict[str, object]) -> str:
+def text(network: Network) -> str:
     """The content of the template file of *network*."""
     lines = [messages.FORMAT, f"pyroute2\t{version('pyroute2')}"]
-    lines += [f"{key}\t{network.get(key, _UNSAID.get(key, ''))}" for key in _KEPT]
-    further = network.get("shards")
-    lines.append(f"further\t{' '.join(further) if isinstance(further, list) else ''}")
+    lines += [f"{key}\t{getattr(network, key)}" for key in _KEPT]
+    lines.append(f"further\t{' '.join(network.shards)}")
     lines += [messages.line(name, each, _marks(name)) for name, each in _of_a_start(network, MARKS).items()]
     lines += [messages.line(name, each, ()) for name, each in firewall.checks(network).items()]
     return "\n".join([*lines, "end"]) + "\n"
 
 
-def parsed(network: dict[str, object]) -> messages.Template:
+def parsed(network: Network) -> messages.Template:
     """The template of *network*, as a start reads it back."""
     template = messages.parsed(text(network))
     assert template is not None
@@ -139,10 +138,10 @@ _HAIRPIN = {
 }
 
 
-def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
+def _links(network: Network, values: Values) -> dict[str, bytes]:
     """Messages sent on the host's side."""
     name = ("IFLA_IFNAME", values["name"].decode())
-    mtu = ("IFLA_MTU", network["mtu"])
+    mtu = ("IFLA_MTU", network.mtu)
     peer = {
         "attrs": [
             ("IFLA_IFNAME", values["inside"].decode()),
@@ -156,9 +155,9 @@ def _links(network: dict[str, object], values: Values) -> dict[str, bytes]:
     # No address of its own on a bridge port: nothing may reach the host through it. A kernel without IPv6 refuses this,
     # and so does a link that is too small for it.
     six = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
-    quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() and int(str(network["mtu"])) >= _LEAST_MTU6 else []
+    quiet = [("IFLA_AF_SPEC", six)] if host.has_ipv6() and network.mtu >= _LEAST_MTU6 else []
     alias = ("IFLA_IFALIAS", values["alias"].decode())
-    master = ("IFLA_MASTER", network.get("master_index") or network["index"])
+    master = ("IFLA_MASTER", network.master_index or network.index)
     up = {"flags": IFF_UP, "change": IFF_UP}
     ended = ("IFLA_GROUP", ENDED_GROUP)
     return {
@@ -216,8 +215,8 @@ def _firewall(values: Values) -> dict[str, bytes]:
         bare: list[nft.Item] = [{"key": values[key]}]
         leading: list[nft.Item] = [{"key": values[key], "data": values[target]}]
         for action, name, items in (("publish", map_, leading), ("shut", closed, bare)):
-            done[action + more] = nft.elements(nft.NEW_ELEMENT, firewall.TABLE, name, items)
-            done[f"un{action}{more}"] = nft.elements(nft.DELETE_ELEMENT, firewall.TABLE, name, bare)
+            done[action + more] = nft.elements(nft.NEW_ELEMENT, tags.table(), name, items)
+            done[f"un{action}{more}"] = nft.elements(nft.DELETE_ELEMENT, tags.table(), name, bare)
     link = values["name"].decode()
     mac = ":".join(f"{byte:02x}" for byte in values["mac"])
     address = socket.inet_ntoa(values["address"])
@@ -229,6 +228,8 @@ def _firewall(values: Values) -> dict[str, bytes]:
         done[f"{name}-guest"] = firewall.guest(kind, address)
         done[f"{name}-guest6"] = firewall.guest(kind, address6)
         (done[f"{name}-alone"],) = firewall.pinned_elements(kind, link, "", [], [], alone=True)
+    for name, kind in (("switch", nft.NEW_ELEMENT), ("unswitch", nft.DELETE_ELEMENT)):
+        done |= {f"{name}{version}": firewall.switch(kind, version) for version in (4, 6)}
     return {"begin": nft.marker(begin=True), **done, **_forgetting(values), "end": nft.marker(begin=False)}
 
 

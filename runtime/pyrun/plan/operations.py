@@ -2,12 +2,15 @@
 
 An operation says what is to be done (`mount proc on /proc`), not how. From one list of them come the
 execution (csrc/init.c inside the container, the stages outside), `--explain`, `--dry-run`, the wording of
-errors and the tests. The sentence, shell equivalent and check of each kind are in `explain_kinds.py`,
-`explain_mounts.py`, `explain_process.py` and `explain_lifecycle.py`, the network's in `network/explain*.py`,
-so that a start which explains nothing does not load them.
+errors and the tests. Words, shell equivalent and check of each kind are in `catalogue/`,
+so that a start which explains nothing does not load them; who performs it in csrc/init.c or `performers.py`.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
 
 
 class Operation:
@@ -33,12 +36,10 @@ class Operation:
 FIRST_PASSED = 16
 
 
-def descriptor(job: dict[str, object], kind: str, *args: str | int) -> int:
+def descriptor(job: Job, kind: str, *args: str | int) -> int:
     """Note that init needs a descriptor of the planner's; returns the number it will have there.
 
     Nothing is opened here: that is descriptors.py, just before the clone. kind: one of its table.
     """
-    wanted = job.setdefault("descriptors", [])
-    assert isinstance(wanted, list)
-    wanted.append((kind, args))
-    return FIRST_PASSED + len(wanted) - 1
+    job.descriptors.append((kind, args))
+    return FIRST_PASSED + len(job.descriptors) - 1

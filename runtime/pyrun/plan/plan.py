@@ -13,12 +13,19 @@ from pyrun.stages import cgroup, hooks, mounts, namespaces, process, rootfs, sec
 
 from .operations import FIRST_PASSED, Operation
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config
 
-def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """The operations init executes for *config*. job: see stages/__init__.py."""
-    early = job.get("early")
+
+def compose(config: Config, job: Job) -> list[Operation]:
+    """The operations init executes for *config*."""
+    early, kept = job.early, rootfs.kept(config, job)
+    mounted, late = mounts.plan(config, job, kept)
     return [
         *process.plan_guard(config, job, "first"),
+        *namespaces.plan_pid(config, job),
         *([Operation("WAIT_GO")] if early else []),
         *cgroup.plan(job),
         *(namespaces.plan_root_identity(config) if early else []),
@@ -26,8 +33,8 @@ def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation
         *namespaces.plan_joined(config, job),
         *namespaces.plan_cgroup(config),
         *rootfs.plan_root(config, job),
-        *(rootfs.plan_volumes(config, job) if job.get("volumes") else []),
-        *mounts.plan(config, job),
+        *rootfs.plan_volumes(config, job, kept),
+        *mounted,
         *rootfs.plan_devices(config),
         *process.plan_session(config, job),
         *rootfs.plan_hidden(config),
@@ -39,46 +46,54 @@ def compose(config: dict[str, object], job: dict[str, object]) -> list[Operation
         *process.plan_guard(config, job, "go"),
         *namespaces.plan_sysctls(config, of_links=True),
         *hooks.plan(config, job, "createContainer"),
-        *rootfs.plan_pivot(config, job),
+        *rootfs.plan_pivot(config, job, late),
         *process.plan_limits(config),
         *process.plan_scheduling(config, job),
         *process.plan_directory(config),
-        *_until_start(config, job),
+        *process.plan_look_up(config, job),
+        *namespaces.plan_pid_entered(config, job),
+        *(process.plan_start(job) if job.start_early else []),
         *security.plan(config, job),
-        *hooks.plan(config, job, "startContainer"),
-        *plan_preserved(job),
+        *plan_command(config, job, hooks.plan(config, job, "startContainer")),
+    ]
+
+
+def plan_command(config: Config, job: Job, before: list[Operation]) -> list[Operation]:
+    """What is left when every privilege is gone: the birth, the wait for `start`, what comes *before* the command.
+
+    `create` waits here and not earlier: meanwhile others may enter its pid namespace, and they must find nothing there
+    that the container has not. Only where the filter forbids waiting it waits before that one is loaded (start_early),
+    and `exec` is refused.
+    """
+    preserve = plan_preserved(job)
+    return [
+        *process.plan_birth(config, job),
+        *([] if job.start_early else process.plan_start(job)),
+        *before,
+        *preserve,
         *process.plan_execute(config, job),
     ]
 
 
-def without_ipv6(operations: list[Operation], wired: dict[str, object]) -> None:
-    """Have init switch IPv6 off for the network plan's "no_ipv6", interfaces that the planner brings meanwhile: at once
-    for those that come, and when they are there for one that came before that."""
-    interfaces = wired["no_ipv6"]
-    if isinstance(interfaces, list) and interfaces:
+def without_ipv6(operations: list[Operation], interfaces: list[str]) -> None:
+    """Have init switch IPv6 off for *interfaces*, which the planner brings meanwhile: at once for those that come, and
+    when they are there for one that came before that."""
+    if interfaces:
         last_wait = max(index for index, each in enumerate(operations) if each.kind == "WAIT_GO")
         operations.insert(last_wait + 1, Operation("NO_IPV6", *interfaces))
         operations.insert(0, Operation("NO_IPV6"))
 
 
-def _until_start(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """`pyrun-oci`: what can be known now is found out now; `create` then waits."""
-    look_up = process.plan_look_up(config) if job.get("oci") else []
-    number = job.get("start_fd")
-    return [*look_up, Operation("START", number)] if isinstance(number, int) else look_up
+def plan_preserved(job: Job) -> list[Operation]:
+    """LISTEN_FDS and --preserve-fds: job.preserve of the caller's descriptors, from 3 on.
 
-
-def plan_preserved(job: dict[str, object]) -> list[Operation]:
-    """LISTEN_FDS and --preserve-fds: job["preserve"] of the caller's descriptors, from 3 on.
-
-    Notes job["preserved"], (our descriptor, its number in init): the numbers after all others.
+    Notes job.preserved, (our descriptor, its number in init): the numbers after all others.
     """
-    count, passed = job.get("preserve"), job.get("descriptors")
-    if not isinstance(count, int) or not count:
+    if not job.preserve:
         return []
-    first = FIRST_PASSED + (len(passed) if isinstance(passed, list) else 0)
-    job["preserved"] = [(3 + index, first + index) for index in range(count)]
-    return [Operation("PRESERVE", first, count)]
+    first = FIRST_PASSED + len(job.descriptors)
+    job.preserved = [(3 + index, first + index) for index in range(job.preserve)]
+    return [Operation("PRESERVE", first, job.preserve)]
 
 
 def encode(operations: list[Operation]) -> bytes:

@@ -2,6 +2,7 @@
 
     transport.py   HTTP: connections, redirects, time limits, what an answer means
     proxies.py     which proxy a request goes through
+    zones.py       how near to this host a server may lead
     auth.py        tokens and passwords
     mirrors.py     which servers to ask for a registry's images
     client.py      manifests and blobs of one repository

@@ -19,6 +19,7 @@ from pyrun.errors import ImageError, NotFound, RegistryError
 from pyrun.registry import auth, manifests, transport
 from pyrun.registry.manifests import Descriptor, Manifest
 from pyrun.registry.mirrors import Endpoint
+from pyrun.safe import shell_word
 from pyrun.store import platforms, references
 
 TRIES = 3
@@ -158,7 +159,7 @@ class Repository:
         with self._lock:  # one thread asks for a token, the others use it
             if self._authorization == used:
                 self._authorization = auth.authorization(
-                    challenge, self._password_of, self._path, self._endpoint.insecure
+                    response, self._password_of, self._path, self._endpoint.insecure
                 )
         return transport.get(url, headers | {"Authorization": self._authorization}, self._endpoint.insecure)
 
@@ -171,7 +172,8 @@ class Repository:
         if response.status in (401, 403):
             return RegistryError(
                 f"{self.host} refuses access to {self.what}: it does not exist, or is private",
-                f"check the spelling; `docker login {self._password_of}` stores a password that pyrun reads",
+                "check the spelling; "
+                f"`docker login {shell_word(self._password_of)}` stores a password that pyrun reads",
             )
         if response.status == 429:
             return RegistryError(

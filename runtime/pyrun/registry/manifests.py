@@ -13,8 +13,15 @@ import json
 from typing import Any, NamedTuple
 
 from pyrun.errors import ImageError
+from pyrun.safe import shell_word
 from pyrun.store import platforms, references
 from pyrun.store.image_writer import MAX_LAYERS
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyrun.store.image_json import Configuration
 
 MAX_BYTES = 4 << 20
 MAX_INDEX_ENTRIES = 1000
@@ -39,7 +46,7 @@ class Descriptor(NamedTuple):
     size_bytes: int
     media_type: str
     platform: platforms.Platform | None
-    annotations: dict[str, Any]
+    annotations: dict[str, object]
 
 
 class Index(NamedTuple):
@@ -81,7 +88,7 @@ def read(body: bytes, content_type: str, what: str) -> Index | Manifest:
     return Manifest(config, [_descriptor(row, f"{what}: layers", MAX_BLOB_BYTES) for row in rows])
 
 
-def _declared_type(document: dict[str, Any], content_type: str, what: str) -> str:
+def _declared_type(document: Mapping[str, object], content_type: str, what: str) -> str:
     outer = content_type.partition(";")[0].strip().lower()
     inner = document.get("mediaType", "")
     if outer in _VAGUE:
@@ -152,16 +159,16 @@ def choose(index: Index, wanted: platforms.Platform, what: str) -> Descriptor:
     )
 
 
-def check_platform(config: dict[str, Any], wanted: platforms.Platform, what: str) -> None:
+def check_platform(config: Configuration, wanted: platforms.Platform, what: str) -> None:
     """Raise ImageError if an image's configuration is for a platform that does not suit."""
     has = platform_of(config, wanted)
     if platforms.rank(has, wanted) < 0:
         raise ImageError(
-            f"{what} is for {has}, not for {wanted}", f"`--platform {has}` takes it all the same"
+            f"{what} is for {has}, not for {wanted}", f"`--platform {shell_word(has)}` takes it all the same"
         )
 
 
-def platform_of(config: dict[str, Any], otherwise: platforms.Platform | None = None) -> platforms.Platform:
+def platform_of(config: Configuration, otherwise: platforms.Platform | None = None) -> platforms.Platform:
     """What an image's configuration says it is for; otherwise: the processor's kind, of one that is silent on it."""
     return platforms.normal(
         config.get("os") or "linux",

@@ -106,6 +106,6 @@ def _endpoint(row: Any, where: str) -> Endpoint:
     insecure = bool(row.get("insecure"))
     if parts.scheme == "http" and not insecure and parts.hostname not in transport.LOOPBACK:
         raise UsageError(
-            f"{where}.url: plain http needs `insecure: true`", "anybody on the way could change its answers"
+            f"{where}.url: plain http needs `insecure: true`", "its answers could be changed on the way"
         )
     return Endpoint(row["url"].rstrip("/"), insecure or parts.hostname in transport.LOOPBACK)

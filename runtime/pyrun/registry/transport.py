@@ -1,6 +1,7 @@
 """HTTP as a registry needs it, over the standard library: one request a connection, and what can go wrong.
 
-Redirects are followed by hand, since credentials must not travel to another host (blobs usually live on one).
+Redirects are followed by hand: credentials must not travel to another host (blobs usually live on one), and no server
+may lead to an address nearer to this host than its own (zones.py).
 Plain http is only for servers marked insecure and this machine; a redirect can not lower https to http.
 Every wait has a limit. http.client bounds the sizes of status lines and headers.
 """
@@ -15,7 +16,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from pyrun import __version__
 from pyrun.errors import RegistryError
-from pyrun.registry import proxies
+from pyrun.registry import proxies, zones
+from pyrun.registry.zones import Zone
+from pyrun.safe import is_number
 
 CONNECT_S = 10.0
 READ_S = 30.0  # between two pieces of an answer
@@ -39,21 +42,19 @@ class Origin(NamedTuple):
 
 
 class Response:
-    """An answer with its body still to be read; close it."""
+    """An answer with its body still to be read; close it. zone: how near the server is."""
 
-    def __init__(
-        self,
-        raw: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
-        sock: socket.socket,
-        url: str,
-    ) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, url: str, zone: Zone) -> None:
+        self._socket = (
+            connection.sock
+        )  # http.client forgets it as soon as it has the headers of a last answer
+        raw = connection.getresponse()
         self.status = raw.status
         self.headers = raw.headers
         self.url = url
+        self.zone = zone
         self._raw = raw
         self._connection = connection
-        self._socket = sock  # http.client forgets it as soon as it has the headers of a last answer
 
     def read(self, count: int) -> bytes:
         """At most *count* bytes of the body, b"" at its end. Raises Unreachable if it breaks off."""
@@ -71,7 +72,7 @@ class Response:
                 raise RegistryError(f"{show(self.url)}: the answer is larger than {limit_bytes} bytes")
             pieces.append(piece)
         declared = self.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) != size:
+        if is_number(declared) and int(declared) != size:
             raise Unreachable(f"{show(self.url)}: the answer broke off after {size} of {declared} bytes")
         return b"".join(pieces)
 
@@ -94,32 +95,31 @@ class Response:
         self.close()
 
 
-def get(url: str, headers: dict[str, str], insecure: bool = False) -> Response:
+def get(url: str, headers: dict[str, str], insecure: bool = False, limit: Zone = Zone.LOOPBACK) -> Response:
     """GET with redirects; the answer may have any status that is not a redirect.
 
-    insecure: http is allowed and certificates are not checked, for this server. Raises RegistryError.
+    insecure: http is allowed and certificates are not checked, for this server. limit: the nearest that its address may
+    be; for a redirect that is the zone of the server that answers with it. Raises RegistryError.
     """
-    first = origin(url)
+    first, left = origin(url), False
     for _ in range(MAX_REDIRECTS + 1):
-        here = origin(url)
-        sent = (
-            headers
-            if here == first
-            else {key: value for key, value in headers.items() if key != "Authorization"}
-        )
-        response = _request(url, sent, insecure and here == first)
+        if not left and origin(url) != first:  # for good: who sends us back here has chosen the path
+            left = True
+            headers = {key: value for key, value in headers.items() if key != "Authorization"}
+        response = _request(url, headers, insecure and not left, limit)
         if response.status not in _REDIRECTS:
             return response
+        limit = min(limit, response.zone)
         target = response.headers.get("Location", "")
         response.close()
         url = _redirected(url, target)
     raise RegistryError(f"{show(url)}: more than {MAX_REDIRECTS} redirects")
 
 
-def post(url: str, form: dict[str, str], insecure: bool = False) -> Response:
-    """POST a form, which may hold a secret: redirects are not followed. Raises RegistryError."""
+def post(url: str, form: dict[str, str], insecure: bool = False, limit: Zone = Zone.LOOPBACK) -> Response:
+    """POST a form, which may hold a secret: redirects are not followed. limit: as for `get`. Raises RegistryError."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    return _request(url, headers, insecure, urlencode(form).encode())
+    return _request(url, headers, insecure, limit, urlencode(form).encode())
 
 
 def _redirected(url: str, target: str) -> str:
@@ -151,7 +151,9 @@ def may_use_http(url: str, insecure: bool) -> bool:
     return insecure or origin(url).host in LOOPBACK
 
 
-def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | None = None) -> Response:
+def _request(
+    url: str, headers: dict[str, str], insecure: bool, limit: Zone, body: bytes | None = None
+) -> Response:
     parts, here = urlsplit(url), origin(url)
     if here.scheme != "https" and not may_use_http(url, insecure):
         raise RegistryError(
@@ -167,10 +169,9 @@ def _request(url: str, headers: dict[str, str], insecure: bool, body: bytes | No
         path, sent = f"http://{_netloc(here)}{path}", sent | proxy.headers
     connection = None
     try:
-        connection = _connect(here, insecure, proxy)
+        connection, zone = _connect(here, insecure, proxy, limit)
         connection.request("GET" if body is None else "POST", path, body, sent)
-        sock = connection.sock
-        return Response(connection.getresponse(), connection, sock, url)
+        return Response(connection, url, zone)
     except ssl.SSLCertVerificationError as error:
         raise RegistryError(
             f"{here.host}: its certificate is not trusted: {error.verify_message}",
@@ -208,20 +209,29 @@ def _tls(*, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-def _connect(here: Origin, insecure: bool, proxy: proxies.Proxy | None) -> http.client.HTTPConnection:
+def _connect(
+    here: Origin, insecure: bool, proxy: proxies.Proxy | None, limit: Zone
+) -> tuple[http.client.HTTPConnection, Zone]:
+    """A connection to the server, by the proxy if there is one, and the zone the server is in."""
     host, port = (proxy.host, proxy.port) if proxy else (here.host, here.port)
-    if here.scheme == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=CONNECT_S, context=_tls(insecure=insecure)
-        )
-        if proxy:
+    context = _tls(insecure=insecure) if here.scheme == "https" else None
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=CONNECT_S, context=context)
+        if context
+        else http.client.HTTPConnection(host, port, timeout=CONNECT_S)
+    )
+    if proxy:
+        zone = zones.refuse_literal(here.host, here.port, limit)
+        if context:
             connection.set_tunnel(here.host, here.port, proxy.headers)
+        connection.connect()
     else:
-        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S)
-    connection.connect()
+        plain = zones.dial(host, port, CONNECT_S, limit)
+        zone = zones.zone_of(plain.getpeername()[0])
+        connection.sock = context.wrap_socket(plain, server_hostname=host) if context else plain
     if isinstance(connection.sock, socket.socket):
         connection.sock.settimeout(READ_S)
-    return connection
+    return connection, zone
 
 
 def _netloc(here: Origin) -> str:

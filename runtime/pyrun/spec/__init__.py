@@ -1,5 +1,7 @@
 """What a container is to be, in OCI's words (snake_case in Python, the spec's own keys in config.json).
 
+    oci.py             the types of config.json and its sections
+
 Of an image:
 
     config.py          `run`'s options and an image become a config; defaults.py  what Docker gives without being asked

@@ -3,8 +3,8 @@
 check_table.py has a rule for every field; here is what holds between sections. An error names the path in the
 file, the rule and the value. Where the specification leaves something open, runc's behaviour decides: relative mount
 destinations are warned of, null means absent, rshared is a propagation. Stricter than runc:
-versions other than 1.x, a container without a mount namespace (its mounts would be the host's), fields whose absence
-has no meaning. Sections for other systems (vm, windows, solaris ...) are ignored.
+versions other than 1.x, what a container without a mount namespace would do to the host's, fields whose absence has no
+meaning. Sections for other systems (vm, windows, solaris ...) are ignored.
 
 Not here: rare sections (check_rare.py, check_ids.py), seccomp (seccomp_check.py, asked when a profile is compiled: one
 that was compiled before was checked before), reading the file (config_file.py), what this machine can do (the stages).
@@ -16,8 +16,14 @@ from __future__ import annotations
 from pyrun import notice
 
 from . import sysctls
-from .check_rules import Object, place, shown, wrong
+from .check_rules import place, shown, wrong
 from .check_table import CONFIG, CONSOLE_SIZE, PROCESS, RESOURCES
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.spec.oci import Config, Device, Linux, Mount, Process, Resources
 
 FILE = "config.json: "
 
@@ -33,18 +39,19 @@ BIND_OPTIONS = frozenset(
 )
 
 
-def config(value: object, *, rootless: bool = False) -> Object:
+def config(value: object, *, rootless: bool = False) -> Config:
     """The checked config, nulls taken out and relative mount destinations made absolute. Raises UsageError.
 
     rootless: for a caller who is not root, so who can do only what a user namespace of its own allows.
     """
     CONFIG(value, FILE)
     assert isinstance(value, dict)
-    root: Object = value
-    linux: Object = root.get("linux") or {}
+    found: Any = value
+    root: Config = found
+    linux = root.get("linux") or {}
     joined = {item["type"]: item.get("path") or "" for item in linux.get("namespaces") or ()}
     if "mount" not in joined:
-        raise wrong(FILE + "linux.namespaces", "a mount namespace is needed")
+        _without_mount_namespace(linux, rootless or "user" in joined)
     for section, key, kind in NEEDS:
         if (linux if section else root).get(key) and kind not in joined:
             raise wrong(place(FILE + section, key), f"needs a {kind} namespace in linux.namespaces")
@@ -64,32 +71,51 @@ def config(value: object, *, rootless: bool = False) -> Object:
     return root
 
 
-def process(value: object, path: str = FILE + "process") -> Object:
+def process(value: object, path: str = FILE + "process") -> Process:
     """The checked process object, for `exec --process`. *path*: the file, errors begin with it."""
     path = path if ": " in path else f"{path}: "
     PROCESS(value, path)
-    assert isinstance(value, dict)
-    _process(value, path)
-    return value
+    found: Any = value
+    _process(found, path)
+    checked: Process = found
+    return checked
 
 
-def resources(value: object, path: str = FILE + "linux.resources") -> Object:
+def resources(value: object, path: str = FILE + "linux.resources") -> Resources:
     """The checked resources object, for `update --resources`. The limit that swap needs may be there already."""
     path = path if ": " in path else f"{path}: "
     RESOURCES(value, path)
-    assert isinstance(value, dict)
-    return value
+    found: Any = value
+    checked: Resources = found
+    return checked
 
 
-def _process(process: Object, path: str) -> None:
+def _without_mount_namespace(linux: Linux, user: bool) -> None:
+    """Raise UsageError for what would change the host's mounts, or need the right to. The first rule is in runc's
+    words, which callers look for."""
+    for key in ("maskedPaths", "readonlyPaths"):
+        if linux.get(key):
+            raise wrong(
+                f"{FILE}linux.{key}", "unable to restrict sys entries without a private MNT namespace",
+                hint="add a mount namespace to linux.namespaces",
+            )  # fmt: skip
+    if linux.get("rootfsPropagation"):
+        raise wrong(FILE + "linux.rootfsPropagation", "needs a mount namespace in linux.namespaces")
+    if user:
+        raise wrong(FILE + "linux.namespaces", "in a user namespace a mount namespace is needed")
+
+
+def _process(process: Process, path: str) -> None:
     prefix = path if path[-1:] == " " else path + "."
     if not process["args"]:
         raise wrong(prefix + "args", "must name the program to execute")
-    if process.get("terminal") and "consoleSize" in process:  # to be ignored otherwise
+    if not process.get("terminal"):
+        process.pop("consoleSize", None)  # to be ignored
+    elif "consoleSize" in process:
         CONSOLE_SIZE(process["consoleSize"], prefix + "consoleSize")
 
 
-def _devices(devices: list[Object]) -> None:
+def _devices(devices: list[Device]) -> None:
     nodes: dict[str, tuple[object, ...]] = {}
     for number, device in enumerate(devices):
         node = (device["type"].replace("u", "c"), device.get("major"), device.get("minor"))
@@ -99,7 +125,7 @@ def _devices(devices: list[Object]) -> None:
             )
 
 
-def _mount(mount: Object, path: str, joined: dict[str, str]) -> None:
+def _mount(mount: Mount, path: str, joined: dict[str, str]) -> None:
     target, options = mount["destination"], mount.get("options") or []
     if target[0] != "/":
         notice.say(
@@ -107,20 +133,21 @@ def _mount(mount: Object, path: str, joined: dict[str, str]) -> None:
         )
         mount["destination"] = "/" + target
     bind = "bind" in options or "rbind" in options
-    if (bind or mount.get("type") == "bind") and not mount.get("source"):
+    if (bind := bind or mount.get("type") == "bind") and not mount.get("source"):
         raise wrong(f"{path}.source", "is required for a bind mount")
     if bind and not BIND_OPTIONS.issuperset(options):
-        _no_data(options, path)
+        _note_data(options, path)
     if "uidMappings" in mount or "gidMappings" in mount or "idmap" in options or "ridmap" in options:
         from . import check_ids
 
         check_ids.idmapped(mount, path, joined)
 
 
-def _no_data(options: list[str], path: str) -> None:
-    """A bind mount is of a file system that is mounted already: what is meant for one would have no effect."""
+def _note_data(options: list[str], path: str) -> None:
+    """A bind mount is of a file system that is mounted already: what is meant for one has no effect, and callers say
+    it all the same. As with runc before 1.2 and crun it is no error."""
     from . import mount_options
 
     for number, option in enumerate(options):
         if option not in mount_options.SUPERBLOCK and mount_options.parse([option]).data:
-            raise wrong(f"{path}.options[{number}]", "must be an option that a bind mount can have", option)
+            notice.say(f"{path}.options[{number}]: {option[:80]!r} has no effect on a bind mount")

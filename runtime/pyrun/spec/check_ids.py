@@ -6,15 +6,19 @@ time_namespaces. Not here: writing the maps (stages/namespaces.py), id-mapped mo
 
 from __future__ import annotations
 
-from .check_rules import Each, Fields, Map, Object, Whole, Word, place, wrong
+from .check_rules import Each, Fields, Map, Whole, Word, place, wrong
 from .check_table import UINT32
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config, Linux, Mapping, Mount, User
 
 FILE = "config.json: "
 
 MAPPINGS_MAX = 340  # lines of /proc/PID/uid_map since Linux 4.15
 
 
-def _extent(value: Object, path: str) -> None:
+def _extent(value: Mapping, path: str) -> None:
     for key in ("containerID", "hostID"):
         if value[key] + value["size"] > (1 << 32) - 1:
             raise wrong(
@@ -57,9 +61,12 @@ _OFFSET = Fields(
 TIME_OFFSETS = Map(_OFFSET, key_rule=Word("monotonic", "boottime"))
 
 
-def combinations(root: Object, linux: Object, joined: dict[str, str], rootless: bool) -> None:
+def combinations(root: Config, linux: Linux, joined: dict[str, str], rootless: bool) -> None:
     """What user and time namespaces, netDevices and a caller without root ask of the rest."""
-    mappings = {key: linux.get(key) or [] for key in ("uidMappings", "gidMappings")}
+    mappings = {
+        "uidMappings": linux.get("uidMappings") or [],
+        "gidMappings": linux.get("gidMappings") or [],
+    }
     if joined.get("user") == "":
         for key, extents in mappings.items():
             if not any(extent["containerID"] == 0 for extent in extents):
@@ -74,16 +81,15 @@ def combinations(root: Object, linux: Object, joined: dict[str, str], rootless: 
         _rootless(root, linux, joined, mappings)
 
 
-def mapped(user: Object, mappings: Object, path: str) -> None:
+def mapped(user: User, mappings: dict[str, list[Mapping]], path: str) -> None:
     """Whom the process is to be must exist in its user namespace: setuid says EINVAL otherwise. No rule of the spec's,
     so `create` asks and not the check of a config."""
-    for name, text in (("uid", "user"), ("gid", "group")):
-        number = user.get(name) or 0
+    for name, text, number in (("uid", "user", user.get("uid") or 0), ("gid", "group", user.get("gid") or 0)):
         if not any(0 <= number - each["containerID"] < each["size"] for each in mappings[f"{name}Mappings"]):
             raise wrong(f"{path}.{name}", f"cannot be an unmapped {text} in a user namespace", number)
 
 
-def _rootless(root: Object, linux: Object, joined: dict[str, str], mappings: Object) -> None:
+def _rootless(root: Config, linux: Linux, joined: dict[str, str], mappings: dict[str, list[Mapping]]) -> None:
     if "user" not in joined:
         raise wrong(FILE + "linux.namespaces", "a user namespace is needed when not run as root")
     if linux.get("netDevices"):
@@ -98,7 +104,7 @@ def _rootless(root: Object, linux: Object, joined: dict[str, str], mappings: Obj
             _mount_owners(mount.get("options") or [], path, mappings)
 
 
-def _mount_owners(options: list[str], path: str, mappings: Object) -> None:
+def _mount_owners(options: list[str], path: str, mappings: dict[str, list[Mapping]]) -> None:
     """uid= and gid= of a file system are ids of the container: they must be mapped, or the kernel says EINVAL."""
     for number, option in enumerate(options):
         key, _, value = option.partition("=")
@@ -111,7 +117,7 @@ def _mount_owners(options: list[str], path: str, mappings: Object) -> None:
             )
 
 
-def idmapped(mount: Object, path: str, joined: dict[str, str]) -> None:
+def idmapped(mount: Mount, path: str, joined: dict[str, str]) -> None:
     """A mount with mappings of its own, or with the container's (idmap, ridmap)."""
     options = mount.get("options") or ()
     if not {"bind", "rbind"} & set(options):

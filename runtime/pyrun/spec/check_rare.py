@@ -11,7 +11,6 @@ from .check_rules import (
     Each,
     Fields,
     Map,
-    Object,
     Whole,
     Word,
     flag,
@@ -27,15 +26,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrun.spec.oci import IoPriority, MemoryPolicy, Object, Scheduler
+
 
 # ── process ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _scheduler(value: Object, path: str) -> None:
-    policy = str(value["policy"])
-    priority, runtime, deadline, period = (
-        int(str(value.get(key, 0))) for key in ("priority", "runtime", "deadline", "period")
-    )
+def _scheduler(value: Scheduler, path: str) -> None:
+    policy, priority = value["policy"], value.get("priority", 0)
+    runtime, deadline, period = (value.get("runtime", 0), value.get("deadline", 0), value.get("period", 0))
     if policy in ("SCHED_FIFO", "SCHED_RR"):
         if not 1 <= priority <= 99:
             raise wrong(f"{path}.priority", f"must be from 1 to 99 for {policy}", priority)
@@ -64,9 +63,17 @@ SCHEDULER = Fields(
     needed="policy",
     then=_scheduler,
 )
+
+
+def _io_priority(value: IoPriority, path: str) -> None:
+    if value["class"] != "IOPRIO_CLASS_IDLE" and value.get("priority") is None:
+        raise wrong(f"{path}.priority", f"is required for {value['class']}")
+
+
 IO_PRIORITY = Fields(
     {"class": Word(*scheduling.IO_CLASSES), "priority": Whole(0, scheduling.IO_PRIORITY_MAX)},
-    needed="class priority",
+    needed="class",
+    then=_io_priority,
 )
 
 # ── network devices ────────────────────────────────────────────────────────────────────────────────
@@ -168,9 +175,8 @@ INTEL_RDT = Fields(
 )
 
 
-def _memory_policy(value: Object, path: str) -> None:
-    mode, flags = str(value["mode"]), value.get("flags") or ()
-    nodes = str(value.get("nodes", "")).strip(", ")
+def _memory_policy(value: MemoryPolicy, path: str) -> None:
+    mode, flags, nodes = value["mode"], value.get("flags") or (), value.get("nodes", "").strip(", ")
     if mode in scheduling.NO_NODES and nodes:
         raise wrong(f"{path}.nodes", f"must be empty for {mode}", nodes)
     if mode not in (*scheduling.NO_NODES, "MPOL_PREFERRED") and not nodes:

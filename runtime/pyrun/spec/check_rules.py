@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyrun.spec.oci import Object
+
     Rule = Callable[[object, str], None]
-    Object = dict[str, Any]  # of JSON: checked by the tables, so not by the type checker
-else:
-    Object = dict
 
 
 def wrong(path: str, rule: str, *value: object, hint: str = "") -> UsageError:
@@ -194,7 +193,7 @@ class Fields:
     __slots__ = ("needed", "table", "then")
 
     def __init__(
-        self, table: dict[str, Rule], needed: str = "", then: Callable[[Object, str], None] | None = None
+        self, table: dict[str, Rule], needed: str = "", then: Callable[[Any, str], None] | None = None
     ) -> None:
         self.table, self.needed, self.then = table, needed.split(), then
 

@@ -6,12 +6,13 @@ check_ids.py. Not here: the kinds of rules (check_rules.py), what holds across s
 
 from __future__ import annotations
 
+from pyrun.safe import is_number
+
 from . import values
 from .check_rules import (
     Each,
     Fields,
     Map,
-    Object,
     Rare,
     Whole,
     Word,
@@ -24,6 +25,10 @@ from .check_rules import (
     wrong,
 )
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Cpu, Device, Memory, Rlimit
+
 # ── kinds of values ────────────────────────────────────────────────────────────────────────────────
 
 UINT64, UINT32 = Whole(0, (1 << 64) - 1), Whole(0, (1 << 32) - 1)
@@ -32,7 +37,6 @@ ID = Whole(0, (1 << 32) - 2)  # -1 means "leave it as it is" to the kernel
 LIMIT = Whole(-1, (1 << 63) - 1)  # -1 is no limit
 DEVICE = Whole(-1, (1 << 32) - 1)  # -1 is any
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
-CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 PROPAGATIONS = ("private", "shared", "slave", "unbindable")
 
@@ -42,7 +46,7 @@ def _version(value: object, path: str) -> None:
     core, _, build = str(value).partition("+")
     numbers, dash, suffix = core.partition("-")
     parts = numbers.split(".")
-    good = len(parts) == 3 and all(values.is_number(part) and str(int(part[:9])) == part for part in parts)
+    good = len(parts) == 3 and all(is_number(part) and str(int(part[:9])) == part for part in parts)
     for words in ([suffix] if dash else []) + ([build] if build else []):
         plain = words.replace(".", "").replace("-", "")
         good = good and all(words.split(".")) and words.isascii() and (plain.isalnum() or not plain)
@@ -79,18 +83,18 @@ def _host_name(value: object, path: str) -> None:
 # ── what holds within one object ───────────────────────────────────────────────────────────────────
 
 
-def _rlimit(limit: Object, path: str) -> None:
+def _rlimit(limit: Rlimit, path: str) -> None:
     if limit["soft"] > limit["hard"]:
         raise wrong(f"{path}.soft", f"must not be above the hard limit {limit['hard']}", limit["soft"])
 
 
-def _device(device: Object, path: str) -> None:
+def _device(device: Device, path: str) -> None:
     for key in ("major", "minor") if device["type"] != "p" else ():
         if key not in device:
             raise wrong(f"{path}.{key}", f"is required for a device of type {device['type']}")
 
 
-def _memory(memory: Object, path: str) -> None:
+def _memory(memory: Memory, path: str) -> None:
     limit, swap = memory.get("limit", 0), memory.get("swap", 0)
     if limit > 0 and 0 < swap < limit:
         raise wrong(
@@ -98,9 +102,11 @@ def _memory(memory: Object, path: str) -> None:
         )
 
 
-def _cpu(cpu: Object, path: str) -> None:
-    for part, whole in (("burst", "quota"), ("realtimeRuntime", "realtimePeriod")):
-        least, most = cpu.get(part, 0), cpu.get(whole, 0)
+def _cpu(cpu: Cpu, path: str) -> None:
+    for part, least, whole, most in (
+        ("burst", cpu.get("burst", 0), "quota", cpu.get("quota", 0)),
+        ("realtimeRuntime", cpu.get("realtimeRuntime", 0), "realtimePeriod", cpu.get("realtimePeriod", 0)),
+    ):
         if 0 < most < least:
             raise wrong(f"{path}.{part}", f"must not be above {whole} {most}", least)
 
@@ -114,7 +120,7 @@ PROCESS = Fields(
         "args": Each(text),
         "env": Each(variable),
         "cwd": absolute,
-        "capabilities": Fields(dict.fromkeys(CAPABILITY_SETS, Each(text))),
+        "capabilities": Fields(dict.fromkeys(values.CAPABILITY_SETS, Each(text))),
         "rlimits": Each(
             Fields(
                 {

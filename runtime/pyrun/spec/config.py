@@ -10,15 +10,44 @@ from pyrun.errors import UsageError
 
 from . import capabilities, defaults, users, values
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config, DeviceRule, Linux, Mount, Namespace, Process, Resources
+    from pyrun.store.image_json import Image, ImageConfig
+
+    from .values import Options
+
 OCI_VERSION = "1.3.0"  # the newest that pyrun knows, and the one it writes
 
-# `run`'s options as Docker would have them when nothing is given; cli passes its own table's values.
-Options = dict[str, object]
+
+class Container:
+    """What a config is told of its container beside the options and the image.
+
+    id, name, hostname     of the request; keep: its lasting directory; mode: of its network
+    netns, shared_files    the network namespace to join, and the files that come with it
+    image, image_id        what it was called, and what it is
+    layers, volumes        directories: of the image, the top one first; of its own
+    stop_signal, labels    the image's, unless the options say otherwise
+    """
+
+    __slots__ = (
+        "hostname", "id", "image", "image_id", "keep", "labels", "layers", "mode", "name", "netns", "shared_files",
+        "stop_signal", "volumes",
+    )  # fmt: skip
+
+    def __init__(self, image: str = "") -> None:
+        self.image = image
+        self.id = self.name = self.hostname = self.keep = self.mode = self.netns = ""
+        self.image_id = self.stop_signal = ""
+        self.shared_files: dict[str, str] = {}
+        self.layers: list[str] = []
+        self.volumes: list[str] = []
+        self.labels: dict[str, str] = {}
 
 
-def arguments(options: Options, image: dict[str, object], command: list[str]) -> list[str]:
+def arguments(options: Options, image: Image, command: list[str]) -> list[str]:
     """What is executed: --entrypoint or the image's, then the command or the image's Cmd."""
-    image_config = _image_config(image)
+    image_config = config_of(image)
     entrypoint = values.texts(image_config.get("Entrypoint"))
     default = values.texts(image_config.get("Cmd"))
     given = options.get("entrypoint")
@@ -30,31 +59,26 @@ def arguments(options: Options, image: dict[str, object], command: list[str]) ->
     return result
 
 
-def build(
-    options: Options, image: dict[str, object], command: list[str], container: dict[str, object]
-) -> dict[str, object]:
-    """The OCI config of a container.
-
-    container: {"id", "name", "hostname", "keep" (its directory), "layers" (top first), "mode" (network)}.
-    """
-    image_config = _image_config(image)
+def build(options: Options, image: Image, command: list[str], container: Container) -> Config:
+    """The OCI config of a container."""
+    image_config = config_of(image)
     user = users.resolve(
         str(options.get("user") or image_config.get("User") or ""),
         values.texts(options.get("group_add")),
-        values.texts(container["layers"]),
+        container.layers,
     )
     variables, mounts = _variables(options, image_config, container), _mounts(options, container)
-    annotations = {"org.opencontainers.image.ref.name": str(container.get("image", ""))}
+    annotations = {"org.opencontainers.image.ref.name": container.image}
     if not variables.get("HOME"):  # as runc, to which an empty one is none
         place = users.passwd_shown(mounts)  # a volume: the user is the image's, HOME what the container sees
-        variables["HOME"] = users.home_of(int(str(user["uid"])), *place) if place else str(user["home"])
+        variables["HOME"] = users.home_of(user["uid"], *place) if place else user["home"]
         annotations[users.HOME] = "default"
     process = _process(options, image_config, user, arguments(options, image, command), variables)
-    config: dict[str, object] = {
+    config: Config = {
         "ociVersion": OCI_VERSION,
         "process": process,
-        "root": {"path": f"{container['keep']}/rootfs", "readonly": bool(options.get("read_only"))},
-        "hostname": container["hostname"],
+        "root": {"path": f"{container.keep}/rootfs", "readonly": bool(options.get("read_only"))},
+        "hostname": container.hostname,
         "mounts": mounts,
         "linux": _linux(options, container),
         "annotations": annotations,
@@ -62,19 +86,19 @@ def build(
     return config
 
 
-def _image_config(image: dict[str, object]) -> dict[str, object]:
+def config_of(image: Image) -> ImageConfig:
+    """`config` of an image; {} if it has none."""
     config = image.get("config")
     return config if isinstance(config, dict) else {}
 
 
-def _variables(
-    options: Options, image_config: dict[str, object], container: dict[str, object]
-) -> dict[str, str]:
+def _variables(options: Options, image_config: ImageConfig, container: Container) -> dict[str, str]:
     """Docker's order of precedence: PATH, HOSTNAME, TERM; the image; --env-file; --env."""
-    merged: dict[str, str] = {"PATH": defaults.DEFAULT_PATH, "HOSTNAME": str(container["hostname"])}
+    merged: dict[str, str] = {"PATH": defaults.DEFAULT_PATH, "HOSTNAME": container.hostname}
     if options.get("tty"):
         merged["TERM"] = "xterm"
-    given = values.texts(image_config.get("Env"))
+    # an entry without a name is some builder's mistake, which no user could mend
+    given = [item for item in values.texts(image_config.get("Env")) if item[:1] != "="]
     if options.get("env_file"):
         from . import env_file
 
@@ -98,11 +122,11 @@ def _environment(variables: dict[str, str]) -> list[str]:
 
 def _process(
     options: Options,
-    image_config: dict[str, object],
-    user: dict[str, object],
+    image_config: ImageConfig,
+    user: users.Account,
     command: list[str],
     variables: dict[str, str],
-) -> dict[str, object]:
+) -> Process:
     mask = capabilities.parse_add_drop(
         values.texts(options.get("cap_add")),
         values.texts(options.get("cap_drop")),
@@ -154,20 +178,20 @@ def _no_new_privileges(options: Options) -> bool:
     return wanted
 
 
-def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, object]]:
+def _mounts(options: Options, container: Container) -> list[Mount]:
     privileged = bool(options.get("privileged"))
     own = [values.tmpfs(text) for text in values.texts(options.get("tmpfs"))]
     own += [values.volume(text) for text in values.texts(options.get("volume")) if ":" in text]
-    taken = [str(mount["destination"]) for mount in own]
-    if container.get("volumes"):
+    taken = [mount["destination"] for mount in own]
+    if container.volumes:
         from . import volumes
 
         usual = [mount["destination"] for mount in _default_mounts(options, privileged)]
         alone = volumes.alone(values.texts(options.get("volume")))
-        own += volumes.shown_again(container, alone, taken, [str(each) for each in usual])
+        own += volumes.shown_again(container, alone, taken, usual)
         taken += alone
     if len(set(taken)) != len(taken):
-        twice = next(each for number, each in enumerate(taken) if each in taken[:number])
+        twice = next(each for each in taken if taken.count(each) > 1)
         raise UsageError(f"two mounts go to {twice}", "leave one of --volume and --tmpfs out")
     own += [
         mount
@@ -175,18 +199,18 @@ def _mounts(options: Options, container: dict[str, object]) -> list[dict[str, ob
         if mount["destination"] not in taken
     ]
     # as Docker: by depth, so that none is hidden by one that is given later; the caller's take the place of ours
-    own.sort(key=lambda mount: str(mount["destination"]).rstrip("/").count("/"))
+    own.sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
     return [each for each in _default_mounts(options, privileged) if not _replaced(each, taken)] + own
 
 
-def _replaced(mount: dict[str, object], taken: list[str]) -> bool:
+def _replaced(mount: Mount, taken: list[str]) -> bool:
     """Whether the caller gives what is to be there, or a whole /dev."""
-    target = str(mount["destination"])
+    target = mount["destination"]
     return target in taken or ("/dev" in taken and target.startswith("/dev/"))
 
 
-def _default_mounts(options: Options, privileged: bool) -> list[dict[str, object]]:
-    mounts: list[dict[str, object]] = []
+def _default_mounts(options: Options, privileged: bool) -> list[Mount]:
+    mounts: list[Mount] = []
     shm_bytes = (
         values.size_bytes(str(options.get("shm_size") or "0"), "--shm-size") or defaults.SHM_SIZE_BYTES
     )
@@ -200,37 +224,34 @@ def _default_mounts(options: Options, privileged: bool) -> list[dict[str, object
     return mounts
 
 
-def _etc_files(container: dict[str, object], read_only: bool) -> list[dict[str, object]]:
+def _etc_files(container: Container, read_only: bool) -> list[Mount]:
     """Files that pyrun keeps for the container; with --network container: or ns:, somebody else's."""
-    shared = container.get("shared_files")
-    given = shared if isinstance(shared, dict) else {}
+    given = container.shared_files
     return [
         {
             "destination": f"/etc/{name}",
             "type": "bind",
-            "source": str(given.get(name) or f"{container['keep']}/{name}"),
+            "source": given.get(name) or f"{container.keep}/{name}",
             "options": ["rbind", "rprivate", *(["ro"] if read_only else [])],
         }
         for name in ("resolv.conf", "hostname", "hosts")
     ]
 
 
-def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
+def _linux(options: Options, container: Container) -> Linux:
     privileged = bool(options.get("privileged"))
-    joined = str(container.get("netns") or "")  # somebody else's network namespace: its settings are not ours
-    host_network = container["mode"] == "host"
+    joined = container.netns  # somebody else's network namespace: its settings are not ours
+    host_network = container.mode == "host"
     hidden = not privileged and _UNHIDDEN not in values.texts(options.get("security_opt"))
     kinds = ["mount", "pid", "uts", "ipc", "cgroup"] + ([] if host_network or joined else ["network"])
     sysctls = {} if host_network or joined else dict(defaults.SYSCTLS)
     sysctls.update(
         values.sysctl(text, host_network=host_network) for text in values.texts(options.get("sysctl"))
     )
+    made: list[Namespace] = [{"type": kind} for kind in kinds]
     return {
-        "namespaces": [
-            *[{"type": kind} for kind in kinds],
-            *([{"type": "network", "path": joined}] if joined else []),
-        ],
-        "cgroupsPath": f"/pyrun/{container['id']}",
+        "namespaces": [*made, {"type": "network", "path": joined}] if joined else made,
+        "cgroupsPath": f"/pyrun/{container.id}",
         "resources": _resources(options, privileged),
         "sysctl": sysctls,
         "maskedPaths": list(defaults.masked_paths()) if hidden else [],
@@ -238,16 +259,9 @@ def _linux(options: Options, container: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _resources(options: Options, privileged: bool) -> dict[str, object]:
+def _resources(options: Options, privileged: bool) -> Resources:
     rules = defaults.DEVICE_RULES_PRIVILEGED if privileged else defaults.DEVICE_RULES
-    resources: dict[str, object] = {
-        "devices": [
-            {"allow": allow, "type": kind, "access": access}
-            | ({"major": major} if major >= 0 else {})
-            | ({"minor": minor} if minor >= 0 else {})
-            for allow, kind, major, minor, access in rules
-        ]
-    }
+    resources: Resources = {"devices": [_device_rule(*rule) for rule in rules]}
     if options.get("memory"):
         limit = values.memory_bytes(str(options["memory"]))
         resources["memory"] = {"limit": limit, "swap": 2 * limit}  # Docker: as much swap again
@@ -257,3 +271,12 @@ def _resources(options: Options, privileged: bool) -> dict[str, object]:
     if isinstance(pids, int) and pids > 0:
         resources["pids"] = {"limit": pids}
     return resources
+
+
+def _device_rule(allow: bool, kind: str, major: int, minor: int, access: str) -> DeviceRule:
+    rule: DeviceRule = {"allow": allow, "type": kind, "access": access}
+    if major >= 0:
+        rule["major"] = major
+    if minor >= 0:
+        rule["minor"] = minor
+    return rule

@@ -9,35 +9,40 @@ from __future__ import annotations
 
 import posix
 import sys
+from errno import EINVAL, ENOENT, ENOTDIR
 
 from pyrun import jsonlite
 from pyrun.errors import UsageError
+from pyrun.store import distrusted
 
 # Engines write 5 to 50 kB; Linux hands a program 2 MB of arguments and environment with the usual stack limit; etcd,
 # where Kubernetes keeps its objects, takes 1.5 MB. Parsed, the worst text of this size (empty objects) takes 140 MB.
 BYTES_MAX = 4 << 20
 
 
-def read(path: str, name: str = "config.json") -> tuple[object, bytes]:
-    """(value, raw bytes) of the file *path*, which errors call *name*. Raises UsageError; never waits for a writer."""
+def read(path: str, name: str = "config.json", *, piped: bool = False) -> tuple[object, bytes]:
+    """(value, raw bytes) of the file *path*, which errors call *name*. Raises UsageError; never waits for a writer.
+
+    piped: unless it is a pipe, which the caller of this process has named itself.
+    """
     place = "" if path in name else f": {path}"
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
+        raw = _of_the_caller(path) if piped else distrusted.read(path, BYTES_MAX)
     except OSError as error:
-        hint = "an OCI bundle is a directory with config.json" if name == "config.json" else ""
+        hint = ""
+        if name == "config.json" and error.errno in (ENOENT, ENOTDIR):
+            hint = "an OCI bundle is a directory with config.json"
         raise UsageError(f"{name}: {error.strerror}{place}", hint) from None
-    try:
-        status = posix.fstat(fd)
-        if status.st_mode & 0o170000 != 0o100000:
-            raise UsageError(f"{name}: not a regular file{place}")
-        raw = posix.read(fd, min(status.st_size, BYTES_MAX) + 1)
-        while len(raw) <= BYTES_MAX and (more := posix.read(fd, BYTES_MAX + 1 - len(raw))):
-            raw += more
-    except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}{place}") from None
-    finally:
-        posix.close(fd)
     return parse(raw, name), raw
+
+
+def _of_the_caller(path: str) -> bytes:
+    """Of a file, or of a pipe, whose writer is waited for."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOCTTY)
+    if posix.fstat(fd).st_mode & 0o170000 not in (0o100000, 0o010000):
+        posix.close(fd)
+        raise OSError(EINVAL, "not a regular file or pipe")
+    return distrusted.content(fd, BYTES_MAX)
 
 
 def parse(raw: bytes, name: str = "config.json") -> object:

@@ -159,10 +159,6 @@ def check_target(target: str, kind: str, *, bind: bool, path: str) -> None:
     The runtime and the programs in the container trust what /proc says (CVE-2019-16884). init makes sure that no link
     leads there, and that what is bound on /proc is a procfs.
     """
-    if target == "/":
-        raise UsageError(
-            f"{path}.destination: must not be the root itself", "root.path says what the root is"
-        )
     if target == "/proc" and not bind and kind != "proc":
         raise UsageError(f'{path}: "/proc" cannot be mounted because it is not of type proc', "use type proc")
     if target[:6] == "/proc/" and target not in PROC_FILES:

@@ -21,10 +21,16 @@ from pyrun.errors import UsageError
 from pyrun.spec import capabilities
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.spec.oci import Config, Seccomp
+
 # First half of the SHA-256 of seccomp_default.json; seccomp_generate.py prints it, a test compares.
 DEFAULT_DATA = "8dd7397df1f50987"
 # To be raised when seccomp_compile.py or seccomp_profile.py make other programs of the same profile.
-GENERATOR = 2
+GENERATOR = 3
 
 # seccomp(2). TSYNC has no bit here: init has one thread. The kernel takes WAIT_KILLABLE_RECV with a listener alone.
 FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV = 1 << 1, 1 << 2, 1 << 3, 1 << 5
@@ -35,6 +41,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": FLAG_WAIT_KILLABLE_RECV,
 }
 NOTIFY = "SCMP_ACT_NOTIFY"
+_PASSING = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
 _NOT_COMPILED = ("listenerPath", "listenerMetadata", "flags")  # they change nothing in the program
 
 # The annotation of config.json that says a container runs under the built-in profile.
@@ -58,23 +65,23 @@ def default_filter(capabilities_mask: int) -> tuple[str, int]:
     return path, FLAG_SPEC_ALLOW
 
 
-def profile_filter(profile: dict[str, object]) -> tuple[str, int]:
+def profile_filter(profile: Seccomp) -> tuple[str, int]:
     """The same for an OCI `linux.seccomp` object. Raises UsageError, naming the field, for a faulty one.
 
     An empty profile gives a filter that allows everything. `runtime-spec config-linux.md#seccomp`.
     """
-    program = profile
+    program: Any = profile
     if any(name in profile for name in _NOT_COMPILED):
         _check_outside_program(profile)
         program = {name: value for name, value in profile.items() if name not in _NOT_COMPILED}
     text = repr(program)
     if NOTIFY in text and notifies(profile) and not profile.get("listenerPath"):
-        raise UsageError(f"linux.seccomp: {NOTIFY} needs linux.seccomp.listenerPath: nobody would answer")
+        raise UsageError(f"linux.seccomp: {NOTIFY} needs linux.seccomp.listenerPath, where an agent answers")
     name = "profile-" + fingerprint(text.encode("utf-8", "surrogatepass"))
     return _cached(name) or _compile(name, program), _flags(profile)
 
 
-def _check_outside_program(profile: dict[str, object]) -> None:
+def _check_outside_program(profile: Seccomp) -> None:
     """What the cache's key says nothing about. The full check, which costs milliseconds, only if something is odd."""
     flags = profile.get("flags") or []
     known = isinstance(flags, list) and all(isinstance(flag, str) and flag in FLAGS for flag in flags)
@@ -84,7 +91,7 @@ def _check_outside_program(profile: dict[str, object]) -> None:
         seccomp_check.check_outside_program(profile)
 
 
-def notifies(profile: dict[str, object]) -> bool:
+def notifies(profile: Seccomp) -> bool:
     """Whether an action of *profile* is NOTIFY: then its listener goes to an agent (engine/oci/seccomp_agent.py)."""
     rules = profile.get("syscalls")
     actions = [
@@ -93,7 +100,21 @@ def notifies(profile: dict[str, object]) -> bool:
     return NOTIFY in (profile.get("defaultAction"), *actions)
 
 
-def _flags(profile: dict[str, object]) -> int:
+def allows(profile: Seccomp, calls: tuple[str, ...]) -> bool:
+    """Whether *profile* lets every one of *calls* pass, whatever its arguments."""
+    given = profile.get("syscalls")
+    rules = given if isinstance(given, list) else []
+    if profile.get("defaultAction") in _PASSING:
+        exceptions = [name for rule in rules if rule["action"] not in _PASSING for name in rule["names"]]
+        return set(calls).isdisjoint(exceptions)
+    allowed: set[str] = set()
+    for rule in rules:
+        if rule["action"] in _PASSING and not rule.get("args"):
+            allowed.update(rule["names"])
+    return allowed.issuperset(calls)
+
+
+def _flags(profile: Seccomp) -> int:
     """Those of the profile, and with NOTIFY the one that makes a listener. As runc: only no list means the default."""
     given = profile.get("flags")
     flags = FLAG_SPEC_ALLOW
@@ -129,7 +150,7 @@ def _cached(name: str) -> str:
     return path if whole else ""
 
 
-def _compile(name: str, profile: dict[str, object]) -> str:
+def _compile(name: str, profile: Seccomp) -> str:
     """The cold path: compile, note the library, write the program where the next start finds it."""
     from pyrun.spec import seccomp_compile
 
@@ -143,12 +164,30 @@ def _compile(name: str, profile: dict[str, object]) -> str:
     return path
 
 
-def of_config(config: dict[str, object]) -> tuple[str, int] | None:
+def of_config(config: Config) -> tuple[str, int] | None:
     """(path of the compiled program, flags) of a container's config; None if it has no filter."""
-    annotations, section, process = config.get("annotations"), config.get("linux"), config["process"]
-    profile = section.get("seccomp") if isinstance(section, dict) else None
+    profile = _profile_of(config)
     if isinstance(profile, dict):
         return profile_filter(profile)
-    if isinstance(annotations, dict) and annotations.get(PROFILE) == "default" and isinstance(process, dict):
-        return default_filter(capabilities.mask_of(process["capabilities"]["bounding"]))
+    if profile:
+        return default_filter(capabilities.mask_of(config["process"]["capabilities"]["bounding"]))
     return None
+
+
+def flags_of(config: Config) -> int | None:
+    """The flags alone, with nothing compiled. Raises UsageError for faulty ones."""
+    profile = _profile_of(config)
+    if isinstance(profile, dict):
+        _check_outside_program(profile)
+        return _flags(profile)
+    return FLAG_SPEC_ALLOW if profile else None
+
+
+def _profile_of(config: Config) -> Seccomp | str:
+    """linux.seccomp; "default" for Docker's profile, "" for none."""
+    section, annotations = config.get("linux"), config.get("annotations")
+    profile = section.get("seccomp") if isinstance(section, dict) else None
+    if isinstance(profile, dict):
+        return profile
+    is_default = isinstance(annotations, dict) and annotations.get(PROFILE) == "default"
+    return "default" if is_default and isinstance(config["process"], dict) else ""

@@ -15,11 +15,14 @@ import ctypes
 import errno
 import os
 import struct
-from typing import Any
 
 from pyrun.errors import PyrunError, UsageError
 from pyrun.spec.seccomp import INSTRUCTION_BYTES, INSTRUCTIONS_MAX
 from pyrun.spec.seccomp_check import ACTIONS, OPERATORS, WITH_ERRNO, check
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Seccomp, SyscallRule
 
 CACHED_PROGRAMS_MAX = 256
 
@@ -82,7 +85,7 @@ def version() -> str:
     return ".".join(str(number) for number in _library().seccomp_version().contents)
 
 
-def compile_profile(profile: dict[str, Any]) -> bytes:
+def compile_profile(profile: Seccomp) -> bytes:
     """The BPF program (an array of struct sock_filter) of an OCI `linux.seccomp` object.
 
     Raises UsageError for a profile that is faulty or gives too long a program;
@@ -137,7 +140,7 @@ def _add_architectures(library: ctypes.CDLL, context: int, names: list[str]) -> 
     return tokens
 
 
-def _add_rule(library: ctypes.CDLL, context: int, rule: dict[str, Any], default: int) -> None:
+def _add_rule(library: ctypes.CDLL, context: int, rule: SyscallRule, default: int) -> None:
     """One entry of `syscalls`. As in runc, skipped are names libseccomp does not know and the default action."""
     action = _code(rule["action"], rule.get("errnoRet"))
     if action == default:
@@ -186,7 +189,7 @@ def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -
     return struct.pack("=HBBI", code, if_true, if_false, operand)
 
 
-def _newer_calls(library: ctypes.CDLL, profile: dict[str, Any], architectures: list[int]) -> bytes:
+def _newer_calls(library: ctypes.CDLL, profile: Seccomp, architectures: list[int]) -> bytes:
     """A block per architecture: numbers above the profile's highest give ENOSYS; all else goes on.
 
     Nothing for a permissive default (a tracer or an agent answers by itself) or one that is ENOSYS anyhow.

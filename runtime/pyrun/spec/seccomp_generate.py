@@ -21,11 +21,46 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 REPOSITORY, SOURCE = "https://github.com/moby/profiles", "seccomp/default.json"
 TARGET = Path(__file__).with_name("seccomp_default.json")
 WIDTH = 106
+
+
+class Conditions(TypedDict, total=False):
+    """kernel: at least that version."""
+
+    capabilities: list[str]
+    machines: list[str]
+    kernel: str
+
+
+class Row(TypedDict):
+    """A rule: what of these calls is done."""
+
+    action: str
+    errno: NotRequired[int]
+    names: list[str]
+    args: NotRequired[list[list[Any]]]
+    needs: NotRequired[Conditions]
+    unless: NotRequired[Conditions]
+
+
+class Default(TypedDict):
+    """What is done of every other call."""
+
+    action: str
+    errno: int
+
+
+class Table(TypedDict):
+    """The file."""
+
+    source: dict[str, str]
+    default: Default
+    architectures: dict[str, list[str]]
+    rules: list[Row]
 
 
 def git(clone: str, *args: str) -> str:
@@ -33,7 +68,7 @@ def git(clone: str, *args: str) -> str:
     return subprocess.run(["git", "-C", clone, *args], check=True, capture_output=True, text=True).stdout
 
 
-def table(clone: str) -> dict[str, Any]:
+def table(clone: str) -> Table:
     """The whole content of the file to write."""
     text = git(clone, "show", f"HEAD:{SOURCE}")
     commit, date = git(clone, "log", "-1", "--format=%H %cI", "--", SOURCE).split()
@@ -56,34 +91,37 @@ def table(clone: str) -> dict[str, Any]:
     }
 
 
-def rule(entry: dict[str, Any]) -> dict[str, Any]:
+def rule(entry: dict[str, Any]) -> Row:
     """One entry of `syscalls` in our form. Raises SystemExit for a key this script does not know."""
     known = {"names", "action", "errnoRet", "args", "includes", "excludes", "comment"}
     if unknown := set(entry) - known:
         raise SystemExit(f"the profile has got new keys: {sorted(unknown)}")
-    made: dict[str, Any] = {"action": entry["action"]}
+    names = textwrap.wrap(" ".join(sorted(entry["names"])), WIDTH - 8)
+    made: Row = {"action": entry["action"], "names": names}
     if "errnoRet" in entry:
         made["errno"] = entry["errnoRet"]
     if entry.get("args"):
         made["args"] = [
             [arg["index"], arg["op"], arg["value"], arg.get("valueTwo", 0)] for arg in entry["args"]
         ]
-    for theirs, ours in (("includes", "needs"), ("excludes", "unless")):
-        if condition := entry.get(theirs):
-            made[ours] = conditions(condition)
-    made["names"] = textwrap.wrap(" ".join(sorted(entry["names"])), WIDTH - 8)
+    if condition := entry.get("includes"):
+        made["needs"] = conditions(condition)
+    if condition := entry.get("excludes"):
+        made["unless"] = conditions(condition)
     return made
 
 
-def conditions(theirs: dict[str, Any]) -> dict[str, Any]:
+def conditions(theirs: dict[str, Any]) -> Conditions:
     """`includes` or `excludes` in our words."""
     words = {"caps": "capabilities", "arches": "machines", "minKernel": "kernel"}
     if unknown := set(theirs) - set(words):
         raise SystemExit(f"the profile has got new conditions: {sorted(unknown)}")
-    return {words[key]: value for key, value in theirs.items()}
+    made: Any = {words[key]: value for key, value in theirs.items()}
+    ours: Conditions = made
+    return ours
 
 
-def layout(content: dict[str, Any]) -> str:
+def layout(content: Table) -> str:
     """JSON that a person can read and diff: a rule's head on one line, its names wrapped below."""
     head = {key: value for key, value in content.items() if key != "rules"}
     lines = json.dumps(head, indent=1).removesuffix("\n}").splitlines()

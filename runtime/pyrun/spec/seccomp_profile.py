@@ -5,22 +5,34 @@ the container, architecture, kernel version; they are decided here, by the rules
 seccomp/seccomp_linux.go. Not here: what makes a profile valid (seccomp_check.py), turning it into a program
 (seccomp_compile.py), the cache (seccomp.py).
 
-In one point the default is stricter than Docker's. Docker refuses AF_ALG and AF_VSOCK by comparing the family
+In two points the default is stricter than Docker's. Docker refuses AF_ALG and AF_VSOCK by comparing the family
 (below 38, 39, above 40), and a filter compares all 64 bits of the register, while the kernel reads an int:
 socket(1 << 32 | 38, ...) is "above 40" and opens AF_ALG. Here each range becomes comparisons of the low half.
+And i386 has socketcall as well, whose arguments are in memory, where no filter looks: it is refused whole. Of the
+other multiplexers, `ipc` has nothing that is refused under its own name, and x86 has no `syscall`; where socketcall is
+the native ABI's (s390x, ppc64le), refusing it would take every socket from a C library that knows nothing else.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from typing import Any
 
 from pyrun import boot
 from pyrun.errors import UsageError
-from pyrun.spec import capabilities
+from pyrun.safe import is_number
+from pyrun.spec import capabilities, config_file
 from pyrun.spec.seccomp import notifies
-from pyrun.spec.seccomp_check import FIELD, check, list_of, object_of
+from pyrun.spec.seccomp_check import FIELD, check, list_of, object_of, words_of
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pyrun.spec.oci import Object, Seccomp, SyscallArgument, SyscallRule
+    from pyrun.spec.seccomp_generate import Row, Table
 
 # `uname -m` -> the name in Docker's conditions; the OCI name of a native architecture is SCMP_ARCH_ + upper case.
 _DOCKER_NAMES = {
@@ -28,27 +40,35 @@ _DOCKER_NAMES = {
     "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loongarch64", "mips64": "mips64",
 }  # fmt: skip
 _HINT = "seccomp=FILE takes JSON as Docker or OCI has it; without it the default profile is used"
+# Not EPERM, which is the default: a rule that says the same as the default is none, and libseccomp then adds to every
+# rule for `socket` one that allows socketcall(SYS_SOCKET), whatever the family. The first rule for a call counts.
+_NO_SOCKETCALL: SyscallRule = {"names": ["socketcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
 _FAMILY_MAX = 63  # linux/socket.h: AF_MAX is 46; what is above is EPERM instead of EAFNOSUPPORT
 
 
-def default_profile(capabilities_mask: int) -> dict[str, Any]:
+def default_profile(capabilities_mask: int) -> Seccomp:
     """Docker's default profile for this machine and a bounding set, as OCI `linux.seccomp`."""
     with open(boot.PACKAGE_DIR + "/spec/seccomp_default.json", encoding="ascii") as file:
-        table = json.load(file)
-    profile: dict[str, Any] = {
+        table: Table = json.load(file)
+    profile: Seccomp = {
         "defaultAction": table["default"]["action"],
         "defaultErrnoRet": table["default"]["errno"],
     }
     if architectures := _family(table["architectures"]):
         profile["architectures"] = architectures
-    profile["syscalls"] = []
-    for rule in table["rules"]:
-        if _holds(rule, capabilities_mask, "needs", "unless"):
-            profile["syscalls"] += _low_half(_rule_of_table(rule))
+    rules: list[SyscallRule] = []
+    profile["syscalls"] = rules
+    for row in table["rules"]:
+        if _holds(row, capabilities_mask, "needs", "unless"):
+            rules += _low_half(_rule_of_table(row))
+    if "SCMP_ARCH_X86" in architectures:
+        for rule in rules:
+            rule["names"] = [name for name in rule["names"] if name != "socketcall"]
+        rules.insert(0, _NO_SOCKETCALL)
     return profile
 
 
-def _low_half(rule: dict[str, Any]) -> list[dict[str, Any]]:
+def _low_half(rule: SyscallRule) -> list[SyscallRule]:
     """The rules that say of a socket's family, an int, what *rule* says of a whole register."""
     if rule["names"] != ["socket"] or len(rule.get("args", ())) != 1:
         return [rule]
@@ -58,9 +78,14 @@ def _low_half(rule: dict[str, Any]) -> list[dict[str, Any]]:
         "SCMP_CMP_EQ": (value, value),
         "SCMP_CMP_GT": (value + 1, _FAMILY_MAX),
     }
-    made = []
+    made: list[SyscallRule] = []
     for first, mask in _blocks(*ranges[rule["args"][0]["op"]]):
-        condition = {"index": 0, "value": mask, "valueTwo": first, "op": "SCMP_CMP_MASKED_EQ"}
+        condition: SyscallArgument = {
+            "index": 0,
+            "value": mask,
+            "valueTwo": first,
+            "op": "SCMP_CMP_MASKED_EQ",
+        }
         made.append({**rule, "args": [condition]})
     return made
 
@@ -77,7 +102,7 @@ def _blocks(first: int, last: int) -> list[tuple[int, int]]:
     return blocks
 
 
-def load_profile(path: str, capabilities_mask: int) -> dict[str, Any]:
+def load_profile(path: str, capabilities_mask: int) -> Seccomp:
     """`--security-opt seccomp=PATH`: a JSON file in Docker's or OCI's form -> OCI `linux.seccomp`.
 
     `builtin` is the default profile; `unconfined` and an empty object give {}, no filter.
@@ -101,14 +126,15 @@ def load_profile(path: str, capabilities_mask: int) -> dict[str, Any]:
     return profile
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> Object:
+    name = f"seccomp profile {path}"
     try:
         with open(path, "rb") as file:
-            given = json.load(file)
+            given = config_file.parse(file.read(config_file.BYTES_MAX + 1), name)
     except OSError as error:
-        raise UsageError(f"seccomp profile {path}: {os.strerror(error.errno or 0).lower()}", _HINT) from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"seccomp profile {path}: not JSON: {str(error).lower()}", _HINT) from None
+        raise UsageError(f"{name}: {os.strerror(error.errno or 0).lower()}", _HINT) from None
+    except UsageError as error:
+        raise UsageError(error.message, _HINT) from None
     if not isinstance(given, dict):
         raise UsageError(f"seccomp profile {path}: not a JSON object", _HINT)
     return given
@@ -117,11 +143,12 @@ def _read(path: str) -> dict[str, Any]:
 # ── Docker's form ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _resolve(given: dict[str, Any], mask: int) -> dict[str, Any]:
+def _resolve(given: Object, mask: int) -> Seccomp:
     """Decide conditions and archMap. Fields of OCI's form stay as they are, for check() to judge."""
-    profile = {
+    kept: Any = {
         key: value for key, value in given.items() if key not in ("archMap", "syscalls") and value is not None
     }
+    profile: Seccomp = kept
     if not profile.get("defaultAction") and not given.get("syscalls"):
         return {}
     if given.get("archMap"):
@@ -155,29 +182,32 @@ def _family(families: dict[str, list[str]]) -> list[str]:
     return [native, *families[native]] if native in families else []
 
 
-def _rule_of_docker(rule: dict[str, Any], where: str) -> dict[str, Any]:
+def _rule_of_docker(rule: Object, where: str) -> SyscallRule:
     if rule.get("name"):
         if rule.get("names"):
             raise UsageError(f"{where}: name and names are both given", "give one of them")
         rule = {**rule, "names": [rule["name"]]}
-    kept = ("names", "action", "errnoRet", "args")
-    return {key: rule[key] for key in kept if rule.get(key) is not None}
+    kept: Any = {
+        key: rule[key] for key in ("names", "action", "errnoRet", "args") if rule.get(key) is not None
+    }
+    made: SyscallRule = kept
+    return made
 
 
-def _rule_of_table(rule: dict[str, Any]) -> dict[str, Any]:
+def _rule_of_table(row: Row) -> SyscallRule:
     """A rule of seccomp_default.json in OCI's form."""
-    made: dict[str, Any] = {"names": " ".join(rule["names"]).split(), "action": rule["action"]}
-    if "errno" in rule:
-        made["errnoRet"] = rule["errno"]
-    if "args" in rule:
+    made: SyscallRule = {"names": " ".join(row["names"]).split(), "action": row["action"]}
+    if "errno" in row:
+        made["errnoRet"] = row["errno"]
+    if "args" in row:
         made["args"] = [
             {"index": index, "value": value, "valueTwo": second, "op": operator}
-            for index, operator, value, second in rule["args"]
+            for index, operator, value, second in row["args"]
         ]
     return made
 
 
-def _holds(rule: dict[str, Any], mask: int, needs: str, unless: str, where: str = "") -> bool:
+def _holds(rule: Mapping[str, object], mask: int, needs: str, unless: str, where: str = "") -> bool:
     """Whether a rule's conditions hold: every one of *needs*, none of *unless*."""
     words = rule.get(needs) or {}
     facts = _facts(object_of(words, where + needs), mask, where + needs)
@@ -189,10 +219,10 @@ def _holds(rule: dict[str, Any], mask: int, needs: str, unless: str, where: str 
     )
 
 
-def _facts(condition: dict[str, Any], mask: int, where: str) -> dict[str, list[bool]]:
+def _facts(condition: Object, mask: int, where: str) -> dict[str, list[bool]]:
     """Each kind of condition that is present, and which of its values are the case."""
-    names = list_of(condition.get("caps") or condition.get("capabilities") or [], where)
-    machines = list_of(condition.get("arches") or condition.get("machines") or [], where)
+    names = words_of(condition.get("caps") or condition.get("capabilities") or [], where)
+    machines = words_of(condition.get("arches") or condition.get("machines") or [], where)
     kernel = condition.get("minKernel") or condition.get("kernel")
     system = os.uname()
     own = _DOCKER_NAMES.get(system.machine, system.machine)
@@ -210,6 +240,6 @@ def _version(text: object, where: str) -> tuple[int, int]:
     """`6.18.44-x` -> (6, 18)."""
     first, _, rest = str(text).partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    if not first.isdecimal() or not digits:
-        raise UsageError(f"{where}: not a kernel version: {text!r}", 'write it as "4.8"')
+    if not is_number(first) or not is_number(digits):
+        raise UsageError(f"{where}: not a kernel version: {text!r:.100}", 'write it as "4.8"')
     return int(first), int(digits)

@@ -8,34 +8,47 @@ A number is never looked up as a name (CVE-2016-3697), and must fit (CVE-2024-40
 from __future__ import annotations
 
 import posix
+from errno import EXDEV
 
 from pyrun import linux
 from pyrun.errors import NotFound, UsageError
+from pyrun.safe import is_digits
+from pyrun.store import distrusted
 
-from .values import is_number, normal_path
+from .values import normal_path
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypedDict
+
+    class Account(TypedDict):
+        """As passwd and group of the container know a user; groups: the primary one is the first."""
+
+        uid: int
+        gid: int
+        groups: list[int]
+        home: str
+        name: str
+
 
 FILE_SIZE_LIMIT_BYTES = 1 << 20
 ID_LIMIT = (1 << 31) - 1
 # Annotation of a config.json that pyrun has made: whose HOME it is. "default": nobody has given one, it is the user's.
 HOME = "pyrun.home"
-_IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
-_RETRIES = 1000
 
 
-def read_below(directories: list[str], path: str) -> bytes:
-    """The file as a container sees it whose root has these layers, the top one first; b"" if there is none."""
+def read_below(directories: list[str], path: str, mounts: list[Any] | None = None) -> bytes:
+    """The file as a container sees it whose root has these layers, the top one first; b"" if there is none.
+
+    mounts: those of a running container's config, whose root the directory then is: a mount that is none of them is the
+    container's own doing (a FUSE of its that never answers), and nothing is read through it."""
     for directory in directories:
         try:
             root_fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
         except FileNotFoundError:  # --dry-run of an image that is not here; a real run fails when it mounts
             continue
         try:
-            # only its place: to open a device or a FIFO would be to use it, and a container may have made one there
-            place_fd = _place(root_fd, path)
+            place_fd = _place(root_fd, path, mounts)
         except FileNotFoundError:
             continue
         except BlockingIOError:  # it may well be there
@@ -45,33 +58,46 @@ def read_below(directories: list[str], path: str) -> bytes:
         finally:
             posix.close(root_fd)
         try:
-            status = posix.fstat(place_fd)
-            if status.st_mode & 0o170000 != 0o100000:  # a whiteout, a directory, a FIFO: as good as absent
-                return b""
-            if status.st_size > FILE_SIZE_LIMIT_BYTES:
-                raise UsageError(f"/{path} of the image is larger than {FILE_SIZE_LIMIT_BYTES} bytes")
-            return _content(place_fd)
+            found = distrusted.content(distrusted.opened(place_fd), FILE_SIZE_LIMIT_BYTES)
+        except OSError:  # a whiteout, a directory, a FIFO, of procfs: as good as absent
+            return b""
         finally:
             posix.close(place_fd)
+        if len(found) > FILE_SIZE_LIMIT_BYTES:
+            raise UsageError(f"/{path} of the image is larger than {FILE_SIZE_LIMIT_BYTES} bytes")
+        return found
     return b""
 
 
-def _place(root_fd: int, path: str) -> int:
-    """EAGAIN: something was renamed anywhere on this machine while a `..` of a link was walked."""
-    for _ in range(_RETRIES):
-        try:
-            return linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
-        except BlockingIOError:
-            continue
-    return linux.openat2(root_fd, path, linux.O_PATH, 0, _IN_ROOT)
-
-
-def _content(place_fd: int) -> bytes:
-    fd = posix.open(f"/proc/self/fd/{place_fd}", posix.O_RDONLY | posix.O_CLOEXEC)
+def _place(root_fd: int, path: str, mounts: list[Any] | None) -> int:
+    if mounts is None:
+        return distrusted.place(path, root_fd, distrusted.IN_ROOT)
     try:
-        return posix.read(fd, FILE_SIZE_LIMIT_BYTES)
-    finally:
-        posix.close(fd)
+        return distrusted.place(path, root_fd, distrusted.IN_ROOT | linux.RESOLVE_NO_XDEV)
+    except OSError as error:
+        if error.errno != EXDEV:
+            raise
+    place_fd = distrusted.place(path, root_fd, distrusted.IN_ROOT)
+    if _is_on_one_of(mounts, place_fd, root_fd):
+        return place_fd
+    posix.close(place_fd)
+    raise OSError(EXDEV, posix.strerror(EXDEV), path)
+
+
+def _is_on_one_of(mounts: list[Any], place_fd: int, root_fd: int) -> bool:
+    """Whether a place is on what is mounted at the destination of one of *mounts*."""
+    found = linux.mount_id(place_fd, "")
+    for mount in mounts:
+        try:
+            fd = distrusted.place("." + normal_path(mount["destination"]), root_fd, distrusted.IN_ROOT)
+        except OSError:  # the container has unmounted it, say
+            continue
+        try:
+            if linux.mount_id(fd, "") == found:
+                return True
+        finally:
+            posix.close(fd)
+    return False
 
 
 def _rows(text: bytes, fields: int) -> list[list[str]]:
@@ -87,24 +113,25 @@ def _rows(text: bytes, fields: int) -> list[list[str]]:
 def _number(text: str, what: str) -> int:
     if not _is_id(text):
         raise UsageError(
-            f"invalid {what}: {text!r}", f"a name of the image, or a number from 0 to {ID_LIMIT}"
+            f"invalid {what}: {text!r:.80}", f"a name of the image, or a number from 0 to {ID_LIMIT}"
         )
     return int(text)
 
 
 def _is_id(text: str) -> bool:
-    return is_number(text) and len(text) <= 10 and int(text) <= ID_LIMIT
+    return is_digits(text) and len(text) <= 10 and int(text) <= ID_LIMIT
 
 
-def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, object]:
-    """{"uid", "gid", "groups", "home", "name"} of `user[:group]`; "" is root, and no group the user's own.
+def resolve(user: str, add: list[str], directories: list[str], mounts: list[Any] | None = None) -> Account:
+    """Who `user[:group]` is; "" is root, and no group the user's own.
 
-    add: further groups (--group-add). Raises NotFound for a name the image does not have.
+    add: further groups (--group-add); directories, mounts: as read_below has them. Raises NotFound for a name the image
+    does not have.
     """
     # "1000:" is what `-u $UID:$GID` comes to, for bash has no $GID
     wanted, _, wanted_group = user.partition(":")
-    passwd = _rows(read_below(directories, "etc/passwd"), 4)
-    groups = _rows(read_below(directories, "etc/group"), 3)
+    passwd = _rows(read_below(directories, "etc/passwd", mounts), 4)
+    groups = _rows(read_below(directories, "etc/group", mounts), 3)
     uid, gid, home, name = _find(wanted, passwd)
     extra: list[int] = []
     if wanted_group:
@@ -126,24 +153,33 @@ def resolve(user: str, add: list[str], directories: list[str]) -> dict[str, obje
 
 
 def with_home(
-    environment: list[str], uid: int, root: str, mounts: list[Any] | None = None, bundle: str = ""
+    environment: list[str],
+    uid: int,
+    root: str,
+    mounts: list[Any] | None = None,
+    bundle: str = "",
+    *,
+    running: bool = False,
 ) -> list[str]:
     """*environment*, and HOME if it has none or an empty one: from the container's /etc/passwd, as runc does. It is
-    below *root*, which may be that of a running container, or what one of *mounts* is going to show in its place."""
+    below *root*, of a running container through its *mounts*, or what one of them is going to show in its place."""
     found = [item for item in environment if item[:5] == "HOME="]
     if found and found[-1] != "HOME=":
         return environment
-    home = home_of(uid, *(passwd_shown(mounts or [], bundle) or ([root], "etc/passwd")))
+    if running:
+        home = home_of(uid, [root], "etc/passwd", mounts or [])
+    else:
+        home = home_of(uid, *(passwd_shown(mounts or [], bundle) or ([root], "etc/passwd")))
     return [*[item for item in environment if item[:5] != "HOME="], f"HOME={home}"]
 
 
-def home_of(uid: int, directories: list[str], path: str) -> str:
+def home_of(uid: int, directories: list[str], path: str, mounts: list[Any] | None = None) -> str:
     """By the passwd file at *path* below *directories*; / if that does not know *uid*, or makes no sense. Links do not
     lead out of them, and nothing there keeps a process from being executed."""
     home = ""
     if uid <= ID_LIMIT:
         try:
-            home = _find(str(uid), _rows(read_below(directories, path), 4))[2]
+            home = _find(str(uid), _rows(read_below(directories, path, mounts), 4))[2]
         except (OSError, UsageError):  # whose /proc/PID/root is not to be had, or no longer
             pass
     return "/" if "\0" in home else home or "/"
@@ -153,25 +189,30 @@ def passwd_shown(mounts: list[Any], bundle: str = "") -> tuple[list[str], str] |
     """The /etc/passwd that a config's mounts put over the root's own, as home_of takes it; None if there is none."""
     found: tuple[list[str], str] | None = None
     for mount in mounts:
-        target, options = str(mount["destination"]), mount.get("options") or []
-        if target[:4] != "/etc" or (target := normal_path(target)) not in ("/etc", "/etc/passwd"):
+        target, options = normal_path(mount["destination"]), mount.get("options") or []
+        if target not in _PASSWD_BELOW:
             continue
         if "remount" in options or "tmpcopyup" in options:
             continue
         if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
             found = [], ""
             continue
-        source = str(mount["source"])
+        source = mount["source"]
         source = source if source[:1] == "/" else f"{bundle}/{source}"
         # a file may be given by a link of the host's; a directory may hold links of somebody else's
-        found = ([source], "passwd") if target == "/etc" else (["/"], source[1:])
+        below = _PASSWD_BELOW[target]
+        found = ([source], below) if below else (["/"], source[1:])
     return found
+
+
+# What may be mounted over /etc/passwd, and where that is in it.
+_PASSWD_BELOW = {"/": "etc/passwd", "/etc": "passwd", "/etc/passwd": ""}
 
 
 def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:
     """(uid, gid, home, name) of a name or number; a number need not be in the file."""
     uid = 0
-    if not wanted or is_number(wanted) or wanted[0] in "-+":
+    if not wanted or is_digits(wanted) or wanted[0] in "-+":
         uid = _number(wanted or "0", "user")
         matches = [row for row in passwd if _is_id(row[2]) and int(row[2]) == uid and _is_id(row[3])]
     else:
@@ -187,7 +228,7 @@ def _find(wanted: str, passwd: list[list[str]]) -> tuple[int, int, str, str]:
 
 
 def _group(wanted: str, groups: list[list[str]]) -> int:
-    if is_number(wanted) or wanted[0] in "-+":
+    if is_digits(wanted) or wanted[:1] in ("-", "+"):
         return _number(wanted, "group")
     for row in groups:
         if row[0] == wanted and _is_id(row[2]):

@@ -10,11 +10,15 @@ from __future__ import annotations
 import posix
 
 from pyrun.errors import UsageError
+from pyrun.safe import is_number
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from pyrun.spec.oci import Config, Linux, Mount
+
+    # A command's options by name, with _ for -: what the tables of cli/ make of the words, defaults filled in. Whoever
+    # reads one decides what it must be.
+    Options = dict[str, object]
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 MEMORY_MINIMUM_BYTES = 6 << 20  # Docker's own floor
@@ -32,12 +36,9 @@ SYSCTL_IPC = (
     "kernel.shm_rmid_forced",
 )  # fmt: skip
 
+CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")  # of process.capabilities
+
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-
-
-def is_number(text: str) -> bool:
-    """Whether *text* is an unsigned decimal number: ASCII digits and nothing else."""
-    return text.isascii() and text.isdigit()
 
 
 def texts(value: object) -> list[str]:
@@ -45,10 +46,9 @@ def texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
 
-def linux_section(config: Mapping[str, Any]) -> dict[str, Any]:
+def linux_section(config: Config) -> Linux:
     """`linux` of a config; {} if it has none."""
-    section = config.get("linux")
-    return section if isinstance(section, dict) else {}
+    return config.get("linux") or {}
 
 
 def size_bytes(text: str, option: str) -> int:
@@ -115,7 +115,7 @@ def _is_ipv6(text: str) -> bool:
 
     try:
         _socket.inet_pton(_socket.AF_INET6, text.strip("[]"))
-    except OSError:
+    except (OSError, ValueError):  # the latter: a byte that is no character
         return False
     return True
 
@@ -164,7 +164,7 @@ def check_sysctl(name: str, value: str, *, host_network: bool) -> None:
         )
 
 
-def volume(text: str) -> dict[str, object]:
+def volume(text: str) -> Mount:
     """-v `src:dst[:options]` -> an OCI mount. The source must exist."""
     parts = text.split(":")
     options = parts[2].split(",") if parts[2:] not in ([], [""]) else []  # `-v a:b:$MODE` without a mode
@@ -227,7 +227,7 @@ def check_target(told: str, target: str, *, bind: bool) -> None:
         raise UsageError(f"{told}: /proc is the kernel's own, {target} cannot be mounted on", hint) from None
 
 
-def tmpfs(text: str) -> dict[str, object]:
+def tmpfs(text: str) -> Mount:
     """--tmpfs `dir[:options]` -> an OCI mount, with Docker's default options."""
     target, _, options = text.partition(":")
     if target[:1] != "/" or normal_path(target) == "/":

@@ -9,18 +9,28 @@ Source: image-spec config.md (Volumes).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pyrun.errors import UsageError
 
 from .values import check_target, normal_path
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.config import Container
+    from pyrun.spec.oci import Mount
+
+
+_PATH_BYTES = 4095  # PATH_MAX
 
 
 def of_image(declared: object) -> list[str]:
     """The directories, parents first. Raises UsageError in words about the image."""
     paths = [str(path) for path in declared] if isinstance(declared, dict) else []
     for path in paths:
-        if "\0" in path or normal_path(path) == "/":
+        if "\0" in path or len(path) > _PATH_BYTES or normal_path(path) == "/":
             hint = "build the image without it"
-            raise UsageError(f"the image's VOLUME {path!r} is no directory below the root", hint)
+            raise UsageError(f"the image's VOLUME {path!r:.200} is no directory below the root", hint)
     return sorted({normal_path(path) for path in paths})
 
 
@@ -38,20 +48,26 @@ def _alone(text: str) -> str:
     return path
 
 
-def shown_again(
-    container: dict[str, object], own: list[str], given: list[str], usual: list[str]
-) -> list[dict[str, object]]:
+def _above(path: str) -> Iterator[str]:
+    """The directories that *path* is in, but for the root."""
+    at = path.rfind("/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind("/", 0, at)
+
+
+def shown_again(container: Container, own: list[str], given: list[str], usual: list[str]) -> list[Mount]:
     """Mounts for those of container["volumes"] that another mount covers: the root's directory, once more.
 
     own: those of -v, which are wanted whatever covers them; given: destinations of the caller's mounts, whom the
     image's give way to; usual: of those every container has.
     """
-    volumes = container.get("volumes")
-    found = []
-    for path in volumes if isinstance(volumes, list) else []:
-        covers = [*given, *usual] if path in own else given
-        if path not in given and any(path.startswith(f"{above}/") for above in covers):
-            source = f"{container['keep']}/rootfs{path}"
+    found: list[Mount] = []
+    mine, theirs, all_ = set(own), set(given), {*given, *usual}
+    for path in container.volumes:
+        covers = all_ if path in mine else theirs
+        if path not in theirs and any(above in covers for above in _above(path)):
+            source = f"{container.keep}/rootfs{path}"
             found.append(
                 {"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
             )

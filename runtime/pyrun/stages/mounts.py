@@ -16,7 +16,10 @@ from pyrun.spec import mount_options as options
 from pyrun.spec.values import linux_section, normal_path
 from pyrun.store import paths
 
-Job = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config, Mount
 
 # How BIND binds, see csrc/ops.h.
 TREE, PASSED, LOCKED, OWNERS_TREE = 1, 2, 4, 8
@@ -25,22 +28,21 @@ TREE, PASSED, LOCKED, OWNERS_TREE = 1, 2, 4, 8
 _UNLABELLED = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
-def plan(config: dict[str, object], job: Job) -> list[Operation]:
-    """linux and volume mounts, in the order of the config. Notes in job["late_readonly"] what turns read-only when all
-    is in its place: other mounts may want a directory made there."""
+def plan(config: Config, job: Job, kept: list[str]) -> tuple[list[Operation], list[str]]:
+    """(linux and volume mounts, in the order of the config; what turns read-only when all is in its place, since other
+    mounts may want a directory made there). kept: of the root, shown again over what covers it (rootfs.kept)."""
     operations: list[Operation] = []
     late: list[str] = []
-    job["late_readonly"] = late
     label = label_of(config)
-    kept, mounts = job.get("kept") or (), config.get("mounts")
-    assert isinstance(kept, (list, tuple))
-    for number, mount in enumerate(mounts if isinstance(mounts, list) else []):
+    for number, mount in enumerate(config.get("mounts") or ()):
         asked = options.parse(mount.get("options") or [])
         kind = mount.get("type") or "none"
         bind = asked.bind or kind == "bind"
         path = f"config.json: mounts[{number}]"
-        target = place(str(mount["destination"]), job)
+        target = place(mount["destination"], job)
         options.check_target(target, kind, bind=bind, path=path)
+        if target == "/" and (asked.remount or asked.old):
+            raise UsageError(f"{path}.destination: the root itself cannot be mounted so", "see root.path")
         if asked.remount:
             operations.append(_remount(target, asked, bind=bind))
         elif bind and target in kept:
@@ -51,17 +53,17 @@ def plan(config: dict[str, object], job: Job) -> list[Operation]:
             operations += cgroup_view(job, target, asked)
         else:
             operations += _file_system(mount, kind, target, asked, label, late)
-    return operations
+    return operations, late
 
 
 def place(destination: str, job: Job) -> str:
     """The destination as a path of the container; one that names it by way of the host is taken as runc takes it."""
     target = normal_path(destination)
-    root = str(job.get("root") or "")
+    root = job.root
     return target[len(root) :] if root and target.startswith(root + "/") else target
 
 
-def label_of(config: dict[str, object], enforce: str = "/sys/fs/selinux/enforce") -> str:
+def label_of(config: Config, enforce: str = "/sys/fs/selinux/enforce") -> str:
     """linux.mountLabel, if there is SELinux to understand it. Raises UsageError."""
     label = linux_section(config).get("mountLabel")
     if not label:
@@ -79,7 +81,7 @@ def _spread(target: str, asked: options.Options) -> list[Operation]:
 
 
 def _file_system(
-    mount: dict[str, str], kind: str, target: str, asked: options.Options, label: str, late: list[str]
+    mount: Mount, kind: str, target: str, asked: options.Options, label: str, late: list[str]
 ) -> list[Operation]:
     """A fresh mount: of a device, or of one of the kernel's own file systems."""
     source = mount.get("source") or kind
@@ -122,26 +124,26 @@ def _remount(target: str, asked: options.Options, *, bind: bool) -> Operation:
     return Operation("REMOUNT", target, asked.set, asked.cleared(), *data)
 
 
-def _bind(
-    config: dict[str, object], job: Job, mount: dict[str, object], target: str, asked: options.Options
-) -> Operation:
+def _bind(config: Config, job: Job, mount: Mount, target: str, asked: options.Options) -> Operation:
     """A part of the host's tree; id-mapped by init, or where it has not the rights by the planner."""
-    source = str(mount["source"])
+    source = mount["source"]
     if source[:1] != "/":
-        source = f"{job.get('bundle') or ''}/{source}"
+        source = f"{job.bundle}/{source}"
     how = TREE if asked.tree else 0
     owners = _owners(config, mount, asked)
     passed = mapping = -1
-    if owners and job.get("rootless"):
+    if owners and job.rootless:
         raise UsageError(f"the mount on {target}: id-mapped mounts can be made by root only")
     if owners and asked.owners == "ridmap":
         how |= OWNERS_TREE
-    if job.get("user_namespace") and not job.get("rootless"):
+    if job.user_namespace and not job.rootless:
         how |= LOCKED | (PASSED if owners else 0)
         passed = descriptor(job, "tree", source, how, target, *owners)
     elif owners:
         mapping = descriptor(job, "idmap", target, *owners)
-    first, *more = asked.propagation or [0]
+    # as PROPAGATION makes the host's mounts for a container with a mount namespace
+    slave = [linux.MS_SLAVE | linux.MS_REC] if job.chroot else []
+    first, *more = [*slave, *asked.propagation] or [0]
     arguments = [
         asked.set, how, first, asked.cleared(), asked.named | (options.NOSYMFOLLOW if asked.named else 0), passed,
         mapping, asked.tree_set, asked.tree_named, *more,
@@ -156,7 +158,7 @@ def _bind(
 _WITHOUT = {4: 0, 5: 0, 6: -1, 7: -1, 8: 0, 9: 0}
 
 
-def _owners(config: dict[str, object], mount: dict[str, object], asked: options.Options) -> tuple[str, ...]:
+def _owners(config: Config, mount: Mount, asked: options.Options) -> tuple[str, ...]:
     """Whose files they shall be: (uid map, gid map), or (path of a user namespace,), or nothing."""
     if mount.get("uidMappings") or mount.get("gidMappings"):
         return options.map_text(mount.get("uidMappings")), options.map_text(mount.get("gidMappings"))
@@ -177,11 +179,10 @@ def cgroup_view(job: Job, target: str, asked: options.Options) -> list[Operation
     Without a cgroup namespace, who is not the host's root gets it read-only: it is the host's (CVE-2023-25809).
     Source: runtime-spec config-linux.md#default-filesystems, man 7 cgroup_namespaces.
     """
-    hierarchies, groups, namespaces = job["hierarchies"], job["cgroups"], job["namespaces"]
-    assert isinstance(hierarchies, list) and isinstance(groups, list) and isinstance(namespaces, list)
+    hierarchies, groups = job.cgroup.hierarchies, job.cgroup.groups
     attributes = asked.set
-    own = "cgroup" in namespaces
-    if not own and (job.get("rootless") or job.get("user_namespace")):
+    own = "cgroup" in job.namespaces
+    if not own and (job.rootless or job.user_namespace):
         attributes |= options.RDONLY
     if not hierarchies or not groups:
         return [Operation("MOUNT", target, "tmpfs", "tmpfs", attributes | options.RDONLY, "mode=755")]

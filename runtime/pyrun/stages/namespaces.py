@@ -1,9 +1,11 @@
 """Namespaces: which ones are made with the clone, which are joined, which come later, and the names that live in them.
 
-mount, pid, uts, ipc, network and user come with clone3. The cgroup namespace is made by init itself once it has
+mount, pid, uts, ipc, network and user come with clone3; but where a pid namespace is joined beside a user namespace,
+the latter and what belongs to it are made or joined by init. The cgroup namespace is made by init itself once it has
 joined its cgroups: its root is where the process is at that moment. The time namespace is the planner's children's
-(its clocks may be set only while nobody is in it). One that the config names by path is joined: by init, but for
-the pid namespace, which a process can only be born in, and the user namespace, which owns those that are made.
+(its clocks may be set only while nobody is in it). One that the config names by path is joined by init; the pid
+namespace by its child (birth.py). But init is born in the user namespace, which owns those that are made, and in those
+that root of that one has no rights over: after it, there is none left to join them.
 Source: man 7 namespaces, man 2 clone3, man 7 time_namespaces, runtime-spec config-linux.md#namespaces.
 Next: stages/cgroup.py.
 """
@@ -19,6 +21,11 @@ from pyrun.spec import mount_options, sysctls
 from pyrun.spec.values import linux_section
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config, Namespace
+
 FLAGS = {
     "mount": linux.CLONE_NEWNS,
     "pid": linux.CLONE_NEWPID,
@@ -31,22 +38,21 @@ FLAGS = {
 }
 
 
-def _items(config: dict[str, object]) -> list[dict[str, str]]:
-    items = linux_section(config).get("namespaces")
-    return items if isinstance(items, list) else []
+def _items(config: Config) -> list[Namespace]:
+    return linux_section(config).get("namespaces") or []
 
 
-def kinds(config: dict[str, object]) -> list[str]:
+def kinds(config: Config) -> list[str]:
     """The types of linux.namespaces, made or joined."""
     return [item["type"] for item in _items(config)]
 
 
-def made(config: dict[str, object]) -> list[str]:
+def made(config: Config) -> list[str]:
     """Those the container gets new."""
     return [item["type"] for item in _items(config) if not item.get("path")]
 
 
-def path_of(config: dict[str, object], kind: str) -> str:
+def path_of(config: Config, kind: str) -> str:
     """Where the namespace to join is, or nothing."""
     for item in _items(config):
         if item["type"] == kind:
@@ -54,8 +60,12 @@ def path_of(config: dict[str, object], kind: str) -> str:
     return ""
 
 
-def clone_flags(config: dict[str, object]) -> int:
+def clone_flags(config: Config) -> int:
     """What clone3 makes; see the module's docstring for cgroup and time."""
+    return 0 if user_is_inits(config) else _new(config)
+
+
+def _new(config: Config) -> int:
     flags = 0
     for kind in made(config):
         if kind not in ("cgroup", "time"):
@@ -63,35 +73,84 @@ def clone_flags(config: dict[str, object]) -> int:
     return flags
 
 
-def plan_joined(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """init enters the namespaces given by path, the mount namespace last: the paths are the host's."""
-    given = [item for item in _items(config) if item.get("path") and item["type"] not in ("pid", "user")]
+def user_is_inits(config: Config) -> bool:
+    """Whether init makes or joins the user namespace: it has to know the pid namespace that is joined before."""
+    return bool(path_of(config, "pid")) and "user" in kinds(config)
+
+
+def plan_pid(config: Config, job: Job) -> list[Operation]:
+    """The pid namespace that is joined, and the user namespace beside it. Only if that one owns it is there a right to
+    enter it later, which is better: see csrc/init_birth.c."""
+    path, user = path_of(config, "pid"), path_of(config, "user")
+    if not path:
+        return []
+    inits, now = user_is_inits(config), _entered_first(config, "pid")
+    operations = [Operation("PID_NAMESPACE", descriptor(job, "namespace", path, "pid"), int(now))]
+    if inits and user:
+        operations.append(Operation("ENTER", descriptor(job, "namespace", user, "user"), FLAGS["user"]))
+    if inits and _new(config):
+        operations.append(Operation("UNSHARE", _new(config)))
+    return operations
+
+
+def plan_joined(config: Config, job: Job) -> list[Operation]:
+    """init enters the namespaces given by path, the mount namespace last: the paths are the host's. Not those that it
+    has no right to join then: `born_in`."""
+    given, before = _joined(config), born_in(config)
     given.sort(key=lambda item: item["type"] == "mount")
     return [
         Operation("ENTER", descriptor(job, "namespace", item["path"], item["type"]), FLAGS[item["type"]])
         for item in given
+        if item["type"] not in before
     ]
 
 
-def plan_cgroup(config: dict[str, object]) -> list[Operation]:
+def _joined(config: Config) -> list[Namespace]:
+    """Those given by path, but for the two that are entered in ways of their own."""
+    return [item for item in _items(config) if item.get("path") and item["type"] not in ("pid", "user")]
+
+
+def born_in(config: Config) -> list[str]:
+    """The types of those that init is born in: after it is in its user namespace, it has no right to join them."""
+    if "user" not in kinds(config):
+        return []
+    given = [item["type"] for item in _joined(config)]
+    return [kind for kind in given if kind != "mount" and _entered_first(config, kind)]
+
+
+def _entered_first(config: Config, kind: str) -> bool:
+    """Whether the namespace of this kind that is joined has to be entered before the user namespace."""
+    user = path_of(config, "user")
+    return "user" in kinds(config) and not (user and _rules(user, path_of(config, kind), kind))
+
+
+def plan_pid_entered(config: Config, job: Job) -> list[Operation]:
+    """The pid namespace that is joined, as long as there is a right to, and when nothing else is cloned any more."""
+    path = path_of(config, "pid")
+    if not path or _entered_first(config, "pid"):
+        return []
+    return [Operation("ENTER", descriptor(job, "namespace", path, "pid"), FLAGS["pid"])]
+
+
+def plan_cgroup(config: Config) -> list[Operation]:
     """The cgroup namespace, made after the cgroups were joined."""
     return [Operation("UNSHARE", linux.CLONE_NEWCGROUP)] if "cgroup" in made(config) else []
 
 
-def plan_names(config: dict[str, object]) -> list[Operation]:
+def plan_names(config: Config) -> list[Operation]:
     """Host and domain name of the uts namespace."""
     operations = []
     if config.get("hostname"):
-        operations.append(Operation("HOSTNAME", str(config["hostname"])))
+        operations.append(Operation("HOSTNAME", config["hostname"]))
     if config.get("domainname"):
-        operations.append(Operation("DOMAINNAME", str(config["domainname"])))
+        operations.append(Operation("DOMAINNAME", config["domainname"]))
     return operations
 
 
 _OF_LINKS = ("net/ipv4/conf/", "net/ipv6/conf/", "net/ipv4/neigh/", "net/ipv6/neigh/")
 
 
-def plan_sysctls(config: dict[str, object], *, of_links: bool) -> list[Operation]:
+def plan_sysctls(config: Config, *, of_links: bool) -> list[Operation]:
     """Kernel parameters of the ipc and network namespaces, written through init's private /proc. of_links: those of
     interfaces, which have to be there, and of which the caller's word is to be the last."""
     parameters = linux_section(config).get("sysctl")
@@ -102,12 +161,12 @@ def plan_sysctls(config: dict[str, object], *, of_links: bool) -> list[Operation
     return [each for each in found if str(each.args[0]).startswith(_OF_LINKS) is of_links]
 
 
-def plan_loopback(job: dict[str, object]) -> list[Operation]:
+def plan_loopback(job: Job) -> list[Operation]:
     """lo up, where no network stage does it."""
-    return [Operation("LOOPBACK_UP")] if job.get("loopback") else []
+    return [Operation("LOOPBACK_UP")] if job.loopback else []
 
 
-def plan_root_identity(config: dict[str, object]) -> list[Operation]:
+def plan_root_identity(config: Config) -> list[Operation]:
     """In a user namespace init is nobody until the maps are written; then it becomes root there."""
     return [Operation("ROOT_IDENTITY")] if "user" in kinds(config) else []
 
@@ -122,17 +181,29 @@ def open_namespace(path: str, kind: str) -> int:
     return descriptors.open_namespace(path, kind)
 
 
-def enter_for_children(config: dict[str, object]) -> None:
-    """The pid and time namespaces of what this process clones next."""
-    path = path_of(config, "pid")
-    if path:
-        fd = open_namespace(path, "pid")
-        try:
-            linux.setns(fd, linux.CLONE_NEWPID)
-        except OSError as error:
-            raise StageFailed("namespaces", f"join the pid namespace {path}", error.errno) from None
-        finally:
+def _rules(user: str, path: str, kind: str) -> bool:
+    from pyrun import descriptors
+
+    return descriptors.rules(user, path, kind)
+
+
+def open_born_in(config: Config) -> list[int]:
+    """Descriptors of the namespaces that init is born in, the user namespace last. Raises UsageError."""
+    inits = user_is_inits(config) or not path_of(config, "user")
+    wanted = born_in(config) + ([] if inits else ["user"])
+    opened: list[int] = []
+    try:
+        for kind in wanted:
+            opened.append(open_namespace(path_of(config, kind), kind))
+    except BaseException:
+        for fd in opened:
             posix.close(fd)
+        raise
+    return opened
+
+
+def enter_for_children(config: Config) -> None:
+    """The time namespace of what this process clones next."""
     if "time" in made(config):
         linux.unshare(linux.CLONE_NEWTIME)
         offsets = linux_section(config).get("timeOffsets")
@@ -144,22 +215,20 @@ def enter_for_children(config: dict[str, object]) -> None:
                 raise StageFailed("namespaces", f"set the clock {line!r}", error.errno) from None
 
 
-def entered(config: dict[str, object]) -> bool:
+def entered(config: Config) -> bool:
     """Whether `enter_for_children` has something to do."""
-    return bool(path_of(config, "pid")) or "time" in made(config)
+    return "time" in made(config)
 
 
-def leave_for_children(config: dict[str, object]) -> None:
+def leave_for_children(config: Config) -> None:
     """Back: hooks and the undo list are the host's business."""
-    changed = ["pid"] if path_of(config, "pid") else []
-    changed += ["time"] if "time" in made(config) else []
-    for kind in changed:
-        fd = posix.open(f"/proc/self/ns/{kind}", posix.O_RDONLY | posix.O_CLOEXEC)
-        linux.setns(fd, FLAGS[kind])
+    if entered(config):
+        fd = posix.open("/proc/self/ns/time", posix.O_RDONLY | posix.O_CLOEXEC)
+        linux.setns(fd, linux.CLONE_NEWTIME)
         posix.close(fd)
 
 
-def write_maps(config: dict[str, object], pid: int) -> None:
+def write_maps(config: Config, pid: int) -> None:
     """uid_map and gid_map of a new user namespace. Source: man 7 user_namespaces."""
     if "user" not in made(config):
         return

@@ -2,7 +2,9 @@
 
 The order is the kernel's: propagation first (a shared parent forbids pivot_root), then a mount of its own for
 the root, mounts in the config's order (stages/mounts.py), device nodes, masks over what is mounted, pivot, read-only
-last. Paths of the container are resolved by init below the root's descriptor (csrc/init_rootfs.c).
+last. Without a mount namespace nothing that is the host's changes: the root is a mount in the run directory, which the
+undo list takes away with all below it, and chroot goes into it. Paths of the container are resolved by init below the
+root's descriptor (csrc/init_rootfs.c).
 Source: runtime-spec config-linux.md#devices, #rootfs-mount-propagation, #masked-paths; man 2 pivot_root.
 Next: stages/mounts.py.
 """
@@ -17,6 +19,11 @@ from pyrun.spec import defaults
 from pyrun.spec.values import linux_section, normal_path
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config, Device
+
 # linux.rootfsPropagation: (what becomes of the host's mounts in the new namespace, what the root is in the end).
 # With "shared" they stay what they are, so that a volume can be shared with the host: then only the mount that holds
 # the root must not tell the host of what is mounted on it.
@@ -26,60 +33,73 @@ _SPREADING = {
 }  # fmt: skip
 
 
+# As Docker has it in every container, for programs that ask there what is mounted; an image's own stays.
+_MTAB = Operation("SYMLINK", "/etc/mtab", "/proc/mounts")
+
 # Bits of ROOT_OVERLAY and of a descriptor's "tree": see csrc/ops.h.
 _USER, _TREE = 2, 1
 
 
-def _spreading(config: dict[str, object]) -> tuple[int, int, int]:
+def _spreading(config: Config) -> tuple[int, int, int]:
     """(of the host's mounts, of the root in the end, whether that goes for all below it: runc takes `rshared`, too)"""
     word = str(linux_section(config).get("rootfsPropagation") or "")
     recursive = word[:1] == "r"
     return (*_SPREADING[word[1:] if recursive else word], int(recursive))
 
 
-def plan_root(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
+def chroot_place(run_dir: str, kinds: list[str]) -> str:
+    """Where the root is mounted if the container's mount namespace is the caller's, or nothing."""
+    return "" if "mount" in kinds else f"{run_dir}/rootfs"
+
+
+def undo(job: Job) -> list[str]:
+    """What outlives the container's namespaces: mounts made in one of the caller's."""
+    return [f"umount\t{job.chroot}"] if job.chroot else []
+
+
+def plan_root(config: Config, job: Job) -> list[Operation]:
     """Our copies of the host's mounts stop telling the host anything, then the root is mounted."""
-    layers = job.get("layers")
-    directory = f"{job['keep']}/rootfs" if isinstance(layers, list) else str(job["root"])
+    if job.chroot:
+        return [Operation("ROOT_SHOWN", job.root, job.chroot)]
+    layers = job.layers
+    directory = job.root if layers is None else f"{job.keep}/rootfs"
     spread = _spreading(config)[0]
     operations = [Operation("PROPAGATION", spread)] if spread else []
     if not spread:
         # / too where the root is going to be moved onto it: it would be moved onto the host's
-        holders = [directory, "/"] if job.get("no_pivot") else [directory]
+        holders = [directory, "/"] if job.no_pivot else [directory]
         operations += [Operation("ROOT_PARENT", each, linux.MS_PRIVATE) for each in holders]
-    if isinstance(layers, list) and not job.get("fuse"):
-        keep, discard = job["keep"], int(bool(job.get("rm")))
+    if layers is not None and not job.fuse:
+        keep, discard = job.keep, int(job.rm)
         # volatile: no sync at the end; only for what is thrown away anyway
-        how = discard | (_USER if job.get("rootless_engine") else 0)
+        how = discard | (_USER if job.rootless_engine else 0)
         overlay = Operation("ROOT_OVERLAY", directory, f"{keep}/upper", f"{keep}/work", how, *layers)
-        return [*operations, overlay]
+        return [*operations, overlay, _MTAB]
     passed = []
-    if job.get("user_namespace") and not job.get("rootless"):
+    if job.user_namespace and not job.rootless:
         passed.append(descriptor(job, "tree", directory, _TREE, "/"))
-    return [*operations, Operation("ROOT_BIND", directory, *passed)]
+    return [*operations, Operation("ROOT_BIND", directory, *passed), *([] if layers is None else [_MTAB])]
 
 
-def _bound_dev(config: dict[str, object]) -> bool:
+def _bound_dev(config: Config) -> bool:
     """Whether /dev is a bind mount of some directory: then what is in it is not ours to change."""
-    mounts = config.get("mounts")
-    for mount in mounts if isinstance(mounts, list) else []:
+    for mount in config.get("mounts") or ():
         words = mount.get("options") or []
         if normal_path(mount["destination"]) == "/dev":
             return mount.get("type") == "bind" or "bind" in words or "rbind" in words
     return False
 
 
-def plan_devices(config: dict[str, object]) -> list[Operation]:
+def plan_devices(config: Config) -> list[Operation]:
     """The nodes of /dev that every container has, those of the config, and the links beside them.
 
     Where nodes cannot be made (a user namespace), init shows the host's: that of a default device under its own name,
     any other under the path the config gives it.
     """
     bound = _bound_dev(config)
-    given = linux_section(config).get("devices")
     given = [
         device
-        for device in (given if isinstance(given, list) else [])
+        for device in linux_section(config).get("devices") or ()
         if normal_path(device["path"]) != "/dev/ptmx" and not (bound and device["path"][:5] == "/dev/")
     ]
     operations = []
@@ -97,15 +117,15 @@ def plan_devices(config: dict[str, object]) -> list[Operation]:
     return operations
 
 
-def _mounted_on(config: dict[str, object]) -> set[str]:
+def _mounted_on(config: Config) -> set[str]:
     """Destinations of mounts: what is there already is the caller's wish, as with runc."""
     mounts = config.get("mounts")
-    return {str(mount["destination"]) for mount in mounts} if isinstance(mounts, list) else set()
+    return {mount["destination"] for mount in mounts} if isinstance(mounts, list) else set()
 
 
-def _device(device: dict[str, int]) -> Operation:
+def _device(device: Device) -> Operation:
     """An entry of linux.devices."""
-    path, kind = str(device["path"]), str(device["type"])
+    path, kind = device["path"], device["type"]
     mode = device.get("fileMode")
     major, minor = device.get("major") or 0, device.get("minor") or 0
     host = path
@@ -120,9 +140,9 @@ def _device(device: dict[str, int]) -> Operation:
 _KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 
 
-def host_devices(directory: str = "/dev") -> list[dict[str, object]]:
+def host_devices(directory: str = "/dev") -> list[Device]:
     """Every device node of the host, as linux.devices: what --privileged gives. pts and shm are the container's own."""
-    found: list[dict[str, object]] = []
+    found: list[Device] = []
     for entry in posix.scandir(directory):
         if entry.is_dir(follow_symlinks=False):
             if entry.name not in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts"):
@@ -146,51 +166,51 @@ def host_devices(directory: str = "/dev") -> list[dict[str, object]]:
     return found
 
 
-def plan_hidden(config: dict[str, object]) -> list[Operation]:
+def plan_hidden(config: Config) -> list[Operation]:
     """Masked and read-only paths: over the mounts that hold them."""
     section = linux_section(config)
-    masked, readonly, label = (
-        section.get(name) or [] for name in ("maskedPaths", "readonlyPaths", "mountLabel")
-    )
-    assert isinstance(masked, list) and isinstance(readonly, list)
-    data = [f"context={label}"] if label else []
+    masked, readonly = section.get("maskedPaths") or [], section.get("readonlyPaths") or []
+    data = [f"context={section['mountLabel']}"] if section.get("mountLabel") else []
+    # each once, whatever the list says; in its shortest form, by which init finds the mount that holds it
     return [
-        *[Operation("MASK", path, *data) for path in masked],
-        *[Operation("READONLY", path) for path in readonly],
+        *[Operation("MASK", path, *data) for path in dict.fromkeys(map(normal_path, masked))],
+        *[Operation("READONLY", path) for path in dict.fromkeys(map(normal_path, readonly))],
     ]
 
 
-def plan_volumes(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """job["volumes"], directories of the container's own: made if need be, and writable under a read-only root. Before
-    anything is mounted, so that they are the root's; one that is going to be covered and shown again is kept."""
-    root, volumes, mounts = config["root"], job["volumes"], config.get("mounts")
-    assert isinstance(root, dict) and isinstance(volumes, list)
-    sources = [mount["source"] for mount in mounts] if isinstance(mounts, list) else []
-    made = [Operation("DIRECTORY", path, 0o755, 0, 0) for path in volumes]
-    kept = [path for path in volumes if f"{root['path']}{path}" in sources]
-    writable = [path for path in volumes if path not in kept] if root.get("readonly") else []
-    job["kept"] = kept
+def kept(config: Config, job: Job) -> list[str]:
+    """Those of the container's volumes that another mount is going to cover, to be shown over it again."""
+    sources = {mount["source"] for mount in config["mounts"]} if job.volumes else set()
+    return [path for path in job.volumes if f"{config['root']['path']}{path}" in sources]
+
+
+def plan_volumes(config: Config, job: Job, kept: list[str]) -> list[Operation]:
+    """Directories of the container's own: made if need be, and writable under a read-only root. Before anything is
+    mounted, so that they are the root's. kept: see there."""
+    writable = sorted({*job.volumes} - {*kept}) if config["root"].get("readonly") else []
     return [
-        *made,
+        *[Operation("DIRECTORY", path, 0o755, 0, 0) for path in job.volumes],
         *[Operation("KEEP", path) for path in kept],
         *[Operation("WRITABLE", path) for path in writable],
     ]
 
 
-def plan_pivot(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """Into the new root; read-only if wanted, now that nothing has to be made in it any more."""
-    root, late = config["root"], job.get("late_readonly")
-    assert isinstance(root, dict)
+def plan_pivot(config: Config, job: Job, late: list[str]) -> list[Operation]:
+    """Into the new root; read-only if wanted, now that nothing has to be made in it any more. late: mounts that turn
+    read-only as well (mounts.plan)."""
     spread, final, recursive = _spreading(config)
-    if job.get("no_pivot"):
-        operations = [Operation("ROOT_MOVE", *_full_pseudo_mounts(str(job.get("root") or job["keep"])))]
+    # before the pivot: until then init opens them from the mounts themselves
+    operations = [Operation("ATTRIBUTES", target, linux.MOUNT_ATTR_RDONLY, 0, 0, 0) for target in late]
+    if job.chroot:
+        operations.append(Operation("CHROOT", job.chroot))
+    elif job.no_pivot:
+        hidden = _full_pseudo_mounts(job.root or job.keep)
+        operations.append(Operation("ROOT_MOVE", *hidden))
     else:
-        operations = [Operation("PIVOT", *([] if spread else [1]))]
-    for target in late if isinstance(late, list) else []:
-        operations.append(Operation("ATTRIBUTES", target, linux.MOUNT_ATTR_RDONLY, 0, 0, 0))
+        operations.append(Operation("PIVOT", *([] if spread else [1])))
     if final:
         operations.append(Operation("ATTRIBUTES", "/", 0, 0, recursive, final))
-    if root.get("readonly"):
+    if config["root"].get("readonly"):
         operations.append(Operation("ROOT_READONLY"))
     return operations
 

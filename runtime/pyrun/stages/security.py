@@ -16,14 +16,18 @@ from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.plan.operations import Operation
 from pyrun.spec import capabilities
-from pyrun.spec.values import linux_section
+from pyrun.spec.values import CAPABILITY_SETS, linux_section
 from pyrun.store import paths
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.plan.job import Job
+    from pyrun.spec.oci import Config, Process
 
-def plan(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
-    """Operations from full root down to what the process may do. job["seccomp"]: (descriptor, flags) or None."""
+
+def plan(config: Config, job: Job) -> list[Operation]:
+    """Operations from full root down to what the process may do. job.seccomp: (descriptor, flags) or None."""
     process = config["process"]
-    assert isinstance(process, dict)
     user = process.get("user") or {}
     uid = user.get("uid", 0)
     no_new_privileges = bool(process.get("noNewPrivileges"))
@@ -47,19 +51,14 @@ def plan(config: dict[str, object], job: dict[str, object]) -> list[Operation]:
 # ── capabilities ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _capabilities(
-    config: dict[str, object], process: dict[str, object]
-) -> tuple[int, tuple[int, int, int, int]]:
+def _capabilities(config: Config, process: Process) -> tuple[int, tuple[int, int, int, int]]:
     """(bounding, (effective, permitted, inheritable, ambient)); none at all without the section, as in runc."""
-    sets = process.get("capabilities")
+    sets = process.get("capabilities") or {}
     unknown: set[str] = set()
-    masks = {
-        name: capabilities.mask_of_known(names or [], unknown)
-        for name, names in (sets.items() if isinstance(sets, dict) else ())
-    }
-    bounding, permitted = masks.get("bounding", 0), masks.get("permitted", 0)
+    masks = {name: capabilities.mask_of_known(sets.get(name) or [], unknown) for name in CAPABILITY_SETS}
+    bounding, permitted = masks["bounding"], masks["permitted"]
     grantable = _grantable(config, bounding | permitted)
-    wanted = masks.get("effective", 0), permitted, masks.get("inheritable", 0), masks.get("ambient", 0)
+    wanted = masks["effective"], permitted, masks["inheritable"], masks["ambient"]
     permitted &= grantable
     inheritable = wanted[2] & bounding & grantable  # the kernel's rule: within the bounding set
     # the kernel raises only what is both permitted and inheritable; not worth a word, since every `runc spec` has it so
@@ -75,7 +74,7 @@ def _capabilities(
     return bounding, held
 
 
-def _grantable(config: dict[str, object], asked: int) -> int:
+def _grantable(config: Config, asked: int) -> int:
     """What can be given: all there is in a user namespace, else what pyrun has. The usual fourteen are taken to be had:
     reading what we have costs more than all the rest here."""
     kinds = [item["type"] for item in linux_section(config).get("namespaces") or []]
@@ -87,17 +86,14 @@ def _grantable(config: dict[str, object], asked: int) -> int:
 # ── seccomp ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _seccomp(job: dict[str, object], late: int) -> list[Operation]:
-    filter_ = job.get("seccomp")
-    if not isinstance(filter_, tuple):
-        return []
-    return [Operation("SECCOMP", *filter_, late)]
+def _seccomp(job: Job, late: int) -> list[Operation]:
+    return [Operation("SECCOMP", *job.seccomp, late)] if job.seccomp else []
 
 
 # ── labels ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def plan_labels(process: dict[str, object]) -> list[Operation]:
+def plan_labels(process: Process) -> list[Operation]:
     """What the security modules are to call the program. Raises UsageError, in runc's words, where there is none."""
     label, profile = process.get("selinuxLabel"), process.get("apparmorProfile")
     operations = []

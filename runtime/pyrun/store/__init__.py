@@ -1,16 +1,17 @@
 """What is on disk, and nothing about processes.
 
     paths.py         where everything is
+    distrusted.py    files that others wrote: how they are opened and read
 
 Containers:
 
     containers.py    the directories of one: made, described, taken away; state.py  what it is at this moment
-    bundles.py       the state directory of pyrun-oci
+    bundles.py       the state directory of pyrun-oci; record.py  the types of what is noted
 
 Images:
 
     references.py    what `ubuntu` and `name@sha256:...` mean; platforms.py  linux/arm64/v8
-    images.py        found; image_writer.py  made; image_removal.py  taken out
+    images.py        found; image_writer.py  made; image_removal.py  taken out; image_json.py  their records' types
     recipes.py       images/NAME.yaml, which says: embedded.py  busybox, bootstrap.py  Debian's packages, or a registry
 
 Layers, in the order of unpacking:

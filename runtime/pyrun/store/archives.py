@@ -13,7 +13,7 @@ import posixpath
 from typing import BinaryIO, Protocol
 
 from pyrun.errors import ImageError
-from pyrun.store import inflate, layers, tarstream
+from pyrun.store import distrusted, inflate, layers, tarstream
 
 MAX_FILES = 1_000_000
 _MAX_LINKS = 8
@@ -56,7 +56,7 @@ class Directory:
         if ".." in name.split("/") or name.startswith("/"):
             raise ImageError(f"{self.what}: the file name {name!r} leads out of it")
         try:
-            return open(f"{self._path}/{name}", "rb")
+            return open(distrusted.open_file(f"{self._path}/{name}"), "rb")
         except OSError as error:
             raise ImageError(f"{self.what}: {name}: {error.strerror}") from None
 

@@ -13,11 +13,16 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Any
 
 from pyrun.errors import ImageError, NotFound
 from pyrun.notice import say
+from pyrun.safe import shell_command, shell_word
 from pyrun.store import image_writer, layers, platforms
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Image
+    from pyrun.store.recipes import Recipe
 
 TIMEOUT_S = 1800
 _NEEDED = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux"}
@@ -26,7 +31,7 @@ _FORGET_HOST = (
 )
 
 
-def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def build(recipe: Recipe, names: list[str]) -> Image:
     """Build and install the image of a recipe of kind `bootstrap`; returns its image.json.
 
     Raises NotFound (mmdebstrap is not installed), ImageError (it failed: its own last words are in the message).
@@ -35,13 +40,13 @@ def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
         if not shutil.which(program):
             raise NotFound(
                 f"the image {recipe['name']} is made by {program}, which is not installed",
-                f"apt-get install {package}",
+                f"apt-get install {shell_word(package)}",
             )
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time() // 86400 * 86400)
     with layers.Staging() as staging:
         archive = f"{staging.path}/root.tar"
         say(f"building {recipe['name']} with mmdebstrap, which takes a minute")
-        _run(command(recipe, archive), epoch, recipe["name"])
+        _run(command(recipe, archive), epoch, recipe["name"], command(recipe, "-"))
         with open(archive, "rb") as file:
             diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         config_text = image_writer.config_of_one_layer(
@@ -50,8 +55,8 @@ def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
         return image_writer.install(config_text, lambda number: open(archive, "rb"), names, staging)
 
 
-def command(recipe: dict[str, Any], archive: str) -> list[str]:
-    """The command line that writes the root file system to the tar file *archive*."""
+def command(recipe: Recipe, archive: str) -> list[str]:
+    """The command line that writes the root file system to the tar file *archive*; -: to standard output."""
     words = ["unshare", "--mount", "--propagation", "private", "mmdebstrap", "--format=tar"]
     words += [f"--variant={recipe.get('variant') or 'minbase'}", f"--customize-hook={_FORGET_HOST}"]
     if recipe.get("include"):
@@ -59,7 +64,7 @@ def command(recipe: dict[str, Any], archive: str) -> list[str]:
     return [*words, "--", recipe["suite"], archive, *([recipe["mirror"]] if recipe.get("mirror") else [])]
 
 
-def _run(words: list[str], epoch: int, name: str) -> None:
+def _run(words: list[str], epoch: int, name: str, by_hand: list[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment |= {"SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C.UTF-8"}
     try:
@@ -79,6 +84,5 @@ def _run(words: list[str], epoch: int, name: str) -> None:
             [line for line in lines if line.startswith("E: ")] or lines[-1:] or [f"status {done.returncode}"]
         )
         reason = errors[0].removeprefix("E: ").strip()[:300]
-        raise ImageError(
-            f"building {name}: mmdebstrap failed: {reason}", f"try it by hand: {' '.join(words[4:])}"
-        )
+        hint = f"try it by hand, which keeps nothing: {shell_command(by_hand)} >/dev/null"
+        raise ImageError(f"building {name}: mmdebstrap failed: {reason}", hint)

@@ -16,6 +16,14 @@ from pyrun.jsonlite import loads
 
 from . import containers, paths, state
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.spec.oci import Config
+    from pyrun.spec.values import Options
+    from pyrun.store.record import BundleRecord
+
 
 def default_root() -> str:
     """/run/pyrun-oci, or below $XDG_RUNTIME_DIR for a user, also in podman's user namespace; as csrc/quick.c."""
@@ -23,7 +31,7 @@ def default_root() -> str:
     return f"{own}/pyrun-oci" if own[:1] == "/" and paths.is_user() else "/run/pyrun-oci"
 
 
-def root_of(options: dict[str, object]) -> str:
+def root_of(options: Options) -> str:
     """--root, absolute. Raises UsageError for one that undo lists cannot name: a tab ends a field there, and what
     stands before a line break is another path, which would be removed."""
     given = str(options.get("root") or default_root())
@@ -46,7 +54,7 @@ def directory(root: str, identifier: str) -> str:
     return f"{root}/{identifier}"
 
 
-def load(root: str, identifier: str) -> dict[str, object]:
+def load(root: str, identifier: str) -> BundleRecord:
     """state.json, with "id" and "directory"; little more when a `create` died early. Raises NotFound."""
     where = directory(root, identifier)
     if not paths.exists(where):
@@ -54,7 +62,7 @@ def load(root: str, identifier: str) -> dict[str, object]:
     return again({"id": identifier, "directory": where})
 
 
-def again(container: dict[str, object]) -> dict[str, object]:
+def again(container: BundleRecord) -> BundleRecord:
     """The same container as it is noted now. Torn or missing: what the file quick knows of the process."""
     found: object = None
     try:
@@ -63,7 +71,9 @@ def again(container: dict[str, object]) -> dict[str, object]:
         pass
     if not isinstance(found, dict):
         found = _process(f"{container['directory']}/quick")
-    return {**found, "id": container["id"], "directory": container["directory"]}
+    noted: Any = {**found, "id": container["id"], "directory": container["directory"]}
+    record: BundleRecord = noted
+    return record
 
 
 def _process(path: str) -> dict[str, object]:
@@ -75,12 +85,13 @@ def _process(path: str) -> dict[str, object]:
         return {}
 
 
-def config(container: dict[str, object]) -> dict[str, object]:
+def config(container: BundleRecord) -> Config:
     """The config.json it was created from; what lies in the bundle now does not matter. Raises PyrunError."""
     try:
-        found = loads(paths.read(f"{container['directory']}/config.json"))
-        assert isinstance(found, dict)
-        return found
+        found: Any = loads(paths.read(f"{container['directory']}/config.json"))
+        config: Config = found  # it was checked when the container was created
+        assert isinstance(config, dict)
+        return config
     except (OSError, ValueError, AssertionError):
         if not paths.exists(str(container["directory"])):  # deleted meanwhile
             raise NotFound("container does not exist") from None
@@ -112,7 +123,7 @@ def sweep(root: str) -> None:
             posix.rmdir(f"{where}/{name}")
 
 
-def status(container: dict[str, object]) -> str:
+def status(container: BundleRecord) -> str:
     """creating, created, running, paused or stopped."""
     where = container["directory"]
     if not state.process_alive(container):
@@ -120,24 +131,29 @@ def status(container: dict[str, object]) -> str:
         return "creating" if not pid and state.locked(f"{where}/undo") else "stopped"
     if paths.exists(f"{where}/starting"):
         return "creating"
-    if _frozen(container.get("cgroups")):
+    if _frozen(groups(container)):
         return "paused"
     return "created" if paths.exists(f"{where}/created") and _waits(container) else "running"
 
 
-def _waits(container: dict[str, object]) -> bool:
+def groups(container: BundleRecord) -> list[tuple[str, str]]:
+    """(controllers, directory) of each of the container's cgroups."""
+    return [(names, where) for names, where in container.get("cgroups") or ()]
+
+
+def _waits(container: BundleRecord) -> bool:
     """Whether it is still init: a `start` that was killed in its last moment did not come to say so."""
     try:
-        return paths.read(f"/proc/{container['pid']}/cmdline").startswith(b"pyrun-init")
+        return paths.command_line(container["pid"])[0].startswith(b"pyrun-init")
     except OSError:
         return False
 
 
-def _frozen(groups: object) -> bool:
+def _frozen(groups: list[tuple[str, str]]) -> bool:
     """Source: cgroup-v1/freezer-subsystem.rst, cgroup-v2.rst (cgroup.freeze)."""
-    for names, where in groups if isinstance(groups, list) else []:
+    for names, where in groups:
         try:
-            if names == "unified" and len(groups) == 1:  # type: ignore[arg-type]  # not a hybrid host's
+            if names == "unified" and len(groups) == 1:  # not a hybrid host's
                 return paths.read(f"{where}/cgroup.freeze").strip() == b"1"
             if "freezer" in names.split(","):
                 return paths.read(f"{where}/freezer.state").strip() != b"THAWED"

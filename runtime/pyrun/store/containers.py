@@ -16,11 +16,16 @@ import posix
 import time
 from errno import EEXIST, ENOTEMPTY
 
-from pyrun import caller
+from pyrun import launching
 from pyrun.errors import Conflict, UsageError
 from pyrun.jsonlite import dumps
 
 from . import paths, state
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config
+    from pyrun.store.record import Record
 
 ID_LENGTH = 64
 
@@ -28,6 +33,7 @@ ID_LENGTH = 64
 _NAME_GRACE_S = 60.0
 # Longer than it takes from making a file to writing a line to it, even on a busy machine.
 _WRITING_S = 0.5
+_NAME_MAX = 240  # a file's name has 255 at most, and a suffix may follow
 
 _ADJECTIVES = (
     "able amber brave brisk calm clear cosy deft eager early fair fleet fond frank glad grand happy hardy jolly keen"
@@ -62,10 +68,10 @@ def check_id(identifier: str) -> None:
 
 def check_name(name: str) -> None:
     """Raise UsageError for a --name that Docker would refuse too."""
-    if len(name) < 2 or len(name) > 128 or not name[0].isalnum() or not _is_name(name):
+    if len(name) < 2 or len(name) > _NAME_MAX or not name[0].isalnum() or not _is_name(name):
         raise UsageError(
             f"invalid --name: {name!r:.80}",
-            "two or more letters, digits and _ . - ; the first a letter or digit",
+            f"two to {_NAME_MAX} letters, digits and _ . - ; the first a letter or digit",
         )
 
 
@@ -104,7 +110,9 @@ def reserve_name(name: str, identifier: str) -> str:
 
 def _taken(name: str) -> Conflict:
     holder = state.named_id(name)
-    hint = f"remove it with `pyrun rm {name}` or choose another name"
+    from pyrun.safe import shell_word
+
+    hint = f"remove it with `pyrun rm {shell_word(name)}` or choose another name"
     if not is_there(holder):
         hint = "it is being started at this moment: wait for it, or choose another name"
     return Conflict(f"the name {name!r} is in use by container {holder[:12]}", hint)
@@ -176,7 +184,7 @@ def being_planned(path: str) -> bool:
 
 def _planner() -> str:
     """This process, as "pid start-time": a name whose container never came to be is free once its planner is gone."""
-    return f"{caller.pid()} {state.own_start_time()}"
+    return f"{launching.process.pid()} {state.own_start_time()}"
 
 
 def begin(run_dir: str, undo: list[str], *, oci: bool = False) -> int:
@@ -222,21 +230,34 @@ def undo_lines(identifier: str, keep: str, name: str, *, remove: bool) -> list[s
     return [*gone, f"rmtree\t{run_dir}"]
 
 
-def make_directories(
-    keep: str, files: dict[str, bytes], record: dict[str, object], config: dict[str, object]
-) -> None:
-    """The lasting directory: upper and work for the overlay, /etc files, the record for `ps`, the OCI config."""
+def make_directories(keep: str, files: dict[str, bytes | str], record: Record, config: Config) -> None:
+    """The lasting directory: upper and work for the overlay, /etc files, the record for `ps`, the OCI config.
+
+    files: content, or the path of another container's file, which this one has too: it is never read, for its container
+    may have made anything of it.
+    """
     paths.make(f"{paths.root()}/containers")
     posix.mkdir(keep, 0o710)
     for name in ("upper", "work", "rootfs"):
         posix.mkdir(f"{keep}/{name}", 0o755)
     posix.chmod(f"{keep}/upper", 0o755)  # it is the root directory of the container: umask must not matter
+    paths.write(f"{keep}/upper/.dockerenv", b"", 0o755)  # by it programs know where they are, as in Docker's
     for name, content in files.items():
         path = f"{keep}/{name}"
-        paths.write(path, content, 0o644)
+        if isinstance(content, str) and _linked(content, path):
+            continue
+        paths.write(path, content if isinstance(content, bytes) else b"", 0o644)
         posix.chmod(path, 0o644)
     paths.write(f"{keep}/config.json", dumps(config).encode("utf-8", "surrogateescape"))
     paths.write(f"{keep}/container.json", dumps(record).encode("utf-8", "surrogateescape"))
+
+
+def _linked(source: str, path: str) -> bool:
+    try:
+        posix.link(source, path)
+    except OSError:  # the other container was removed meanwhile
+        return False
+    return True
 
 
 def write_state(run_dir: str, state: dict[str, object]) -> None:

@@ -11,10 +11,15 @@ import io
 import os
 import subprocess
 import tarfile
-from typing import Any
 
 from pyrun.errors import ImageError, NotFound
+from pyrun.safe import shell_word
 from pyrun.store import image_writer, layers, platforms
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Image
+    from pyrun.store.recipes import Recipe
 
 _DIRECTORIES = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "mnt": 0o755, "proc": 0o755, "root": 0o700,
                 "run": 0o755, "sbin": 0o755, "sys": 0o755, "tmp": 0o1777, "usr": 0o755, "usr/bin": 0o755,
@@ -51,21 +56,23 @@ _FILES = {
 }
 
 
-def build(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def build(recipe: Recipe, names: list[str]) -> Image:
     """Build and install the image of a recipe of kind `embedded`; returns its image.json.
 
     Raises NotFound (the program is not installed), ImageError (it is not what it should be).
     """
     program, package = recipe["program"], recipe.get("package") or ""
     if not os.access(program, os.X_OK):
-        remedy = f"apt-get install {package}" if package else f"change `program` in {recipe['path']}"
+        remedy = (
+            f"apt-get install {shell_word(package)}" if package else f"change `program` in {recipe['path']}"
+        )
         raise NotFound(f"the image {recipe['name']} is made from {program}, which does not exist", remedy)
     with open(program, "rb") as file:
         content = file.read()
         seconds = int(os.fstat(file.fileno()).st_mtime)
     if b"/ld-linux" in content[:4096] or b"/ld-musl" in content[:4096]:
         raise ImageError(
-            f"{program} is not statically linked", f"apt-get install {package}" if package else ""
+            f"{program} is not statically linked", f"apt-get install {shell_word(package)}" if package else ""
         )
     archive = _archive(content, os.path.basename(program), _applets(program), seconds)
     diff_id = f"sha256:{hashlib.sha256(archive).hexdigest()}"

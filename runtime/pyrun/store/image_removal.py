@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from pyrun import jsonlite
+from pyrun import jsonlite, notice
 from pyrun.errors import Conflict, ImageError, NotFound
+from pyrun.safe import shell_word
 from pyrun.store import image_writer, images, layers, paths, references
 
 
@@ -37,7 +37,7 @@ def remove(name: str, force: bool = False) -> list[str]:
             raise Conflict(
                 f"image {name} is used by container {users[0]}"
                 + (f" and {len(users) - 1} more" if users[1:] else ""),
-                f"remove it first: `pyrun rm {users[0]}`",
+                f"remove it first: `pyrun rm {shell_word(users[0])}`",
             )
         for full in doomed:
             os.unlink(f"{paths.root()}/refs/{references.quote(full)}")
@@ -48,7 +48,7 @@ def remove(name: str, force: bool = False) -> list[str]:
             gone, lines = _remove_image(identifier, own, needed)
             done += lines
     for path in gone:
-        layers.remove_tree(path)
+        layers.remove_or_tell(path)
     return done
 
 
@@ -60,7 +60,9 @@ def _names_to_remove(name: str, identifier: str, known: list[str], force: bool) 
     if not by_id:
         full = references.parse(name).full
         if known and full not in known:  # found by what a registry calls it
-            raise Conflict(f"image {name} has another name", f"`pyrun rmi {references.familiar(known[0])}`")
+            raise Conflict(
+                f"image {name} has another name", f"`pyrun rmi {shell_word(references.familiar(known[0]))}`"
+            )
         return [full] if known else []
     if len(known) > 1 and not force:
         listed = ", ".join(map(references.familiar, known))
@@ -92,7 +94,6 @@ def _remove_image(
 ) -> tuple[list[str], list[str]]:
     """Move the image and those of its *own* layers that are not *needed* out of sight: (where they are now, what to
     tell)."""
-    os.makedirs(f"{paths.root()}/layers", 0o700, exist_ok=True)
     gone = [layers.discard(f"{paths.root()}/images/{identifier}")]
     lines = [f"Deleted: sha256:{identifier}"]
     if own is None or needed is None:
@@ -115,7 +116,7 @@ def _layers_of(identifier: str) -> list[str] | None:
     Only the names count: a store that was moved, or is reached by a link, has records that say another path.
     """
     try:
-        image: dict[str, Any] | None = images.load(identifier)
+        image = images.load(identifier)
     except ImageError:
         return None
     listed = [] if image is None else image.get("layers")  # none: whoever began it was killed
@@ -133,24 +134,29 @@ def _needed_layers(but_for: str = "") -> set[str] | None:
     return {name for names in told for name in names} if len(told) == len(known) else None
 
 
-def remove_unneeded() -> list[str]:
-    """Remove what killed installations left behind; returns what was done, a line each. Raises ImageError.
+def remove_unneeded(tell: Callable[[str], None] = notice.say) -> list[str]:
+    """Remove what killed installations left behind; returns what was done, a line each. What cannot be removed is told,
+    and stays. Raises ImageError.
 
     That is: records that were being written, images without a record, layers that no image has. Images and names appear
     with the store's lock held, so whatever is half done while we hold it will never be whole. Layers are left alone
     while somebody else installs, and may be about to use them.
     """
-    layers.sweep()
+    layers.sweep(lambda sentence: None)  # whoever wants to hear of it has swept before
+    done, gone = [], []
     with layers.store_lock():
         doomed = dict(_half_written())
         if not layers.in_use():
             doomed |= _orphans()
-        gone = [layers.discard(path) for path in doomed if os.path.isdir(path)]
-        for path in doomed:
-            layers.remove_tree(path)  # a file
+        for path, sentence in doomed.items():
+            try:
+                gone.append(layers.discard(path))
+                done.append(sentence)
+            except OSError as error:
+                tell(f"{path} cannot be removed: {error.strerror}")
     for path in gone:
-        layers.remove_tree(path)
-    return list(doomed.values())
+        layers.remove_or_tell(path, tell)
+    return done
 
 
 def _half_written() -> Iterator[tuple[str, str]]:

@@ -22,12 +22,17 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pyrun.errors import ImageError, NotFound
 from pyrun.notice import say
 from pyrun.store import images, layers, overlay_view, paths, references
 from pyrun.store.inflate import Read, Stream
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Object
+    from pyrun.store.image_json import Configuration, Image, ImageConfig
 
 MAX_LAYERS = 127  # as Docker; the mount options of a start hold no more either
 MAX_CONFIG_BYTES = 4 << 20
@@ -35,7 +40,7 @@ MAX_CONFIG_BYTES = 4 << 20
 Open = Callable[[int], BinaryIO]  # layer number, from 0 at the bottom -> the layer's bytes, compressed or not
 
 
-def parse_config(text: bytes, what: str) -> dict[str, Any]:
+def parse_config(text: bytes, what: str) -> Configuration:
     """Check an image configuration (image-spec config.md) and return it. Raises ImageError."""
     if len(text) > MAX_CONFIG_BYTES:
         raise ImageError(f"{what}: a configuration of {len(text)} bytes (at most {MAX_CONFIG_BYTES})")
@@ -53,14 +58,15 @@ def parse_config(text: bytes, what: str) -> dict[str, Any]:
     if not 0 < len(diff_ids) <= MAX_LAYERS:
         raise ImageError(f"{what}: {len(diff_ids)} layers (1 to {MAX_LAYERS} are possible)")
     _check_shape(config, what)
-    return config  # type: ignore[no-any-return]
+    checked: Configuration = config
+    return checked
 
 
 def config_of_one_layer(
-    config: dict[str, Any], diff_id: str, unix_s: int, architecture: str, variant: str = ""
+    config: ImageConfig, diff_id: str, unix_s: int, architecture: str, variant: str = ""
 ) -> bytes:
     """The configuration of an image that is made here: equal content gives equal bytes, and so the same id."""
-    document = {
+    document: Configuration = {
         "architecture": architecture,
         "config": config,
         "created": datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z"),
@@ -80,7 +86,7 @@ _CONFIG_FIELDS: dict[type, tuple[str, ...]] = {
 }
 
 
-def _check_shape(document: dict[str, Any], what: str) -> None:
+def _check_shape(document: Object, what: str) -> None:
     """The fields a start reads have the types it expects."""
     config = document.get("config")
     if config is None:
@@ -106,9 +112,9 @@ def install(
     open_layer: Open,
     names: list[str],
     staging: layers.Staging,
-    tell: Callable[[int, str], None] = lambda number, state: None,
+    tell: Callable[[int, Literal["unpacking", "done", "exists"]], None] = lambda number, state: None,
     stop: threading.Event | None = None,
-) -> dict[str, Any]:
+) -> Image:
     """Make the image of that configuration, with those full names; returns its image.json.
 
     open_layer: called in order, only for layers that are not there yet; tell: hears of each layer that it is
@@ -120,11 +126,14 @@ def install(
     diff_ids = config["rootfs"]["diff_ids"]
     chain = layers.chain_ids(diff_ids)
     placed: list[_Placed] = []
+    sizes: dict[str, int] | None = None
     for number, diff_id in enumerate(diff_ids):
         final = layers.directory(chain[number])
         if os.path.isdir(final):
             tell(number, "exists")
-            placed.append(_Placed(final, final, _known_size(final)))
+            sizes = _known_sizes() if sizes is None else sizes
+            # measured if whoever made it was killed then
+            placed.append(_Placed(final, final, sizes.get(final) or layers.size_bytes(final)))
             continue
         tell(number, "unpacking")
         place, lower = f"{staging.path}/{number}", [layer.now for layer in placed]
@@ -147,12 +156,12 @@ class _Placed(NamedTuple):
     size_bytes: int
 
 
-def _loaded(identifier: str) -> dict[str, Any]:
+def _loaded(identifier: str) -> Image:
     image = images.load(identifier)
     if image is None:
         raise NotFound(
             f"image {identifier[:12]} was removed while it was being installed",
-            "again: nobody else should remove images meanwhile",
+            "again, with no other removal of images meanwhile",
         )
     return image
 
@@ -188,17 +197,16 @@ def _unpack_layer(
     return done.size_bytes
 
 
-def _known_size(directory: str) -> int:
-    """The size of an existing layer: from any image that has it, or measured, if whoever made it was killed then."""
+def _known_sizes() -> dict[str, int]:
+    """The bytes of the layers' files, by directory, as the images that have them tell."""
+    known: dict[str, int] = {}
     for identifier in images.identifiers():
-        image: Any = _readable(identifier) or {}
-        known = dict(zip(image.get("layers") or (), image.get("layer_bytes") or (), strict=False))
-        if known.get(directory):
-            return int(known[directory])
-    return layers.size_bytes(directory)
+        image = _readable(identifier) or {}
+        known |= zip(image.get("layers") or (), image.get("layer_bytes") or (), strict=False)
+    return known
 
 
-def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], names: list[str]) -> None:
+def _commit(identifier: str, config: Configuration, placed: list[_Placed], names: list[str]) -> None:
     with layers.store_lock(), _full_disk():
         for layer in placed:
             if layer.now != layer.final and not os.path.isdir(layer.final):  # else somebody else was quicker
@@ -206,7 +214,7 @@ def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], name
         missing = [layer.final for layer in placed if not os.path.isdir(layer.final)]
         if missing:
             raise ImageError(f"the layer {missing[0]} was removed meanwhile", "try again")
-        record = {
+        record: Image = {
             "id": identifier,
             "names": names,
             "layers": [layer.final for layer in placed],
@@ -224,11 +232,11 @@ def _commit(identifier: str, config: dict[str, Any], placed: list[_Placed], name
             record["digests"] = before.get("digests") or []
         paths.make(f"{paths.root()}/images/{identifier}")
         write_record(record)
-        for name in names:
-            _point(name, identifier)
+        for each in {_point(name, identifier) for name in names} - {"", identifier}:
+            refresh_names(each)
 
 
-def _readable(identifier: str) -> dict[str, object] | None:
+def _readable(identifier: str) -> Image | None:
     """The image, or None: a broken record is replaced by the next installation, and speaks for no other image."""
     try:
         return images.load(identifier)
@@ -236,13 +244,13 @@ def _readable(identifier: str) -> dict[str, object] | None:
         return None
 
 
-def write_record(image: dict[str, Any]) -> None:
+def write_record(image: Image) -> None:
     """Write image.json so that it survives a power cut."""
     path = f"{paths.root()}/images/{image['id']}/image.json"
     paths.replace(path, json.dumps(image).encode(), lasting=True)
 
 
-def note_digests(image: dict[str, Any], digests: list[str]) -> None:
+def note_digests(image: Image, digests: list[str]) -> None:
     """Note in the image's record, and in *image*, what a registry calls it: full references by digest. They find it
     (images.py), but do not keep it, as names do."""
     with layers.store_lock():
@@ -256,8 +264,8 @@ def note_digests(image: dict[str, Any], digests: list[str]) -> None:
 # ── names ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _point(full: str, identifier: str) -> None:
-    """Let a full reference mean an image, whatever it meant before."""
+def _point(full: str, identifier: str) -> str:
+    """Let a full reference mean an image; returns the one it has meant before, or ""."""
     base = f"{paths.root()}/refs"
     paths.make(base)
     before = images.read_reference(full)
@@ -266,8 +274,7 @@ def _point(full: str, identifier: str) -> None:
     paths.sync(beside)
     os.rename(beside, f"{base}/{references.quote(full)}")
     paths.sync(base)
-    if before and before != identifier:
-        refresh_names(before)
+    return before or ""
 
 
 def all_references() -> dict[str, str]:

@@ -13,12 +13,19 @@ import posix
 
 from pyrun import jsonlite
 from pyrun.errors import ImageError, UsageError
+from pyrun.safe import shell_word
 from pyrun.store import paths, references
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.store.image_json import Image
 
 SHORTEST_ID = 4  # hex digits that are taken for the beginning of an id
 
 
-def find(name: str) -> dict[str, object] | None:
+def find(name: str) -> Image | None:
     """The image called *name* (a reference, an id, or the unique beginning of one), or None.
 
     The value is image.json, see image_writer.py. Raises UsageError for a malformed or ambiguous name.
@@ -55,7 +62,7 @@ def read_reference(full: str) -> str:
     return identifier if len(identifier) == 64 and references.is_hex(identifier) else ""
 
 
-def load(identifier: str) -> dict[str, object] | None:
+def load(identifier: str) -> Image | None:
     """The image with that full id, or None if it is not in the store. Raises ImageError if its record is broken."""
     path = f"{paths.root()}/images/{identifier}/image.json"
     try:
@@ -63,13 +70,15 @@ def load(identifier: str) -> dict[str, object] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        image = jsonlite.loads(text)
+        value = jsonlite.loads(text)
     except ValueError:
-        image = None
-    if not isinstance(image, dict):
+        value = None
+    if not isinstance(value, dict):
         raise ImageError(
-            f"the image record {path} is broken", f"remove it with `pyrun rmi {identifier[:12]}`"
+            f"the image record {path} is broken", f"remove it with `pyrun rmi {shell_word(identifier[:12])}`"
         )
+    record: Any = value
+    image: Image = record
     return image
 
 
@@ -88,16 +97,30 @@ def _denied() -> UsageError:
     return UsageError(f"the images below {paths.root()} are root's", "run as root, or set PYRUN_ROOT")
 
 
+def digest_in(image: Image, reference: references.Reference) -> str:
+    """What the registry of *reference* said of the image last; "" if it is not from there."""
+    known = image.get("digests")
+    found = [str(each).partition("@") for each in known] if isinstance(known, list) else []
+    return next((digest for base, _, digest in found if base == f"{reference.domain}/{reference.path}"), "")
+
+
 def _by_digest(full: str) -> str:
-    """The id of the image that was pulled by another name, and has this digest in that repository; or ""."""
+    """The id of the image that was pulled by another name, and has this digest in that repository; or "".
+
+    An index has an image for each platform: of several that of this machine, or the nearest to it.
+    """
+    from pyrun.store import platforms
+
+    found: dict[str, int] = {}
     for identifier in identifiers():
         try:
-            digests = (load(identifier) or {}).get("digests")
+            image = load(identifier) or {}
         except ImageError:
             continue
+        digests = image.get("digests")
         if isinstance(digests, list) and full in digests:
-            return identifier
-    return ""
+            found[identifier] = platforms.rank(platforms.of_image(image), platforms.host())
+    return min(found, key=lambda identifier: (found[identifier] < 0, found[identifier]), default="")
 
 
 def _by_prefix(prefix: str) -> str:

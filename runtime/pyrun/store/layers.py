@@ -20,9 +20,10 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pyrun import linux, notice
 from pyrun.errors import ImageError
 from pyrun.store import paths
 
@@ -78,7 +79,7 @@ class Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
-        remove_tree(self.path)
+        remove_or_tell(self.path)
         os.close(self._fd)
 
     def sync(self) -> None:
@@ -102,9 +103,12 @@ def store_lock() -> Iterator[None]:
 
 def in_use() -> bool:
     """Whether an installation is under way, which may count on layers that no image has yet. Ask with the store's lock
-    held, after a `sweep`."""
-    base = f"{paths.root()}/layers"
-    return os.path.isdir(base) and any(name.startswith(".new-") for name in os.listdir(base))
+    held."""
+    locks = [_lock(path) for path in _unfinished(".new-")]
+    for fd in locks:
+        if fd is not None and fd >= 0:
+            os.close(fd)
+    return None in locks
 
 
 def size_bytes(path: str) -> int:
@@ -123,76 +127,71 @@ def size_bytes(path: str) -> int:
 
 
 def discard(path: str) -> str:
-    """Move a layer's or image's directory out of sight at once; returns the place to `remove_tree` afterwards."""
+    """Move a layer's or image's directory out of sight at once; returns the place to remove it from afterwards."""
+    paths.make(f"{paths.root()}/layers")
     gone = f"{paths.root()}/layers/.old-{secrets.token_hex(8)}"
     os.rename(path, gone)
     return gone
 
 
-def sweep() -> list[str]:
-    """Remove the staging areas of installations that died; returns the paths removed."""
-    base = f"{paths.root()}/layers"
+def sweep(tell: Callable[[str], None] = notice.say) -> list[str]:
+    """Remove the staging areas of installations that died; returns the paths removed. What cannot be removed is told, a
+    sentence each, and stops nothing: the next sweep tries again."""
     removed = []
-    try:
-        names = sorted(name for name in os.listdir(base) if name.startswith((".new-", ".old-")))
-    except (FileNotFoundError, PermissionError):
-        return []
-    for name in names:
-        try:
-            fd = os.open(f"{base}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+    for path in _unfinished(".new-", ".old-"):
+        fd = _lock(path)
+        if fd is None:
             continue
-        except NotADirectoryError:  # a file on its way out, which needs nobody to work in it
-            remove_tree(f"{base}/{name}")
-            removed.append(f"{base}/{name}")
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(f"{base}/{name}")
-            removed.append(f"{base}/{name}")
-        except BlockingIOError:  # somebody is working in it
-            pass
-        finally:
+        if remove_or_tell(path, tell):
+            removed.append(path)
+        if fd >= 0:
             os.close(fd)
     return removed
 
 
-def remove_tree(path: str | bytes, dir_fd: int | None = None) -> None:
-    """Remove a file or a directory with everything below it; a missing one is fine.
+def _unfinished(*beginnings: str) -> list[str]:
+    base = f"{paths.root()}/layers"
+    try:
+        return sorted(f"{base}/{name}" for name in os.listdir(base) if name.startswith(beginnings))
+    except (FileNotFoundError, PermissionError):
+        return []
 
-    Never follows a link: every step is relative to a descriptor of the directory it is in. Raises OSError.
+
+def _lock(path: str) -> int | None:
+    """A descriptor with the lock of a staging area whose process has died; -1 for a file, which nobody works in; None
+    if somebody works in it, or has taken it away."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def remove_or_tell(path: str, tell: Callable[[str], None] = notice.say) -> bool:
+    """Remove a file or a tree; whether it is gone. One that stays is told of: it must not stop what comes after it."""
+    try:
+        remove_tree(path)
+        return True
+    except OSError as error:
+        tell(f"{path} cannot be removed: {error.strerror}; `pyrun system reconcile` tries again")
+        return False
+
+
+def remove_tree(path: str | bytes, dir_fd: int | None = None) -> None:
+    """Remove a file or a directory with everything below it, however deep; a missing one is fine.
+
+    Never follows a link. Raises OSError.
     """
     try:
         os.unlink(path, dir_fd=dir_fd)
-        return
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):  # unlink of a directory: EISDIR on Linux, EPERM by POSIX
-        pass
-    try:
-        _empty(path, dir_fd)
-        os.rmdir(path, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return
-
-
-def _empty(path: str | bytes, dir_fd: int | None) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(path, flags, dir_fd=dir_fd)
-    except PermissionError:  # a directory of mode 0000, and we are not the real root
-        os.chmod(path, 0o700, dir_fd=dir_fd)
-        fd = os.open(path, flags, dir_fd=dir_fd)
-    try:
-        with os.scandir(fd) as entries:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        if found and os.fstat(fd).st_mode & 0o300 != 0o300:
-            os.fchmod(fd, 0o700)
-        for name, is_directory in found:
-            if is_directory:
-                _empty(name, fd)
-                os.rmdir(name, dir_fd=fd)
-            else:
-                os.unlink(name, dir_fd=fd)
-    finally:
-        os.close(fd)
+        linux.remove_tree(linux.AT_FDCWD if dir_fd is None else dir_fd, os.fsdecode(path))

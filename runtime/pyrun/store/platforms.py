@@ -9,6 +9,11 @@ import os
 from typing import NamedTuple
 
 from pyrun.errors import UsageError
+from pyrun.safe import is_number
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.image_json import Image
 
 _MACHINES = {"x86_64": "amd64", "i386": "386", "i486": "386", "i586": "386", "i686": "386", "aarch64": "arm64",
              "armv8l": "arm", "armv7l": "arm", "armv6l": "arm", "ppc64le": "ppc64le", "s390x": "s390x",
@@ -75,6 +80,11 @@ def normal(os_name: str, architecture: str, variant: str = "") -> Platform:
     return Platform(os_name, architecture, variant)
 
 
+def of_image(image: Image) -> Platform:
+    """The platform image.json names, which may leave anything out."""
+    return normal(*[str(image.get(key) or "") for key in ("os", "architecture", "variant")])
+
+
 def rank(offered: Platform, wanted: Platform) -> int:
     """How well an offered platform suits: 0 the same, more is worse, -1 not at all."""
     if offered.os != wanted.os:
@@ -86,6 +96,6 @@ def rank(offered: Platform, wanted: Platform) -> int:
     if wanted.architecture == "arm64" and not offered.variant:
         return 1
     levels = (offered.variant.removeprefix("v") or "1", wanted.variant.removeprefix("v") or "1")
-    if not all(level.isdigit() for level in levels) or int(levels[0]) > int(levels[1]):
+    if not all(map(is_number, levels)) or int(levels[0]) > int(levels[1]):
         return -1  # a newer processor than ours is asked for
     return int(levels[1]) - int(levels[0])

@@ -6,11 +6,15 @@ what an archive says (unpack.py), whose names and links are anybody's.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pyrun import linux
 
-_IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
+# nothing is mounted below the root of an unpacking; what is all the same is no part of it
+_IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
+MAX_DEPTH = 256
+MAX_PLACE_BYTES = 3600  # a name in it, below any store, must still be a path for one system call (PATH_MAX)
 _RETRIES = 64  # openat2 says EAGAIN when a rename elsewhere races with a `..` in a link
 
 
@@ -22,12 +26,18 @@ class DanglingLink(Exception):
         self.path = path
 
 
+class TooDeep(Exception):
+    """A directory lies deeper than MAX_DEPTH or MAX_PLACE_BYTES below the root."""
+
+
 class Rooted:
     """The directory *fd* as a root; *fd* stays the caller's."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.made: set[bytes] = set()  # real paths of the parents made by `directory`
+        self.unlisted = 0  # how many those are
+        self._top = real_path(fd)
         self._last_path: bytes | None = None  # the directory used last: archives are sorted
         self._last_fd = -1
 
@@ -48,7 +58,7 @@ class Rooted:
         """A descriptor (O_PATH) of the directory; it is this object's and holds until the next call.
 
         Missing directories are made as root's with mode 0755; without *create*, -1 says that one is missing.
-        Raises OSError, DanglingLink.
+        Raises OSError, DanglingLink, TooDeep.
         """
         path = b"/".join(parts) or b"."
         if self._last_path == path:
@@ -59,7 +69,19 @@ class Rooted:
         if fd >= 0:
             self.close()
             self._last_path, self._last_fd = path, fd
+            self._check_depth(fd)
         return fd
+
+    def _check_depth(self, fd: int) -> None:
+        """By where it is: through links, short names lead to any depth."""
+        try:
+            below = real_path(fd)[len(self._top) :]
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # longer than a page
+                raise TooDeep from None
+            raise
+        if below.count(b"/") > MAX_DEPTH or len(below) > MAX_PLACE_BYTES:
+            raise TooDeep
 
     def forget(self) -> None:
         """Something was removed: what was opened before may no longer be what its path says."""
@@ -79,9 +101,11 @@ class Rooted:
             try:
                 below = self.open(path, linux.O_PATH | os.O_DIRECTORY)
                 if below < 0:
+                    self._check_depth(fd)
                     os.mkdir(part, 0o755, dir_fd=fd)
                     os.chmod(part, 0o755, dir_fd=fd)  # whatever the umask is
                     self.made.add(real_path(fd) + b"/" + part)
+                    self.unlisted += 1
                     below = os.open(
                         part, linux.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
                     )

@@ -12,9 +12,15 @@ import fcntl
 import posix
 import time
 
-from pyrun import caller, jsonlite
+from pyrun import jsonlite, launching
 from pyrun.errors import NotFound, UsageError
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrun.store.record import Process, Record
 
 
 def all_ids() -> list[str]:
@@ -22,7 +28,7 @@ def all_ids() -> list[str]:
     return sorted({*_names_in(f"{paths.root()}/containers"), *_names_in(f"{paths.run()}/containers")})
 
 
-def load(identifier: str) -> dict[str, object]:
+def load(identifier: str) -> Record:
     """container.json with state.json over it; "id" is always there, all else may be missing after a crash.
 
     Raises: NotFound.
@@ -31,7 +37,13 @@ def load(identifier: str) -> dict[str, object]:
     living = run_dir(identifier)
     if not paths.exists(kept) and not paths.exists(living):
         raise NotFound(f"no such container: {identifier}", "see `pyrun ps -a`")
-    return {**_read_json(f"{kept}/container.json"), **_read_json(f"{living}/state.json"), "id": identifier}
+    found: Any = {
+        **_read_json(f"{kept}/container.json"),
+        **_read_json(f"{living}/state.json"),
+        "id": identifier,
+    }
+    record: Record = found
+    return record
 
 
 def resolve(reference: str) -> str:
@@ -73,7 +85,7 @@ def run_dir(identifier: str) -> str:
     return f"{paths.run()}/containers/{identifier}"
 
 
-def status(container: dict[str, object]) -> str:
+def status(container: Record) -> str:
     """Docker's word for the state: created, running or exited.
 
     A process that died while its monitor has not yet written the exit record still counts as running.
@@ -118,7 +130,7 @@ def locked(path: str) -> bool:
         posix.close(fd)
 
 
-def process_alive(container: dict[str, object]) -> bool:
+def process_alive(container: Process) -> bool:
     """Whether the container's first process lives (a zombie does not)."""
     pid = container.get("pid")
     return isinstance(pid, int) and pid > 0 and start_time(pid) == container.get("start_time")
@@ -140,13 +152,13 @@ _own: dict[int, int] = {}
 
 def own_start_time() -> int:
     """The same of the process that was called, read once."""
-    pid = caller.pid()
+    pid = launching.process.pid()
     if pid not in _own:
         _own[pid] = start_time(pid)
     return _own[pid]
 
 
-def open_process(container: dict[str, object]) -> int:
+def open_process(container: Process) -> int:
     """A pidfd of the container's first process, or -1 when that is gone. Source: man 2 pidfd_open."""
     pid = container.get("pid")
     if not isinstance(pid, int) or pid <= 0:
@@ -162,7 +174,7 @@ def open_process(container: dict[str, object]) -> int:
     return -1
 
 
-def seconds_up(container: dict[str, object]) -> float:
+def seconds_up(container: Process) -> float:
     """How long the first process has been running."""
     started = container.get("start_time")
     ticks = started if isinstance(started, int) else 0

@@ -18,17 +18,17 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterator
 
 from pyrun.errors import ImageError
 from pyrun.store import layers, nodes, tarstream
 from pyrun.store.inflate import CHUNK_BYTES, Stream
 from pyrun.store.nodes import Refused
-from pyrun.store.rooted import DanglingLink, Rooted, real_path
+from pyrun.store.rooted import MAX_DEPTH, MAX_PLACE_BYTES, DanglingLink, Rooted, TooDeep, real_path
 from pyrun.store.tarfields import show
 from pyrun.store.tarstream import Entry
 
 MAX_ENTRIES = 4_000_000
-MAX_DEPTH = 256
 MAX_PATH_BYTES = 4095
 MAX_NAME_BYTES = 255
 
@@ -89,13 +89,51 @@ def _failure(what: str, entry: Entry | None, error: OSError) -> ImageError:
     return ImageError(f"{what} cannot be unpacked{where}: {error.strerror}")
 
 
+class _Times:
+    """Directories' times by their names in the archive: they are set last, since filling a directory changes its. A
+    tree, so that what is replaced is forgotten with all below it at once."""
+
+    __slots__ = ("below", "mtime_ns")
+
+    def __init__(self) -> None:
+        self.below: dict[bytes, _Times] = {}
+        self.mtime_ns: int | None = None
+
+    def note(self, parts: list[bytes], mtime_ns: int) -> None:
+        """The time of one directory."""
+        place = self
+        for part in parts:
+            if part not in place.below:
+                place.below[part] = _Times()
+            place = place.below[part]
+        place.mtime_ns = mtime_ns
+
+    def forget(self, parts: list[bytes]) -> None:
+        """That directory is gone, and what was in it."""
+        place: _Times | None = self
+        for part in parts[:-1]:
+            place = place and place.below.get(part)
+        if place:
+            place.below.pop(parts[-1], None)
+
+    def deepest_first(self, path: bytes = b"") -> Iterator[tuple[bytes, int]]:
+        """(path, time in ns) of all, each after those below it."""
+        for name, times in self.below.items():
+            yield from times.deepest_first(path + b"/" + name if path else name)
+        if self.mtime_ns is not None:
+            yield path, self.mtime_ns
+
+
 class _Writer:
     def __init__(self, stream: Stream, root_fd: int, layered: bool) -> None:
         self.result = Unpacked()
         self._stream = stream
         self._root = Rooted(root_fd)
         self._layered = layered
-        self._times: dict[bytes, int] = {}  # directories' times are set last, since filling them changes them
+        self._times = _Times()
+        self._hidden: set[bytes] = (
+            set()
+        )  # resolved paths of directories in which nothing of the layers below is left
         self._made = self._root.made  # resolved paths of this layer's own entries: an opaque mark spares them
 
     def close(self) -> None:
@@ -103,13 +141,13 @@ class _Writer:
 
     def write(self, entry: Entry) -> None:
         self.result.count += 1
-        if self.result.count > MAX_ENTRIES:
+        if self.result.count + self._root.unlisted > MAX_ENTRIES:
             raise Refused(f"more than {MAX_ENTRIES} entries")
         parts = self._parts(entry.name)
         if not parts:
             if entry.kind != "directory":
                 raise Refused("the root may only be a directory")
-            self._times[b""] = entry.mtime_ns
+            self._times.note([], entry.mtime_ns)
             self.result.skipped += nodes.set_attributes(entry, self._root.fd)
             return
         base = parts[-1]
@@ -117,19 +155,19 @@ class _Writer:
             self._whiteout(parts)
             return
         parent_fd = self._directory(parts[:-1])
-        self._make(entry, parent_fd, base, b"/".join(parts))
+        self._make(entry, parent_fd, parts)
         if self._layered:
             self._made.add(real_path(parent_fd) + b"/" + base)
 
     def finish(self) -> None:
         """Set the times of the directories, deepest first."""
-        for path in sorted(self._times, reverse=True):
+        for path, mtime_ns in self._times.deepest_first():
             try:
                 fd = self._root.open(path or b".", os.O_RDONLY | os.O_DIRECTORY)
             except NotADirectoryError:  # replaced by a later entry, under another of its names
                 continue
             if fd >= 0:
-                os.utime(fd, ns=(self._times[path], self._times[path]))
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
                 os.close(fd)
 
     # ── names ──────────────────────────────────────────────────────────────────────────────────────
@@ -145,16 +183,21 @@ class _Writer:
             raise Refused(f"a name of more than {MAX_NAME_BYTES} bytes")
         return parts
 
-    def _directory(self, parts: list[bytes]) -> int:
+    def _directory(self, parts: list[bytes], create: bool = True) -> int:
         try:
-            return self._root.directory(parts)
+            return self._root.directory(parts, create)
         except DanglingLink as link:
             raise Refused(f"its parent {show(link.path)} is a link to nowhere") from None
+        except TooDeep:
+            raise Refused(
+                f"it would be deeper than {MAX_DEPTH} directories or {MAX_PLACE_BYTES} bytes"
+            ) from None
 
     # ── one entry ──────────────────────────────────────────────────────────────────────────────────
 
-    def _make(self, entry: Entry, parent_fd: int, base: bytes, path: bytes) -> None:
+    def _make(self, entry: Entry, parent_fd: int, parts: list[bytes]) -> None:
         """Make what the entry describes; what is there already is replaced, but directories are merged."""
+        base = parts[-1]
         try:
             self._make_new(entry, parent_fd, base)
         except FileExistsError:
@@ -164,15 +207,11 @@ class _Writer:
             else:
                 layers.remove_tree(base, parent_fd)
                 if stat.S_ISDIR(there.st_mode):
-                    self._forget_times(path)
+                    self._times.forget(parts)
                 self._root.forget()
                 self._make_new(entry, parent_fd, base)
         if entry.kind == "directory":
-            self._times[path] = entry.mtime_ns
-
-    def _forget_times(self, path: bytes) -> None:
-        for known in [each for each in self._times if (each + b"/").startswith(path + b"/")]:
-            del self._times[known]
+            self._times.note(parts, entry.mtime_ns)
 
     def _make_new(self, entry: Entry, parent_fd: int, base: bytes) -> None:
         if entry.kind == "file":
@@ -238,7 +277,7 @@ class _Writer:
             return
         if hidden in (b"", b".", b"..") or base == _META:
             raise Refused("a whiteout without a name")
-        parent_fd = self._root.directory(parts[:-1], create=False)
+        parent_fd = self._directory(parts[:-1], create=False)
         if parent_fd < 0:
             return
         if base != _OPAQUE:
@@ -248,10 +287,13 @@ class _Writer:
         self._root.forget()
 
     def _hide_lower(self, directory_fd: int) -> None:
-        """Remove from a directory what this layer did not put there."""
+        """Remove from a directory what this layer did not put there. It does not come back: once is enough."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory_fd)
         try:
             here = real_path(fd)
+            if here in self._hidden:
+                return
+            self._hidden.add(here)
             for name in map(os.fsencode, os.listdir(fd)):
                 if here + b"/" + name not in self._made:
                     layers.remove_tree(name, fd)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -40,8 +42,19 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         print("| {driver} | {pyrun} | {runc} | {ratio} | {limit} | {verdict} |".format(**row))
     Path("/results").mkdir(exist_ok=True)
-    Path("/results/bench.json").write_text(json.dumps(rows, indent=1))
+    document = {"about": about(), "rows": rows}
+    Path("/results/bench.json").write_text(json.dumps(document, indent=1))
     return 1 if any(row["verdict"] != "ok" for row in rows) else 0
+
+
+def about() -> dict[str, str]:
+    """What the figures depend on; tests/bench/performance.py puts it below the table."""
+    said = subprocess.run(["runc", "--version"], capture_output=True, text=True, check=True).stdout
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "kernel": platform.release(),
+        "runc": said.split()[2],
+    }
 
 
 def measure(driver: str, root: Path, rounds: int) -> dict[str, object]:

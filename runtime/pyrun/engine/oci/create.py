@@ -13,7 +13,9 @@ from pyrun.stages import hooks as stages
 
 from . import delivery, hooks, prepare, quick
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
 
 
 def create(options: Options, identifier: str) -> int:
@@ -33,7 +35,7 @@ def start(prepared: launch.Launch, binary_fd: int) -> handshake.Outcome:
         return launch.start(prepared, binary_fd)
     except PyrunError as error:
         if stages.of(prepared.config, "poststop"):
-            state = stages.state(prepared.config, prepared.job, "stopped", 0)
+            state = hooks.state(prepared, "stopped", 0)
             hooks.run(prepared.config, "poststop", state, required=False)
         if isinstance(error, EndedSilently):
             raise verdict.silent(prepared.config) from None
@@ -62,5 +64,5 @@ def _listener(prepared: launch.Launch, sync: int, number: int) -> None:
     """SCMP_ACT_NOTIFY, in `run`; with `create` it is `start` that hears of it."""
     from . import seccomp_agent
 
-    shown = stages.state(prepared.config, prepared.job, "creating", prepared.pid)
+    shown = hooks.state(prepared, "creating", prepared.pid)
     seccomp_agent.forward(sync, number, (prepared.pid, prepared.pidfd), prepared.config, shown)

@@ -11,7 +11,10 @@ import posix
 from pyrun.errors import PyrunError, UsageError
 from pyrun.store import paths
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
 _PATIENCE_S = 10.0
 
 
@@ -84,5 +87,5 @@ def _send(path: str, fd: int, option: str, word: bytes) -> None:
 
 
 def _unheard(option: str, path: str, error: OSError) -> PyrunError:
-    reason = error.strerror or "nobody accepts"
-    return PyrunError(f"{option} {path}: {reason}", "somebody has to listen on that socket")
+    reason = error.strerror or "no process accepts"
+    return PyrunError(f"{option} {path}: {reason}", "a process has to listen on that socket")

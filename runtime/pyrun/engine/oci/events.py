@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TypedDict
 
 from pyrun.cgroups import oom, rdt, stats_v1, stats_v2
 from pyrun.errors import Conflict
 from pyrun.store import bundles
 
-from .pause import groups
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.store.record import BundleRecord
 
-Options = dict[str, object]
-Event = dict[str, Any]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+
+
+class Event(TypedDict, total=False):
+    """type: stats, with data, or oom."""
+
+    type: str
+    id: str
+    data: dict[str, object]
 
 
 def events(options: Options, identifier: str) -> Iterator[Event]:
@@ -29,7 +40,7 @@ def events(options: Options, identifier: str) -> Iterator[Event]:
         yield stats(container)
         return
     interval = float(str(options.get("interval") or 5))
-    watch = oom.Watch(groups(container))
+    watch = oom.Watch(bundles.groups(container))
     try:
         due = time.monotonic() + interval
         while not watch.over():
@@ -42,14 +53,15 @@ def events(options: Options, identifier: str) -> Iterator[Event]:
         watch.close()
 
 
-def stats(container: dict[str, Any]) -> Event:
+def stats(container: BundleRecord) -> Event:
     """What it uses now."""
-    found = groups(container)
+    found = bundles.groups(container)
     data = (stats_v2 if [names for names, _ in found] == ["unified"] else stats_v1).collect(found)
     try:
-        section = (bundles.config(container).get("linux") or {}).get("intelRdt")  # type: ignore[attr-defined]
+        section = (bundles.config(container).get("linux") or {}).get("intelRdt")
     except (OSError, ValueError):
         section = None
-    data["intel_rdt"] = rdt.stats(section, str(container["id"])) if section else {}
+    monitored = rdt.stats(section, str(container["id"])) if section else {}
     # runc looks at the links it made itself, of which there are none any more
-    return {"type": "stats", "id": container["id"], "data": {**data, "network_interfaces": None}}
+    more = {"intel_rdt": monitored, "network_interfaces": None}
+    return {"type": "stats", "id": str(container["id"]), "data": {**data, **more}}

@@ -1,10 +1,10 @@
 """The hooks that are called from outside the container: prestart, createRuntime, poststart, poststop.
 
-Each gets the state as JSON on standard input, the bundle as its working directory and its own environment, nothing
-else. One that fails before the command runs fails the container (1.3: poststart too); a failing poststop is told and
-the rest goes on. The beginning of what a hook prints is kept for the error, never for the caller's streams. Before the
-pivot a hook is given up when init ends: `delete -f` of a container whose hook hangs. Those that init runs:
-stages/hooks.py, csrc/init_hooks.c.
+Each gets the state as JSON on standard input, the bundle as its working directory and the environment that
+stages/hooks.py gives it. One that fails before the command runs fails the container (1.3: poststart too); a failing
+poststop is told and the rest goes on. The beginning of what a hook prints is kept for the error, never for the caller's
+streams. Before the pivot a hook is given up when init ends: `delete -f` of a container whose hook hangs. Those that
+init runs: stages/hooks.py, csrc/init_hooks.c.
 Source: runtime-spec config.md#posix-platform-hooks, runtime.md#lifecycle.
 """
 
@@ -19,14 +19,28 @@ from pyrun.jsonlite import dumps
 from pyrun.spec.values import linux_section
 from pyrun.stages import hooks
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config, Hook, State
+    from pyrun.store.record import BundleRecord
+
 _SAID_BYTES = 400
 _LONGEST_S = 1e6  # what poll() takes is limited
 _SIGPIPE = 13
 
-Hook = dict[str, object]
+
+def state(prepared: launch.Launch, status: str, pid: int) -> State:
+    """What a hook is told of a container that is being started. pid: 0 for none."""
+    job = prepared.job
+    return hooks.state(prepared.config, job.id, job.bundle or job.keep, status, pid)
 
 
-def before_pivot(config: dict[str, object]) -> list[Hook]:
+def state_of(config: Config, container: BundleRecord, status: str, pid: int) -> State:
+    """The same of one that is there. container: its state.json."""
+    return hooks.state(config, str(container["id"]), str(container["bundle"]), status, pid)
+
+
+def before_pivot(config: Config) -> list[Hook]:
     """prestart, then createRuntime."""
     return [*hooks.of(config, "prestart"), *hooks.of(config, "createRuntime")]
 
@@ -38,15 +52,15 @@ def run_before_pivot(prepared: launch.Launch) -> None:
         from pyrun.network import net_devices
 
         net_devices.take(devices, prepared.pid)
-    state = hooks.state(prepared.config, prepared.job, "creating", prepared.pid)
+    shown = state(prepared, "creating", prepared.pid)
     for kind in ("prestart", "createRuntime"):
-        run(prepared.config, kind, state, init_fd=prepared.pidfd)
+        run(prepared.config, kind, shown, init_fd=prepared.pidfd)
 
 
 def run(
-    config: dict[str, object],
+    config: Config,
     kind: str,
-    state: dict[str, object],
+    state: State,
     *,
     required: bool = True,
     init_fd: int = -1,
@@ -56,7 +70,7 @@ def run(
     init_fd: a pidfd; when that process ends, the hook is ended too.
     """
     wanted = hooks.of(config, kind)
-    before_fd = _enter(str(state["bundle"])) if wanted else -1
+    before_fd = _enter(state["bundle"]) if wanted else -1
     try:
         _run(wanted, kind, state, required=required, init_fd=init_fd)
     finally:
@@ -82,7 +96,7 @@ def _enter(directory: str) -> int:
     return before_fd
 
 
-def _run(wanted: list[Hook], kind: str, state: dict[str, object], *, required: bool, init_fd: int) -> None:
+def _run(wanted: list[Hook], kind: str, state: State, *, required: bool, init_fd: int) -> None:
     linux.close_range(3, (1 << 32) - 1, linux.CLOSE_RANGE_CLOEXEC)  # what our caller left open is not theirs
     text = dumps(state).encode("utf-8", "surrogateescape")
     for index, hook in enumerate(wanted):
@@ -92,7 +106,7 @@ def _run(wanted: list[Hook], kind: str, state: dict[str, object], *, required: b
             said = str(error.strerror)
         if said is None:
             continue
-        message = f"hooks: cannot run hooks.{kind}[{index}] {hook['path']}: {said}"
+        message = f"hooks: error running {kind} hook #{index}: {hook['path']}: {said}"
         if required:
             raise PyrunError(message)
         notice.say(message)
@@ -124,13 +138,17 @@ def _call(hook: Hook, text: bytes, init_fd: int) -> str | None:
 
 def _spawn(hook: Hook, input_fd: int, output_fd: int) -> int:
     """The process, leader of a group: what it starts ends with it when it is given up."""
-    path = str(hook["path"])
-    arguments, environment = hook.get("args") or [path], hook.get("env") or []
-    assert isinstance(arguments, list) and isinstance(environment, list)
+    path = hook["path"]
+    arguments = hook.get("args") or [path]
+    assert isinstance(arguments, list)
     return posix.posix_spawn(
         path,
         arguments,
-        dict(item.split("=", 1) for item in environment if item.find("=") > 0),
+        {
+            item.partition("=")[0]: item.partition("=")[2]
+            for item in hooks.environment(hook)
+            if item.find("=") > 0
+        },
         file_actions=[
             (posix.POSIX_SPAWN_DUP2, input_fd, 0),
             (posix.POSIX_SPAWN_DUP2, output_fd, 1),

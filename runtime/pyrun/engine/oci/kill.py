@@ -5,7 +5,7 @@ By pidfd, so that a later process of the same number is never meant. Source: run
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has no stub for the C half
+import _signal
 import posix
 import select
 import time
@@ -14,7 +14,10 @@ from pyrun import signals
 from pyrun.errors import Conflict, PyrunError, UsageError
 from pyrun.store import bundles, state
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.record import BundleRecord
 SIGKILL_LIMIT_S = 10.0
 # Without a freezer: against somebody who forks faster than this, nothing but a pids limit helps.
 ROUNDS = 1000
@@ -27,13 +30,13 @@ def kill(options: Options, identifier: str, signal_text: str) -> int:
     number = _number(signal_text or "SIGTERM")
     pidfd = state.open_process(container)
     everybody = bool(options.get("all"))
-    if pidfd < 0:
-        if everybody:
-            send_to_all(container, number)
-            return 0
-        raise Conflict("container not running")
     made = container.get("made", container.get("namespaces"))
     shared = not (isinstance(made, list) and "pid" in made)
+    if pidfd < 0:
+        # the first process of a pid namespace that is shared ends alone: the others are reached by their cgroup
+        if (everybody or shared) and (send_to_all(container, number) or everybody):
+            return 0
+        raise Conflict("container not running")
     sent = 0
     if everybody or (shared and number == signals.KILL):
         # without a pid namespace of its own the others would outlive the first
@@ -43,7 +46,7 @@ def kill(options: Options, identifier: str, signal_text: str) -> int:
         if number == signals.KILL and bundles.status(container) == "paused":  # frozen by v1, it could not die
             from pyrun.cgroups import freezer
 
-            freezer.thaw(container.get("cgroups"))
+            freezer.thaw(bundles.groups(container))
     except ProcessLookupError:
         if not sent and not everybody:  # else it has just died of what all of them got
             raise Conflict("container not running") from None
@@ -60,25 +63,25 @@ def _number(text: str) -> int:
         raise UsageError(f'unknown signal "{text}"') from None
 
 
-def send_to_all(container: dict[str, object], number: int) -> int:
+def send_to_all(container: BundleRecord, number: int) -> int:
     """Signal every process in the container's cgroup but the first, which gets it by pidfd; how many there were.
 
     None that is being born meanwhile may be missed: they are frozen first, as with runc.
     """
     from pyrun.cgroups import freezer, processes
 
-    groups = container.get("cgroups")
-    found = processes.pids(groups)
+    groups = bundles.groups(container)
+    found = processes.all_of(groups)
     if not found or (number == signals.KILL and processes.end(groups)):
         return len(found)
     frozen = freezer.is_frozen(groups)
     try:
         if not frozen:
-            freezer.freeze(groups)  # type: ignore[arg-type]
+            freezer.freeze(groups)
     except PyrunError:  # no freezer for this container, or too many are being born
         return _send_until_quiet(container, number)
     try:
-        found = processes.pids(groups)
+        found = processes.all_of(groups)
         _send(found, container, number)
     finally:
         if not frozen or number == signals.KILL:  # by v1, who is frozen cannot die
@@ -86,13 +89,13 @@ def send_to_all(container: dict[str, object], number: int) -> int:
     return len(found)
 
 
-def _send_until_quiet(container: dict[str, object], number: int) -> int:
+def _send_until_quiet(container: BundleRecord, number: int) -> int:
     """Again and again, to those that were not there before, until there are none."""
     from pyrun.cgroups import processes
 
     reached: set[int] = set()
     for _ in range(ROUNDS):
-        new = [pid for pid in processes.pids(container.get("cgroups")) if pid not in reached]
+        new = [pid for pid in processes.all_of(bundles.groups(container)) if pid not in reached]
         if not new:
             break
         _send(new, container, number)
@@ -100,7 +103,7 @@ def _send_until_quiet(container: dict[str, object], number: int) -> int:
     return len(reached)
 
 
-def _send(pids: list[int], container: dict[str, object], number: int) -> None:
+def _send(pids: list[int], container: BundleRecord, number: int) -> None:
     for pid in pids:
         try:
             if pid != container.get("pid"):
@@ -109,7 +112,7 @@ def _send(pids: list[int], container: dict[str, object], number: int) -> None:
             continue
 
 
-def end(container: dict[str, object]) -> None:
+def end(container: BundleRecord) -> None:
     """SIGKILL, and wait until the first process is gone; a frozen one is thawed. Raises PyrunError after 10 s."""
     pidfd = state.open_process(container)
     if pidfd < 0:
@@ -119,7 +122,7 @@ def end(container: dict[str, object]) -> None:
         if bundles.status(container) == "paused":
             from pyrun.cgroups import freezer
 
-            freezer.thaw(container.get("cgroups"))
+            freezer.thaw(bundles.groups(container))
         _wait(container, pidfd)
     except ProcessLookupError:
         return
@@ -127,7 +130,7 @@ def end(container: dict[str, object]) -> None:
         posix.close(pidfd)
 
 
-def _wait(container: dict[str, object], pidfd: int) -> None:
+def _wait(container: BundleRecord, pidfd: int) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     deadline, reached = time.monotonic() + SIGKILL_LIMIT_S, False
@@ -140,16 +143,15 @@ def _wait(container: dict[str, object], pidfd: int) -> None:
     raise PyrunError(f"container {container['id']} does not end", "its process waits inside the kernel")
 
 
-def _reach_frozen(container: dict[str, object]) -> None:
+def _reach_frozen(container: BundleRecord) -> None:
     """What it has frozen itself, in v1 cgroups below its own, does not die, and so its first process does not: the undo
     list's kill-cgroup thaws whatever it finds."""
     from pyrun import undo
     from pyrun.stages import cgroup
 
-    groups = container.get("cgroups")
-    lines = cgroup.undo(
-        [(str(names), str(where)) for names, where in groups] if isinstance(groups, list) else []
-    )
+    found = bundles.groups(container)
+    groups = [(str(names), str(where)) for names, where in found] if isinstance(found, list) else []
+    lines = cgroup.undo(cgroup.Cgroup([], groups))
     fd = undo.in_memory([line for line in lines if line.startswith("kill-cgroup")])
     try:
         undo.replay(fd)  # what it complains of is seen by who is left

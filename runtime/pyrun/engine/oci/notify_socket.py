@@ -22,6 +22,10 @@ import select
 from pyrun import notice
 from pyrun.errors import PyrunError
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Mount
+
 Environment = dict[bytes, bytes]
 
 INSIDE = "/run/notify"
@@ -36,10 +40,10 @@ def host_socket(environ: Environment) -> str:
     return path if path[:1] in ("/", "@") else ""
 
 
-def additions(directory: str) -> tuple[dict[str, object], str]:
+def additions(directory: str) -> tuple[Mount, str]:
     """The mount and the variable that a container with a notify socket gets; *directory* is its state directory."""
     options = ["bind", "nosuid", "noexec", "nodev", "ro"]
-    mount: dict[str, object] = {
+    mount: Mount = {
         "destination": INSIDE,
         "type": "bind",
         "source": f"{directory}/notify",
@@ -116,7 +120,7 @@ def _barrier(socket: _socket.socket) -> None:
     ended, _, _ = select.select([reading_fd], [], [], BARRIER_LIMIT_S)
     posix.close(reading_fd)
     if not ended:
-        notice.say(f"nobody has read what was sent to NOTIFY_SOCKET within {BARRIER_LIMIT_S:.0f} s")
+        notice.say(f"what was sent to NOTIFY_SOCKET was not read within {BARRIER_LIMIT_S:.0f} s")
 
 
 def listen_fds(environ: Environment, pid: int = 0) -> tuple[int, list[str]]:
@@ -127,7 +131,7 @@ def listen_fds(environ: Environment, pid: int = 0) -> tuple[int, list[str]]:
     """
     count = environ.get(b"LISTEN_FDS", b"")
     if environ.get(b"LISTEN_PID", b"") != b"%d" % (pid or posix.getpid()) or not (
-        count.isdigit() and int(count)
+        count.isdigit() and len(count) < 10 and int(count)
     ):
         return 0, []
     added = [f"LISTEN_FDS={int(count)}", "LISTEN_PID=1"]

@@ -9,7 +9,9 @@ from pyrun.cgroups import freezer
 from pyrun.errors import Conflict
 from pyrun.store import bundles
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
 
 
 def pause(options: Options, identifier: str) -> None:
@@ -20,19 +22,13 @@ def pause(options: Options, identifier: str) -> None:
         raise Conflict(
             "container not running" if status != "paused" else "container not running: it is paused"
         )
-    freezer.freeze(groups(container))
+    freezer.freeze(bundles.groups(container))
 
 
 def resume(options: Options, identifier: str) -> None:
     """Let a paused container run. Raises Conflict if it is not."""
     container = bundles.load(bundles.root_of(options), identifier)
-    found = groups(container)
+    found = bundles.groups(container)
     if bundles.status(container) == "stopped" or not freezer.is_frozen(found):
         raise Conflict("container not paused")
     freezer.thaw(found)
-
-
-def groups(container: dict[str, object]) -> list[tuple[str, str]]:
-    """(controllers, directory) of each of the container's cgroups."""
-    found = container.get("cgroups")
-    return [(str(item[0]), str(item[1])) for item in found] if isinstance(found, list) else []

@@ -15,6 +15,8 @@ from .state import describe
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrun import launch
 
 
@@ -23,34 +25,35 @@ def note(done: launch.Launch) -> None:
     config, job = done.config, done.job
     listening = _notifies(linux_section(config).get("seccomp"))
     letters = "" if hooks.of(config, "poststart") or listening else "s"
-    letters += "" if hooks.of(config, "poststop") or job["driver"] == "systemd" else "d"
-    made = job["made"]
+    letters += "" if hooks.of(config, "poststop") or job.cgroup.driver == "systemd" else "d"
+    made = job.made
     letters += "p" if isinstance(made, list) and "pid" in made else ""
-    shown = indented(describe({**done.state, "pid": done.pid}, "running"))
+    noted: Any = {**done.state, "pid": done.pid}
+    shown = indented(describe(noted, "running"))
     head, _, rest = shown.partition(f'\n  "pid": {done.pid},')
     middle, _, tail = rest.partition('"running"')
     fields = (
         str(done.pid),
         str(done.began),
         letters,
-        _freezer(job["cgroups"]),
+        _freezer(job.cgroup.groups),
         f'{head}\n  "pid": ',
         f',{middle}"',
         f'"{tail}',
     )
     text = "".join([field + "\0" for field in fields]).encode("utf-8", "surrogateescape")
     if len(text) < 65536 and len(fields) == text.count(b"\0"):
-        paths.write(f"{job['run_dir']}/quick", text)
+        paths.write(f"{job.run_dir}/quick", text)
 
 
 def _notifies(seccomp: object) -> bool:
     return isinstance(seccomp, dict) and bool(seccomp.get("listenerPath"))
 
 
-def _freezer(groups: object) -> str:
+def _freezer(groups: list[tuple[str, str]]) -> str:
     """The file that tells whether the container is paused: it begins with 0, or with THAWED, when it is not."""
-    for names, directory in groups if isinstance(groups, list) else []:
-        if names == "unified" and len(groups) == 1:  # type: ignore[arg-type]
+    for names, directory in groups:
+        if names == "unified" and len(groups) == 1:
             return f"{directory}/cgroup.freeze"
         if "freezer" in names.split(","):
             return f"{directory}/freezer.state"

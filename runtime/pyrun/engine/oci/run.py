@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import posix
 
-from pyrun import boot, caller, launch, notice
+from pyrun import boot, launch, launching, notice
 from pyrun.errors import Conflict, PyrunError
 from pyrun.stages import hooks as stages
 from pyrun.store import bundles
@@ -18,10 +18,10 @@ from . import create, delivery, hooks, prepare
 
 TYPE_CHECKING = False  # as typing has it, without its 8 ms
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
-    from typing import Any
 
-Options = dict[str, object]
+    from pyrun.spec.values import Options
 
 
 def run(options: Options, identifier: str) -> int:
@@ -32,13 +32,14 @@ def run(options: Options, identifier: str) -> int:
     terminal = prepare.has_terminal(prepared.config)
     delivery.check(options, terminal=terminal, detached=detached)
     create.hand_over(options, prepared)
-    prepared.hooks = _listening(prepared)
+    listening: list[socket] = []
+    prepared.hooks = _listening(prepared, listening)
     prepared.watched = not detached
     outcome = create.start(prepared, binary_fd)
     poststart(prepared)
-    if prepared.job.get("notify"):
+    if listening:
         try:
-            _forward(prepared, detached=detached)
+            _forward(prepared, listening[0], detached=detached)
         except PyrunError as error:  # the container runs all the same, and wants its monitor
             notice.say(error.message)
     if detached:
@@ -48,14 +49,16 @@ def run(options: Options, identifier: str) -> int:
     return 0
 
 
-def _listening(prepared: launch.Launch) -> Callable[[launch.Launch], None] | None:
-    """The hooks, and before them the container's notify socket, when systemd waits for it to be ready."""
-    if not prepared.job.get("notify"):
+def _listening(prepared: launch.Launch, listening: list[socket]) -> Callable[[launch.Launch], None] | None:
+    """The hooks, and before them the container's notify socket, when systemd waits for it to be ready: then it is added
+    to *listening*."""
+    if not prepared.job.notify:
         return prepared.hooks
     from . import notify_socket
 
     def listen(started: launch.Launch) -> None:
-        started.job["notify_socket"] = notify_socket.listen(str(started.job["run_dir"]))
+        if found := notify_socket.listen(started.job.run_dir):
+            listening.append(found)
         if others:
             others(started)
 
@@ -63,12 +66,11 @@ def _listening(prepared: launch.Launch) -> Callable[[launch.Launch], None] | Non
     return listen
 
 
-def _forward(prepared: launch.Launch, *, detached: bool) -> None:
+def _forward(prepared: launch.Launch, listening: socket, *, detached: bool) -> None:
     from . import notify_socket
 
-    socket: Any = prepared.job.get("notify_socket")
-    main_pid = prepared.pid if detached else caller.pid()  # which becomes the monitor
-    notify_socket.forward(socket, notify_socket.host_socket(posix.environ), main_pid, prepared.pidfd)
+    main_pid = prepared.pid if detached else launching.process.pid()  # which becomes the monitor
+    notify_socket.forward(listening, notify_socket.host_socket(posix.environ), main_pid, prepared.pidfd)
 
 
 def poststart(prepared: launch.Launch) -> None:
@@ -80,11 +82,11 @@ def poststart(prepared: launch.Launch) -> None:
         hooks.run(
             prepared.config,
             "poststart",
-            stages.state(prepared.config, prepared.job, "running", prepared.pid),
+            hooks.state(prepared, "running", prepared.pid),
         )
     except PyrunError:
         launch.abandon(prepared)
-        stopped = stages.state(prepared.config, prepared.job, "stopped", 0)
+        stopped = hooks.state(prepared, "stopped", 0)
         hooks.run(prepared.config, "poststop", stopped, required=False)
         raise
     fcntl.flock(prepared.lock_fd, fcntl.LOCK_EX)
@@ -96,10 +98,10 @@ def _settings(options: Options, prepared: launch.Launch, tty_fd: int) -> list[st
     """The monitor's words."""
     words = [*launch.identity(prepared), "status=exit", "sigproxy=1"]
     if tty_fd >= 0:
-        words += [f"tty={tty_fd}", "interactive=1"]
+        words += prepare.terminal_words(prepared.job, tty_fd)
     if options.get("keep"):
         return [word for word in words if not word.startswith("undo_fd=")]
-    if stages.of(prepared.config, "poststop") or prepared.job["driver"] == "systemd":
+    if stages.of(prepared.config, "poststop") or prepared.job.cgroup.driver == "systemd":
         words.append(f"finish={boot.binary()}-oci")
         words.append(f"root={bundles.root_of(options)}")
     return words

@@ -33,6 +33,10 @@ from pyrun import handshake, linux
 from pyrun.errors import PyrunError
 from pyrun.spec.values import linux_section
 
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config, Seccomp
+
 FD_NAME = "seccompFd"
 _FETCH_TIMEOUT_S, _PAUSE_S = 10.0, 0.00005
 _AGENT_TIMEOUT_S = 10.0  # to accept the connection and to read a kilobyte
@@ -42,7 +46,7 @@ def forward(
     sync_fd: int,
     number: int,
     process: tuple[int, int],
-    config: Mapping[str, object],
+    config: Config,
     state: Mapping[str, object],
 ) -> None:
     """What Outcome.listener is to do: fetch, let init go on, tell the agent.
@@ -86,7 +90,7 @@ def _fetch(sync_fd: int, number: int, pidfd: int) -> int:
     raise PyrunError("init did not load its seccomp filter in time")
 
 
-def _message(pid: int, profile: Mapping[str, object], state: Mapping[str, object]) -> bytes:
+def _message(pid: int, profile: Seccomp, state: Mapping[str, object]) -> bytes:
     """The container process state of the runtime-spec, one descriptor."""
     version = state.get("ociVersion", "")
     document = {"ociVersion": version, "fds": [FD_NAME], "pid": pid}
@@ -102,7 +106,8 @@ def _send(path: str, message: bytes, listener_fd: int) -> None:
     try:
         agent.connect(path)
         sent = sockets.send_fds(agent, [message], [listener_fd])
-        agent.sendall(message[sent:])
+        if sent < len(message):  # to send nothing fails too, once the agent has closed its end
+            agent.sendall(message[sent:])
     except OSError as error:
         reason = error.strerror or "no answer in time"
         raise PyrunError(

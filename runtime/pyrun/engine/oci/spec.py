@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import posix
-from typing import Any
 
 from pyrun.errors import PyrunError
 from pyrun.spec.config import OCI_VERSION
 from pyrun.spec.defaults import DEFAULT_PATH
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import Config, Linux, Mount, Process
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _SAFE = ["nosuid", "noexec", "nodev"]
@@ -43,9 +46,9 @@ def write(directory: str, *, rootless: bool) -> None:
         raise PyrunError("File config.json exists. Remove it first") from None
 
 
-def example(*, rootless: bool) -> dict[str, Any]:
+def example(*, rootless: bool) -> Config:
     """The config; for a caller without privileges with a user namespace in which the caller is root."""
-    config = {
+    config: Config = {
         "ociVersion": OCI_VERSION,
         "process": _process(),
         "root": {"path": "rootfs", "readonly": True},
@@ -56,7 +59,7 @@ def example(*, rootless: bool) -> dict[str, Any]:
     return _rootless(config) if rootless else config
 
 
-def _process() -> dict[str, Any]:
+def _process() -> Process:
     return {
         "terminal": True,
         "user": {"uid": 0, "gid": 0},
@@ -69,12 +72,12 @@ def _process() -> dict[str, Any]:
     }
 
 
-def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
-    mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
+def _mount(destination: str, kind: str, source: str, options: list[str]) -> Mount:
+    mount: Mount = {"destination": destination, "type": kind, "source": source}
     return {**mount, "options": options} if options else mount
 
 
-def _linux() -> dict[str, Any]:
+def _linux() -> Linux:
     kinds = ["pid", "network", "ipc", "uts", "mount"]
     # with v1 the view would need every hierarchy mounted
     if paths.exists("/sys/fs/cgroup/cgroup.controllers"):
@@ -87,7 +90,7 @@ def _linux() -> dict[str, Any]:
     }
 
 
-def _rootless(config: dict[str, Any]) -> dict[str, Any]:
+def _rootless(config: Config) -> Config:
     """What a user can have: no network namespace of its own, the host's /sys, no limits, one mapped id."""
     linux = config["linux"]
     kept = [each for each in linux["namespaces"] if each["type"] != "network"]

@@ -18,7 +18,10 @@ from pyrun.store import bundles, paths, state
 
 from . import hooks
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.record import BundleRecord
 
 
 def start(options: Options, identifier: str) -> int:
@@ -32,7 +35,7 @@ def start(options: Options, identifier: str) -> int:
     if status != "created":
         words = {"stopped": "a container that has stopped", "running": "an already running container"}
         raise Conflict(f"cannot start {words.get(status, f'a container in the {status} state')}")
-    pid = int(str(container["pid"]))
+    pid = container["pid"]
     notify = _notify_socket(directory)
     _judge(container, _go(container, directory, pid))
     try:
@@ -48,14 +51,22 @@ def start(options: Options, identifier: str) -> int:
     return 0
 
 
-def _judge(container: dict[str, object], outcome: handshake.Outcome) -> None:
-    """Raise what init failed with. One that goes on without a word to us has heard another `start`'s."""
+def _judge(container: BundleRecord, outcome: handshake.Outcome) -> None:
+    """Raise what init failed with. One that goes on without a word to us has heard another `start`'s. A startContainer
+    hook that fails is the container's end. Source: runtime-spec runtime.md#lifecycle, 7, 12 and 13."""
     if not outcome.failed and not outcome.ready and state.process_alive(container):
         raise Conflict("cannot start an already running container")
+    operations = _plan(str(container["directory"]))
     try:
-        verdict.judge(_plan(str(container["directory"])), outcome, {"oci": True})
+        verdict.judge(operations, outcome, oci=True)
     except EndedSilently:
         raise verdict.silent(bundles.config(container)) from None
+    except PyrunError:
+        if outcome.failed and [each.kind for each in operations[outcome.failed[0] :][:1]] == ["HOOK"]:
+            from . import delete
+
+            delete.remove(container)
+        raise
 
 
 def _notify_socket(directory: str) -> _socket.socket | None:
@@ -67,7 +78,7 @@ def _notify_socket(directory: str) -> _socket.socket | None:
     return notify_socket.listen(directory) if notify_socket.host_socket(posix.environ) else None
 
 
-def _go(container: dict[str, object], directory: str, pid: int) -> handshake.Outcome:
+def _go(container: BundleRecord, directory: str, pid: int) -> handshake.Outcome:
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     directory_fd = posix.open(directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
@@ -82,12 +93,12 @@ def _go(container: dict[str, object], directory: str, pid: int) -> handshake.Out
     return handshake.wait(socket.fileno(), outcome)
 
 
-def _listener(container: dict[str, object], sync: int, number: int) -> None:
+def _listener(container: BundleRecord, sync: int, number: int) -> None:
     """SCMP_ACT_NOTIFY: the filter was loaded just now. Without its agent the container must not live."""
     from . import kill, seccomp_agent
 
-    config, pid = bundles.config(container), int(str(container["pid"]))
-    shown = stages.state(config, container, "created", pid)
+    config, pid = bundles.config(container), container["pid"]
+    shown = hooks.state_of(config, container, "created", pid)
     try:
         seccomp_agent.forward(sync, number, (pid, state.open_process(container)), config, shown)
     except PyrunError:
@@ -104,16 +115,17 @@ def _plan(directory: str) -> list[Operation]:
     return [Operation(*each) for each in found] if isinstance(found, list) else []
 
 
-def _poststart(container: dict[str, object]) -> None:
-    """A poststart hook that fails ends the container, since 1.3. Source: runtime-spec runtime.md#lifecycle, 9."""
+def _poststart(container: BundleRecord) -> None:
+    """A poststart hook that fails ends the container: it is removed, and the poststop hooks are called, since 1.3.
+    Source: runtime-spec runtime.md#lifecycle, 9, 12 and 13."""
     config = bundles.config(container)
     if not stages.of(config, "poststart"):
         return
-    pid = int(str(container["pid"]))
+    pid = container["pid"]
     try:
-        hooks.run(config, "poststart", stages.state(config, container, "running", pid))
+        hooks.run(config, "poststart", hooks.state_of(config, container, "running", pid))
     except PyrunError:
-        from . import kill
+        from . import delete
 
-        kill.end(container)
+        delete.remove(container)
         raise

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pyrun.store import bundles
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.record import BundleRecord
 
 
 def state(options: Options, identifier: str) -> dict[str, object]:
@@ -15,7 +18,7 @@ def state(options: Options, identifier: str) -> dict[str, object]:
     return describe(bundles.load(bundles.root_of(options), identifier))
 
 
-def describe(container: dict[str, object], status: str = "") -> dict[str, object]:
+def describe(container: BundleRecord, status: str = "") -> dict[str, object]:
     """The state of a loaded container. status: if the caller knows it."""
     status = status or bundles.status(container)
     found = {

@@ -7,19 +7,22 @@ brought up to date, so that the next update and `exec` know what is in force. So
 from __future__ import annotations
 
 import posix
-from typing import Any
 
 from pyrun import notice
 from pyrun.cgroups import rdt
 from pyrun.cgroups import update as cgroups
 from pyrun.errors import Conflict, PyrunError, UsageError
 from pyrun.jsonlite import dumps
+from pyrun.safe import is_number
 from pyrun.spec import check, config_file, values
 from pyrun.store import bundles, paths
 
-from .pause import groups
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.oci import IntelRdt, Memory, Resources
+    from pyrun.spec.values import Options
+    from pyrun.store.record import BundleRecord
 
-Options = dict[str, object]
 # flag -> (section, key); whole numbers, sizes with a unit, texts
 _NUMBERS = {
     "cpu_period": ("cpu", "period"), "cpu_quota": ("cpu", "quota"), "cpu_burst": ("cpu", "burst"),
@@ -32,7 +35,6 @@ _SIZES = {
 }  # fmt: skip
 _TEXTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
 _PLACE = "linux.resources."
-_SCHEMATA = {"l3_cache_schema": "l3CacheSchema", "mem_bw_schema": "memBwSchema"}
 
 
 def update(options: Options, identifier: str) -> None:
@@ -63,7 +65,7 @@ def _update(options: Options, identifier: str) -> None:
     given = _document(str(options["resources"])) if options.get("resources") else requested(options)
     if bundles.status(container) == "stopped":
         raise Conflict("container not running")
-    config: dict[str, Any] = bundles.config(container)
+    config = bundles.config(container)
     linux = config["linux"] = config.get("linux") or {}
     old = linux.get("resources") or {}
     whole = cgroups.merged(old, given)
@@ -77,16 +79,17 @@ def _update(options: Options, identifier: str) -> None:
 
 
 def _change(
-    container: dict[str, Any],
-    old: dict[str, Any],
-    whole: dict[str, Any],
-    wanted: dict[str, Any],
-    given: dict[str, Any],
+    container: BundleRecord,
+    old: Resources,
+    whole: Resources,
+    wanted: Resources,
+    given: Resources,
 ) -> None:
-    found = groups(container)
+    found = bundles.groups(container)
     if not found:
         raise PyrunError("cannot update: the container has no cgroup", "it was created without one")
-    cgroups.check_usage(found, (wanted.get("memory") or {}) | _check_flag(whole))
+    memory: Memory = {**(wanted.get("memory") or {}), "checkBeforeUpdate": _check_flag(whole)}
+    cgroups.check_usage(found, memory)
     if container.get("driver") == "systemd" and container.get("unit"):
         v2 = [names for names, _ in found] == ["unified"]
         cgroups.tell_systemd(
@@ -96,19 +99,23 @@ def _change(
     cgroups.apply_devices(found, old, whole, given)
 
 
-def _check_flag(whole: dict[str, Any]) -> dict[str, Any]:
-    return {"checkBeforeUpdate": (whole.get("memory") or {}).get("checkBeforeUpdate")}
+def _check_flag(whole: Resources) -> bool:
+    return bool((whole.get("memory") or {}).get("checkBeforeUpdate"))
 
 
-def _schemata(options: Options, section: dict[str, Any], identifier: str) -> None:
-    changes = {key: str(options[flag]) for flag, key in _SCHEMATA.items() if options.get(flag)}
+def _schemata(options: Options, section: IntelRdt, identifier: str) -> None:
+    changes: IntelRdt = {}
+    if options.get("l3_cache_schema"):
+        changes["l3CacheSchema"] = str(options["l3_cache_schema"])
+    if options.get("mem_bw_schema"):
+        changes["memBwSchema"] = str(options["mem_bw_schema"])
     rdt.update(section, identifier, changes)
     section.update(changes)
 
 
-def requested(options: Options) -> dict[str, Any]:
+def requested(options: Options) -> Resources:
     """The flags as in linux.resources. "" is unset, and so is 0 for --blkio-weight; --kernel-memory has no effect."""
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, object]] = {}
     for flag in ("kernel_memory", "kernel_memory_tcp"):
         if _given(options, flag):
             notice.say(f"{_option(flag)} is ignored: kernels have no such limit any more")
@@ -124,8 +131,7 @@ def requested(options: Options) -> dict[str, Any]:
     for flag, (section, key) in _TEXTS.items():
         if text := _given(options, flag):
             found.setdefault(section, {})[key] = text
-    check.resources(found)
-    return found
+    return check.resources(found)
 
 
 def _given(options: Options, flag: str) -> str:
@@ -138,18 +144,17 @@ def _option(flag: str) -> str:
 
 
 def _number(flag: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"invalid value for {_option(flag)}: {text!r:.60}", "a whole number") from None
+    if not is_number(text.removeprefix("-")):
+        raise UsageError(f"invalid value for {_option(flag)}: {text!r:.60}", "a whole number")
+    return int(text)
 
 
-def _document(path: str) -> dict[str, Any]:
+def _document(path: str) -> Resources:
     """--resources: a file, or - for standard input."""
     name = f"--resources {path}"
     if path == "-":
         return check.resources(config_file.parse(_standard_input(), name), f"{name}: ")
-    return check.resources(config_file.read(path, name)[0], f"{name}: ")
+    return check.resources(config_file.read(path, name, piped=True)[0], f"{name}: ")
 
 
 def _standard_input() -> bytes:

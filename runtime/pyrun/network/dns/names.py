@@ -3,7 +3,8 @@
 A lease is a file named by its address; its first word is its container, its lines tell the names (network/claims.py).
 On a card of the host nothing but its leases is known of a network: no address of this host asks or is asked there.
 It never changes, it comes and goes; so a directory's time says whether anything did. That time may be as coarse as
-a tick of the kernel's clock: while it is young, what was listed within the same tick may not be all.
+a tick of the kernel's clock: while it is young, what was listed within the same tick may not be all. At the end:
+answers from names, of containers that share a network with whoever asks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from _socket import AF_INET, AF_INET6, inet_pton
 
 from pyrun.jsonlite import loads
+from pyrun.network.dns import wire
 
 # A directory that changed so recently is listed again, but not more often than the second says.
 _YOUNG_NS = 20_000_000
@@ -291,3 +293,53 @@ def _span(gateway: str, prefix: str) -> tuple[int, int, int]:
         return 0, 1, 0
     first = int.from_bytes(packed, "big") & ~(size - 1)
     return len(packed), first, first + size - 1
+
+
+# ── answers from names ─────────────────────────────────────────────────────────────────────────────
+
+
+# A container that starts again may get another address: nobody should remember for long.
+TTL_S = 1
+
+
+def answers(asked: wire.Question, view: View, known: Names) -> list[bytes]:
+    """The messages to answer with, in turn; [] when the name is none of ours."""
+    if asked.name.endswith(".arpa"):
+        return _reverse(asked, view, known)
+    leases = known.alive(view.find(asked.name))
+    if not leases:
+        return []
+    six = asked.kind == wire.TYPE_AAAA
+    if not six and asked.kind not in (wire.TYPE_A, wire.TYPE_ANY):
+        return [wire.empty(asked, wire.NOERROR)]
+    addresses = [lease.address for lease in leases if (":" in lease.address) == six]
+    if not addresses:
+        # the name is there, it has no address of that kind: asking elsewhere would only deny it
+        return [wire.empty(asked, wire.NOERROR)]
+    return wire.answers(asked, addresses, TTL_S)
+
+
+def _reverse(asked: wire.Question, view: View, known: Names) -> list[bytes]:
+    address = wire.addressed(asked.name)
+    if not address:
+        return []
+    for network in view.networks:
+        lease = network.leases.get(address)
+        if lease is not None:
+            if asked.kind not in (wire.TYPE_PTR, wire.TYPE_ANY):
+                return [wire.empty(asked, wire.NOERROR)]
+            return [_pointer(asked, lease, network)]
+    # addresses of ours are nobody's business outside, and nobody there knows them
+    if any(network.holds(address) for network in known.networks.values()):
+        return [wire.empty(asked, wire.NXDOMAIN)]
+    return []
+
+
+def _pointer(asked: wire.Question, lease: Lease, network: Network) -> bytes:
+    """The name of whoever has the address. Names of ours may have 128 characters, and dots side by side, which no name
+    in DNS has: then it is the short id, by which it is found as well."""
+    short = lease.owner[:SHORT_ID]
+    for name in (f"{lease.name}.{network.name}", f"{short}.{network.name}", short):
+        if wire.is_name(name):
+            return wire.pointer(asked, name, TTL_S)
+    return wire.empty(asked, wire.NXDOMAIN)

@@ -19,7 +19,7 @@ from _socket import CMSG_SPACE, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, socket
 from _struct import unpack
 from collections.abc import Callable
 
-from pyrun.network.dns import budget, forward, inside, local, names, streams, upstream, wire
+from pyrun.network.dns import budget, forward, inside, names, streams, upstream, wire
 
 GUARD_FD = 3
 # Whoever has not been asked for so long gives its memory back: the guard starts another for the next question.
@@ -223,7 +223,7 @@ class Server:
     def _of_ours(self, asked: wire.Question, view: names.View) -> list[bytes]:
         """Answers we know; one that cannot be written fails alone, since all networks are answered here."""
         try:
-            return local.answers(asked, view, self.names)
+            return names.answers(asked, view, self.names)
         except wire.UNREADABLE:
             return [wire.empty(asked, wire.SERVFAIL)]
 

@@ -81,6 +81,6 @@ def place(server: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]
 def _is_usable(server: str) -> bool:
     try:
         packed = inet_pton(family(server), server.partition("%")[0])
-    except OSError:
+    except (OSError, ValueError):
         return False
     return any(packed)

@@ -15,59 +15,124 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 from pyrun import boot, notice
-from pyrun.errors import NetworkError, UsageError
-from pyrun.network import attach, claims, later, netns, resolver, wiring
+from pyrun.errors import NetworkError, PyrunError, UsageError
+from pyrun.network import attach, live_undo, netns, resolver, wiring
 from pyrun.network.drivers import cni_config
 from pyrun.network.publishing import choosing, ports
+from pyrun.network.requests import Request
+from pyrun.network.wiring import Claimed, NetworkPlan
 from pyrun.plan.operations import Operation
+from pyrun.safe import is_number
+from pyrun.spec import check_rules as rules
+from pyrun.spec import config_file
 from pyrun.store import paths
+
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from typing import Required, TypedDict
+
+    from pyrun.store.record import Record
+
+    class Job(TypedDict, total=False):
+        """What ADD and DEL have in common; run/containers/ID/cni.json."""
+
+        id: Required[str]
+        hostname: str
+        network: Required[cni_config.Network]
+        path: Required[str]  # where plugins are looked for
+        ifname: Required[str]
+        arguments: Required[Object]  # capabilities' arguments
+        namespace: Required[str]
+        result: Result | None
+
 
 _PATIENCE_S = 60
 _OUTPUT_BYTES = 1 << 20
 # What a plugin may need of the environment beside the CNI_ variables: where iptables is.
 _SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-Result = dict[str, Any]
+Object = dict[str, Any]
+Result = Object  # _RESULT has made sure of its types
 
 
-def plan(request: dict[str, Any]) -> dict[str, Any]:
-    """The whole plan of a container on a CNI network. Raises: NotFound, UsageError, Conflict."""
-    network, path = cni_config.load(str(request["target"])), cni_config.search_path()
-    _refuse_incomplete(network, path, published := choosing.settle(list(request["ports"]), keep=False))
-    name, owner = str(request["name"]), claims.owner(str(request["id"]))
-    file = f"{request['run_dir']}/cni.json"
-    taken: list[str] = []
-    if request["dry_run"]:
-        ports.refuse_taken(published)
-    else:
-        _claim(name, owner, published, taken)
-    lines = resolver.chosen(request, resolver.reachable(fall_back=False))
-    return {
-        "owner": owner,
-        "claims": taken,
-        "before": [Operation("PORT", each[0], each[1], each[3]) for each in published],
-        "outside": [
-            Operation("NETNS_NAME", netns.path(name), owner),
-            Operation("CARD_UP", "lo"),
-            Operation("CNI", network["name"], file, netns.path(name), str(request.get("keep") or ""),
-                      json.dumps(_job(request, network, path, published))),
-        ],
-        "undo": [
-            later.undo_line(str(request["id"])),
-            f"finish\t{boot.binary()}\t{file}",
-            *[f"unlink-if\t{ports.path(port)}\t{owner}" for port in published],
-            *netns.undo(name, owner),
-        ],
-        "ports": published,
-        "resolv": lines,
-    }  # fmt: skip
+def _address(value: object, path: str) -> None:
+    rules.text(value, path)
+    _, slash, prefix = str(value).partition("/")
+    try:
+        ip_interface(str(value))
+    except ValueError:
+        slash, prefix = "/", ""
+    if slash and not is_number(prefix):
+        raise rules.wrong(path, "must be an address such as 10.1.0.5/16", value)
 
 
-def _refuse_incomplete(network: dict[str, Any], path: str, published: list[ports.Port]) -> None:
+_LINES = rules.Each(rules.one_line)
+# What pyrun itself reads of a plugin's answer, and of what it has noted for DEL.
+_RESULT = rules.Fields(
+    {
+        "interfaces": rules.Each(rules.Fields({"mac": rules.text, "sandbox": rules.text})),
+        "ips": rules.Each(rules.Fields({"address": _address, "gateway": rules.text})),
+        "dns": rules.Fields(
+            {"nameservers": _LINES, "domain": rules.one_line, "search": _LINES, "options": _LINES}
+        ),
+    }
+)
+_JOB = rules.Fields(
+    {
+        **dict.fromkeys(("id", "path", "namespace", "ifname"), rules.name),
+        "network": cni_config.NETWORK, "arguments": rules.Fields({}), "result": rules.Fields({}),
+    },
+    needed="id path namespace ifname network arguments",
+)  # fmt: skip
+
+
+def claim(request: Request, had: Claimed) -> None:
+    """The namespace's name and the ports, which the plugins publish: nobody else of ours may. Raises as `plan`, and
+    Conflict."""
+    _settle(request, had)
+    wiring.claim_name(request, had, [f"name {request.name}", *ports.lines(had.ports)], had.ports)
+
+
+def look(request: Request, had: Claimed) -> None:
+    """What `claim` would give. Raises as that."""
+    _settle(request, had)
+    ports.refuse_taken(had.ports)
+
+
+def _settle(request: Request, had: Claimed) -> None:
+    network, path = cni_config.load(request.target), cni_config.search_path()
+    had.ports = choosing.settle(request.ports, keep=False)
+    _refuse_incomplete(network, path, had.ports)
+
+
+def plan(request: Request, had: Claimed) -> NetworkPlan:
+    """The whole plan of a container on a CNI network. Raises: NotFound, UsageError."""
+    network, path = cni_config.load(request.target), cni_config.search_path()
+    name, owner, file = request.name, had.owner, f"{request.run_dir}/cni.json"
+    planned, published = NetworkPlan(had), had.ports
+    planned.before = [Operation("PORT", each[0], each[1], each[3]) for each in published]
+    told = json.dumps(_job(request, network, path, published))
+    planned.outside = [
+        Operation("NETNS_NAME", netns.path(name), owner),
+        Operation("CARD_UP", "lo"),
+        Operation("CNI", network["name"], file, netns.path(name), request.keep, told),
+    ]
+    planned.undo = [
+        live_undo.undo_line(request.id),
+        f"finish\t{boot.binary()}\t{file}",
+        *[f"unlink-if\t{ports.path(port)}\t{owner}" for port in published],
+        *netns.undo(name, owner),
+    ]
+    planned.resolv = resolver.chosen(request.dns, resolver.reachable(fall_back=False))
+    return planned
+
+
+def _refuse_incomplete(network: cni_config.Network, path: str, published: list[ports.Port]) -> None:
     """Raises NotFound for a plugin that is not here, UsageError for ports that no plugin publishes."""
     told = f"--network cni:{network['name']}"
     for plugin in network["plugins"]:
@@ -79,35 +144,16 @@ def _refuse_incomplete(network: dict[str, Any], path: str, published: list[ports
         )
 
 
-def _claim(name: str, owner: str, published: list[ports.Port], taken: list[str]) -> None:
-    """The namespace's name and the ports, which the plugins publish: nobody else of ours may. Raises Conflict."""
-    wiring.name_directory()
-    record = claims.write_record(owner, [f"name {name}", *ports.lines(published)])
-    try:
-        netns.claim(name, record)
-        taken.append(netns.claim_path(name))
-        for port in published:
-            ports.claim(port, record)
-            taken.append(ports.path(port))
-    except BaseException:
-        for path in taken:
-            claims.release(path, owner)
-        raise
-    finally:
-        claims.forget(record)
-
-
-def _job(
-    request: dict[str, Any], network: dict[str, Any], path: str, published: list[ports.Port]
-) -> dict[str, Any]:
+def _job(request: Request, network: cni_config.Network, path: str, published: list[ports.Port]) -> Job:
     """What ADD and DEL have in common."""
     mappings = [
         {"hostPort": number, "containerPort": inside, "protocol": protocol, "hostIP": "" if host == ports.ANY else host}
         for host, number, inside, protocol in published
     ]  # fmt: skip
     return {
-        "id": request["id"],
-        "hostname": str(request.get("hostname") or ""),
+        "id": request.id,
+        "namespace": netns.path(request.name),
+        "hostname": request.hostname,
         "network": network,
         "path": path,
         "ifname": "eth0",
@@ -118,7 +164,8 @@ def _job(
 def add(link: attach.Attachment, network: str, file: str, namespace: str, keep: str, text: str) -> None:
     """Run the chain, and tell the container's files what came of it. Raises NetworkError naming the plugin."""
     del link, network
-    job = {**json.loads(text), "namespace": namespace, "result": None}
+    job: Job = json.loads(text)
+    job["namespace"], job["result"] = namespace, None
     paths.write(file, json.dumps(job).encode())
     result: Result | None = None
     for number in range(len(job["network"]["plugins"])):
@@ -132,23 +179,26 @@ def add(link: attach.Attachment, network: str, file: str, namespace: str, keep: 
 def finish(file: str) -> list[str]:
     """DEL in the other order, for the undo list; returns what failed, a line each. Done again, it does nothing."""
     try:
-        job = json.loads(Path(file).read_text())
+        job: Any = config_file.parse(Path(file).read_bytes(), file)
+        _JOB(job, f"{file}: ")
     except FileNotFoundError:
         return []
-    except ValueError:
+    except OSError as error:
+        return [f"{file}: {error.strerror}"]
+    except UsageError:
         return [f"{file}: is torn; the plugins of its network were not told that the container is gone"]
     failed = []
     for number in reversed(range(len(job["network"]["plugins"]))):
         try:
-            _run(job, "DEL", number, job["result"])
-        except NetworkError as error:
+            _run(job, "DEL", number, job.get("result"))
+        except PyrunError as error:
             failed.append(error.message)
     if not failed:
         os.unlink(file)
     return failed
 
 
-def _run(job: dict[str, Any], command: str, number: int, previous: Result | None) -> Result | None:
+def _run(job: Job, command: str, number: int, previous: Result | None) -> Result | None:
     """One plugin. Raises NetworkError with what it says."""
     network = job["network"]
     kind = network["plugins"][number]["type"]
@@ -173,32 +223,34 @@ def _run(job: dict[str, Any], command: str, number: int, previous: Result | None
     if command == "DEL" or not done.stdout.strip():
         return previous
     try:
-        result = json.loads(done.stdout[:_OUTPUT_BYTES])
-    except ValueError:
-        raise NetworkError(f"{told}: its result is no JSON") from None
-    return result if isinstance(result, dict) else None
+        result: Any = config_file.parse(done.stdout[:_OUTPUT_BYTES], f"{told}: its result")
+        _RESULT(result, f"{told}: its result: ")
+    except UsageError as error:
+        raise NetworkError(error.message) from None
+    checked: Result = result
+    return checked
 
 
 def _complaint(output: bytes, errors: bytes) -> str:
     """What a plugin that failed says: the error object of the specification, or the last line it wrote."""
     try:
-        error = json.loads(output[:_OUTPUT_BYTES])
+        error: Any = config_file.parse(output[:_OUTPUT_BYTES])
         words = [str(error.get("msg") or f"error {error.get('code')}"), str(error.get("details") or "")]
         return ": ".join(filter(None, words)).replace("\n", " ")[:500]
-    except (ValueError, AttributeError):
+    except (UsageError, AttributeError):
         said = (errors or output).decode("utf-8", "replace").strip().splitlines()
         return said[-1][:500] if said else "failed without a word"
 
 
-def _record(job: dict[str, Any], keep: str, result: Result) -> None:
+def _record(job: Job, keep: str, result: Result) -> None:
     """Addresses and servers of the result go into container.json, /etc/hosts and /etc/resolv.conf."""
     addresses = [str(each.get("address") or "") for each in result.get("ips") or []]
     bare = [address.partition("/")[0] for address in addresses if address]
     inside = [each for each in result.get("interfaces") or [] if each.get("sandbox")]
     wire = _wire(job, result, inside)
     try:
-        with later.locked(job["id"]):
-            later.change_record(job["id"], lambda record: _note(record, wire, bare))
+        with live_undo.locked(job["id"]):
+            live_undo.change_record(job["id"], lambda record: _note(record, wire, bare))
     except PermissionError:
         notice.say(f"cni:{job['network']['name']}: the addresses could not be noted")
     if bare and os.path.exists(f"{keep}/hosts"):
@@ -210,11 +262,11 @@ def _record(job: dict[str, Any], keep: str, result: Result) -> None:
         paths.write(f"{keep}/resolv.conf", "".join(f"{line}\n" for line in servers).encode(), 0o644)
 
 
-def _wire(job: dict[str, Any], result: Result, inside: list[dict[str, Any]]) -> dict[str, Any]:
+def _wire(job: Job, result: Result, inside: list[Object]) -> Object:
     """The interface as container.json tells of every one."""
     mac = str(inside[0].get("mac") or "") if inside else ""
     network = f"cni:{job['network']['name']}"
-    wire: dict[str, Any] = {
+    wire: Object = {
         "network": network,
         "ifname": job["ifname"],
         "link": "",
@@ -232,13 +284,13 @@ def _wire(job: dict[str, Any], result: Result, inside: list[dict[str, Any]]) -> 
     return wire
 
 
-def _note(record: dict[str, object], wire: dict[str, Any], addresses: list[str]) -> None:
+def _note(record: Record, wire: Object, addresses: list[str]) -> None:
     record["networks"] = [wire]
     record["address"] = addresses[0] if addresses else ""
     record["mac"] = wire["mac"]
 
 
-def resolver_lines(dns: dict[str, Any]) -> list[str]:
+def resolver_lines(dns: Object) -> list[str]:
     """resolv.conf as a result's dns part wants it; [] when it names no server."""
     servers = [str(each) for each in dns.get("nameservers") or []]
     if not servers:
@@ -247,6 +299,3 @@ def resolver_lines(dns: dict[str, Any]) -> list[str]:
     search = [str(each) for each in dns.get("search") or ([dns["domain"]] if dns.get("domain") else [])]
     lines += [f"search {' '.join(search)}"] if search else []
     return lines + ([f"options {' '.join(map(str, dns['options']))}"] if dns.get("options") else [])
-
-
-PERFORM = {"CNI": (add, "run the plugins of the CNI network")}

@@ -10,12 +10,13 @@ Source: the CNI specification 1.0.0 (SPEC.md), sections 1 and 3.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from pyrun.errors import NotFound, UsageError
+from pyrun.spec import config_file
+from pyrun.spec.check_rules import Each, Fields, Map, flag, name, wrong
 
 DIRECTORY = "/etc/cni/net.d"
 PLUGINS = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni"
@@ -26,8 +27,24 @@ _VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 Network = dict[str, Any]
 
 
-def load(name: str) -> Network:
-    """{"name", "cniVersion", "plugins": [...], "file"} of the network called *name*. Raises: NotFound, UsageError."""
+def _program(value: object, path: str) -> None:
+    if not isinstance(value, str) or not value or "/" in value or "\0" in value:
+        raise wrong(path, "must be the name of a program")
+
+
+def _plugins(value: object, path: str) -> None:
+    if not isinstance(value, list) or not value:
+        raise wrong(path, "must be a list with at least one plugin")
+    _EACH_PLUGIN(value, path)
+
+
+_EACH_PLUGIN = Each(Fields({"type": _program, "capabilities": Map(flag)}, needed="type"))
+# What pyrun itself reads of a configuration; the rest is the plugins'.
+NETWORK = Fields({"name": name, "plugins": _plugins}, needed="name plugins")
+
+
+def load(wanted: str) -> Network:
+    """{"name", "cniVersion", "plugins": [...], "file"} of the network called *wanted*. Raises: NotFound, UsageError."""
     directory = Path(os.environ.get("NETCONFPATH") or DIRECTORY)
     names = []
     files = (
@@ -35,26 +52,26 @@ def load(name: str) -> Network:
     )
     for file in files:
         network = _read(file, tolerant=True)
-        if network and network["name"] == name:
+        if network and network["name"] == wanted:
             return _checked(network)
         names += [network["name"]] if network else []
     for ending in _ENDINGS:  # a broken file would rather be told of than overlooked
-        if (broken := directory / f"{name}{ending}").exists():
+        if (broken := directory / f"{wanted}{ending}").exists():
             _read(broken, tolerant=False)
     raise NotFound(
-        f"--network cni:{name}: no configuration in {directory} has that name",
+        f"--network cni:{wanted}: no configuration in {directory} has that name",
         f"there are {', '.join(names)}" if names else "NETCONFPATH names another directory",
     )
 
 
 def _read(file: Path, *, tolerant: bool) -> Network | None:
     try:
-        content = json.loads(file.read_text())
+        content = config_file.parse(file.read_bytes(), "it")
         if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-            raise ValueError("it has no name")
+            raise UsageError("it has no name")
         if file.suffix != ".conflist" and "plugins" not in content:  # one plugin: the list is made around it
             content = {"name": content["name"], "cniVersion": content.get("cniVersion"), "plugins": [content]}
-    except (OSError, ValueError) as error:
+    except (OSError, UsageError) as error:
         if tolerant:
             return None
         raise UsageError(f"{file}: is no CNI configuration: {error}") from None
@@ -63,16 +80,11 @@ def _read(file: Path, *, tolerant: bool) -> Network | None:
 
 def _checked(network: Network) -> Network:
     """Raises UsageError for what the specification does not allow."""
-    told, plugins = network["file"], network.get("plugins")
+    told = network["file"]
     network["cniVersion"] = version = network.get("cniVersion") or "0.3.1"
     if version not in _VERSIONS:
         raise UsageError(f"{told}: cniVersion {version!r:.40}: is not known here", ", ".join(_VERSIONS))
-    if not isinstance(plugins, list) or not plugins:
-        raise UsageError(f"{told}: plugins: must be a list with at least one plugin")
-    for number, plugin in enumerate(plugins):
-        kind = plugin.get("type") if isinstance(plugin, dict) else None
-        if not isinstance(kind, str) or not kind or "/" in kind:
-            raise UsageError(f"{told}: plugins[{number}].type: must be the name of a program")
+    NETWORK(network, f"{told}: ")
     return network
 
 

@@ -6,51 +6,46 @@ container's lock meanwhile, writes the undo lines before anything is done, and n
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyrun.network import attach, claims, drivers, endpoint, messages
-from pyrun.network.drivers import answering, leasing, links, naming, nowhere
+from pyrun.network.drivers import leasing, links, naming, none_driver, return_routes
+from pyrun.network.endpoint import Wire
+from pyrun.network.requests import Endpoint, Request
 from pyrun.plan.operations import Operation
-
-Wire = dict[str, Any]
 
 
 def planned(
-    container: dict[str, Any], wanted: dict[str, Any], wires: list[Wire], inside: str
+    request: Request, wanted: Endpoint, wires: list[Wire], inside: str
 ) -> tuple[Wire, list[str], list[Operation]]:
     """The interface with its addresses claimed, its undo lines, and what makes it. Raises as a start does."""
-    if wanted["driver"] == nowhere.DRIVER:
-        raise nowhere.refuse_connection(str(wanted["network"]))
-    drivers.register()
-    wanted["ifname"] = inside
-    card = drivers.checked(wanted)
-    request = {key: container[key] for key in ("id", "name", "hostname")} | {"dry_run": False}
-    request["dns"] = container.get("dns")
-    owner = claims.owner(str(container["id"]))
-    used = {str(wire["link"]) for wire in wires}
+    if wanted.driver == none_driver.DRIVER:
+        raise none_driver.refuse_connection(wanted.network)
+    wanted.ifname = inside
+    there = drivers.checked(wanted)
+    owner = claims.owner(request.id)
+    used = {wire.link for wire in wires}
     number = next(
         n
         for n in range(messages.MOST_LINKS)
-        if leasing.host_end(str(wanted["driver"]), str(container["id"]), n) not in used - {""}
+        if leasing.host_end(wanted.driver, request.id, n) not in used - {""}
     )
     taken: list[str] = []
     try:
-        wire = drivers.addressed(request, wanted, card, number, owner, taken)
+        wire = drivers.addressed(request, there, number, owner, taken)
     except BaseException:
         endpoint.release(taken, owner)
         raise
-    defaults = [endpoint.first_for([*wires, wire], key) is wire for key in ("gateway", "gateway6")]
-    todo = [*drivers.complete(wire, card, defaults), *answering.operations([*wires, wire])]
-    named = str(container["id"]), str(container["name"])
-    todo += naming.operations(*named, [*wires, wire], container.get("dns"))
-    undone = naming.undo(str(container["id"]), [*wires, wire])
-    return wire, [*undone, *drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)], todo
+    every = [*wires, wire]
+    defaults = [endpoint.first_for(every, six) is wire for six in (False, True)]
+    todo = [*drivers.complete(wire, there.card, defaults), *return_routes.operations(every)]
+    todo += naming.operations(request.id, request.name, every, asks=bool(request.dns.servers))
+    undone = naming.undo(request.id, every)
+    return wire, [*undone, *drivers.module(wire.driver).undo(wire), *leasing.undo(wire, owner)], todo
 
 
 def removal(wire: Wire) -> list[str]:
     """Undo lines that take it off now, but for the interface inside (`delete_inside`)."""
     owner = leasing.owner_of(wire)
-    return [*drivers.module(str(wire["driver"])).undo(wire), *leasing.undo(wire, owner)]
+    return [*drivers.module(wire.driver).undo(wire), *leasing.undo(wire, owner)]
 
 
 def delete_inside(link: attach.Attachment, name: str) -> None:
@@ -58,8 +53,3 @@ def delete_inside(link: attach.Attachment, name: str) -> None:
     with links.told(f"delete {name}"), attach.inside_of(link), links.IPRoute() as route:
         for index in route.link_lookup(ifname=name):
             route.link("del", index=index)
-
-
-def turn_default(link: attach.Attachment, wire: Wire, key: str) -> None:
-    """Let a default route go by this interface. key: "gateway" or "gateway6"."""
-    links.default_route(link, str(wire["ifname"]), str(wire[key]))

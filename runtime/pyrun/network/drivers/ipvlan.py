@@ -10,17 +10,16 @@ container's namespace. Source: the kernel's Documentation/networking/ipvlan.rst.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyrun.errors import UsageError
 from pyrun.network import attach
-from pyrun.network.drivers import links, macvlan, segment
+from pyrun.network.drivers import leasing, links, macvlan, segment
+from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
 
 MODES = ("l2", "l3", "l3s")
 
 
-def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
+def settings(options: dict[str, str], told: str) -> dict[str, str | bool]:
     """The mode. Raises UsageError."""
     mode = "l2"
     for key, value in options.items():
@@ -32,26 +31,26 @@ def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
     return {"mode": mode}
 
 
-def check(wanted: dict[str, Any], card: segment.Card, told: str) -> None:
+def check(there: leasing.Placement, told: str) -> None:
     """Raises UsageError, NetworkError."""
     links.refuse_unknown("ipvlan", told)
-    macvlan.refuse_unfit(card, told, "ipvlan")
-    if wanted["mac"]:
-        raise UsageError(f"{told}: mac={wanted['mac']}: an ipvlan has the MAC of its card", "use macvlan")
+    macvlan.refuse_unfit(there.card, told, "ipvlan")
+    if there.wanted.mac:
+        raise UsageError(f"{told}: mac={there.wanted.mac}: an ipvlan has the MAC of its card", "use macvlan")
 
 
-def operations(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+def operations(wire: Wire, card: segment.Card) -> list[Operation]:
     """What makes it."""
-    return [Operation("IPVLAN", card.name, wire["options"]["mode"], wire["ifname"], wire["mtu"])]
+    return [Operation("IPVLAN", card.name, str(wire.options["mode"]), wire.ifname, wire.mtu)]
 
 
-def afterwards(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+def afterwards(wire: Wire, card: segment.Card) -> list[Operation]:
     """Nothing."""
     del wire, card
     return []
 
 
-def undo(wire: dict[str, Any]) -> list[str]:
+def undo(wire: Wire) -> list[str]:
     """Nothing of it is the host's."""
     del wire
     return []
@@ -59,8 +58,5 @@ def undo(wire: dict[str, Any]) -> list[str]:
 
 def make(link: attach.Attachment, parent: str, mode: str, inside: str, mtu: int) -> None:
     """Make the interface in the container's namespace. mtu: in bytes, 0 for the card's."""
-    with links.told(f"make the ipvlan {inside} on {parent}"):
+    with links.asking():
         links.make_inside(link, parent, inside, mtu, kind="ipvlan", ipvlan_mode=MODES.index(mode))
-
-
-PERFORM = {"IPVLAN": (make, "make the ipvlan")}

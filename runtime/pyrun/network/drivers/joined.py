@@ -20,7 +20,10 @@ from pyrun import linux
 from pyrun.errors import NotFound, UsageError
 from pyrun.store import paths, state
 
-Record = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.record import Record
 
 _NS_GET_NSTYPE = 0xB703
 _KINDS = {
@@ -60,7 +63,7 @@ def resolve(mode: str, target: str) -> tuple[str, Record | None, bool]:
     return path, None, _verify(path, option)
 
 
-def refuse(options: dict[str, object], mode: str, target: str) -> None:
+def refuse(options: Options, mode: str, target: str) -> None:
     """Raises UsageError for an option that would change what is somebody else's."""
     word = target if target.startswith("/") else f"{mode}:{target}"
     for table in (_OF_A_NAMESPACE, _OF_THE_FILES if mode == "container" else {}):

@@ -18,6 +18,7 @@ from typing import Any
 from pyrun import boot, linux
 from pyrun.errors import NetworkError, hint_for
 from pyrun.network import attach, host, messages
+from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
 
 boot.site_packages()
@@ -47,16 +48,34 @@ _HINTS = {
 }
 
 
+class Refused(OSError):
+    """What the kernel refused. hint: the remedy, where it is one for cards."""
+
+    hint = ""
+
+
 @contextmanager
-def told(action: str) -> Iterator[None]:
-    """What the kernel refuses inside becomes a NetworkError: `network: cannot ACTION: reason`."""
+def asking() -> Iterator[None]:
+    """What the kernel refuses inside becomes a Refused; attach.perform says which operation it was."""
     try:
         yield
     except (NetlinkError, OSError) as error:
         number = error_number(error)
+        refused = Refused(number, os.strerror(number))
+        refused.hint = _HINTS.get(number, "")
+        raise refused from None
+
+
+@contextmanager
+def told(action: str) -> Iterator[None]:
+    """The same for what is no operation: a NetworkError, `network: cannot ACTION: reason`."""
+    try:
+        with asking():
+            yield
+    except Refused as error:
+        number = error_number(error)
         raise NetworkError(
-            f"network: cannot {action}: {os.strerror(number)}",
-            _HINTS.get(number) or hint_for("network", number),
+            f"network: cannot {action}: {error.strerror}", error.hint or hint_for("network", number)
         ) from None
 
 
@@ -148,24 +167,22 @@ def make_inside(link: attach.Attachment, parent: str, inside: str, mtu: int, **w
 # ── an interface gets what it is to have ───────────────────────────────────────────────────────────
 
 
-def dressing(wire: dict[str, Any], default: bool, default6: bool) -> list[Operation]:
+def dressing(wire: Wire, default: bool, default6: bool) -> list[Operation]:
     """The operations after the interface is there: IPv6, addresses, up, routes."""
-    name, routed = str(wire["ifname"]), wire["options"].get("mode") in ("l3", "l3s")
-    todo = [Operation("CARD_IPV6", name, int(bool(wire["address6"])))]
+    name, routed = wire.ifname, wire.options.get("mode") in ("l3", "l3s")
+    todo = [Operation("CARD_IPV6", name, int(bool(wire.address6)))]
     todo += [
-        Operation("CARD_ADDRESS", name, wire[f"address{six}"], int(wire[f"prefix{six}"]))
-        for six in ("", "6")
-        if wire[f"address{six}"]
+        Operation("CARD_ADDRESS", name, address, prefix)
+        for address, prefix, _ in map(wire.family, (False, True))
+        if address
     ]
     todo.append(Operation("CARD_UP", name))
     todo += [
-        Operation("CARD_ROUTE", name, "" if routed else wire[key])
-        for wanted, key in ((default, "gateway"), (default6, "gateway6"))
+        Operation("CARD_ROUTE", name, "" if routed else gateway)
+        for wanted, gateway in ((default, wire.gateway), (default6, wire.gateway6))
         if wanted
     ]
-    return [
-        *todo, Operation("CARD_READY", name, wire["link"] if wire["driver"] == "l2" else "", wire["address6"])
-    ]  # fmt: skip
+    return [*todo, Operation("CARD_READY", name, wire.link if wire.driver == "l2" else "", wire.address6)]
 
 
 def ipv6(link: attach.Attachment, name: str, wanted: int) -> None:
@@ -181,7 +198,7 @@ def ipv6(link: attach.Attachment, name: str, wanted: int) -> None:
 
 def address(link: attach.Attachment, name: str, address: str, prefix: int) -> None:
     """Give it an address; of IPv6, without asking around for a second owner first."""
-    with told(f"give {name} the address {address}/{prefix}"), attach.inside_of(link), IPRoute() as route:
+    with asking(), attach.inside_of(link), IPRoute() as route:
         index = route.link_lookup(ifname=name)[0]
         network = ip_interface(f"{address}/{prefix}").network
         more: dict[str, Any] = (
@@ -192,14 +209,14 @@ def address(link: attach.Attachment, name: str, address: str, prefix: int) -> No
 
 def up(link: attach.Attachment, name: str) -> None:
     """Bring it up."""
-    with told(f"bring {name} up"), attach.inside_of(link), IPRoute() as route:
+    with asking(), attach.inside_of(link), IPRoute() as route:
         index = route.link_lookup(ifname=name)[0]
         patiently(lambda: route.link("set", index=index, state="up"))
 
 
 def default_route(link: attach.Attachment, name: str, gateway: str) -> None:
     """The default route, to a gateway or, where the card itself routes, straight out of the interface."""
-    with told(f"set the default route by {name}"), attach.inside_of(link), IPRoute() as route:
+    with asking(), attach.inside_of(link), IPRoute() as route:
         index = route.link_lookup(ifname=name)[0]
         target = "::/0" if ":" in gateway else "0.0.0.0/0"
         more: dict[str, Any] = {"gateway": gateway} if gateway else {"scope": "link"}
@@ -209,7 +226,7 @@ def default_route(link: attach.Attachment, name: str, gateway: str) -> None:
 def ready(link: attach.Attachment, name: str, outside: str, address6: str) -> None:
     """Read the links back: the kernel finishes their state before it answers, so no first packet is lost; then wait
     until packets for the IPv6 address are taken (network/attach.py has the reason)."""
-    with told(f"read {name} back"):
+    with asking():
         if outside:
             with IPRoute() as route:
                 route.get_links(route.link_lookup(ifname=outside)[0])
@@ -238,12 +255,3 @@ def in_scratch_namespace(question: Callable[[Any], object]) -> None:
     finally:
         linux.setns(own_fd, linux.CLONE_NEWNET)
         os.close(own_fd)
-
-
-PERFORM = {
-    "CARD_IPV6": (ipv6, "set IPv6 of an interface"),
-    "CARD_ADDRESS": (address, "give an interface its address"),
-    "CARD_UP": (up, "bring an interface up"),
-    "CARD_ROUTE": (default_route, "set the default route"),
-    "CARD_READY": (ready, "read an interface back"),
-}

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_interface
-from typing import Any
 
 from pyrun import boot
 from pyrun.errors import UsageError
 from pyrun.network import attach, host
-from pyrun.network.drivers import links, segment
+from pyrun.network.drivers import leasing, links, segment
+from pyrun.network.endpoint import Wire
 from pyrun.plan.operations import Operation
+from pyrun.safe import shell_word
 
 boot.site_packages()
 
@@ -29,9 +30,9 @@ MODES = ("bridge", "private", "vepa", "passthru")
 _ON, _OFF = ("on", "true", "1", "yes"), ("off", "false", "0", "no", "")
 
 
-def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
+def settings(options: dict[str, str], told: str) -> dict[str, str | bool]:
     """mode and host_shim, complete. Raises UsageError."""
-    found: dict[str, Any] = {"mode": "bridge", "host_shim": False}
+    found: dict[str, str | bool] = {"mode": "bridge", "host_shim": False}
     for key, value in options.items():
         if key in ("mode", "macvlan_mode"):
             if value not in MODES:
@@ -50,18 +51,19 @@ def settings(options: dict[str, Any], told: str) -> dict[str, Any]:
     return found
 
 
-def check(wanted: dict[str, Any], card: segment.Card, told: str) -> None:
+def check(there: leasing.Placement, told: str) -> None:
     """Raises UsageError, NetworkError."""
     links.refuse_unknown("macvlan", told)
+    card = there.card
     refuse_unfit(card, told, "macvlan")
-    if not wanted["options"]["host_shim"]:
+    if not there.settings["host_shim"]:
         return
-    if wanted["subnets"][""] is None:
+    if there.pool is None:
         raise UsageError(f"{told}: host-shim needs an address that pyrun knows", "ip=...")
     if not any("." in text for text in card.addresses):
         raise UsageError(
             f"{told}: host-shim: {card.name} has no IPv4 address for the host to be reached at",
-            f"give it one, `ip addr add ... dev {card.name}`, or leave host-shim out",
+            f"give it one, `ip addr add ... dev {shell_word(card.name)}`, or leave host-shim out",
         )
 
 
@@ -73,42 +75,41 @@ def refuse_unfit(card: segment.Card, told: str, kind: str) -> None:
             f"--network l2:{card.name}" if card.bridge else f"--network {kind}:{card.master}",
         )
     if not card.up:
-        raise UsageError(f"{told}: {card.name} is down", f"ip link set {card.name} up")
+        raise UsageError(f"{told}: {card.name} is down", f"ip link set {shell_word(card.name)} up")
 
 
-def operations(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+def operations(wire: Wire, card: segment.Card) -> list[Operation]:
     """What makes it."""
-    mode = wire["options"]["mode"]
-    return [Operation("MACVLAN", card.name, mode, wire["ifname"], wire["mac"], wire["mtu"])]
+    return [Operation("MACVLAN", card.name, str(wire.options["mode"]), wire.ifname, wire.mac, wire.mtu)]
 
 
-def afterwards(wire: dict[str, Any], card: segment.Card) -> list[Operation]:
+def afterwards(wire: Wire, card: segment.Card) -> list[Operation]:
     """The shim, if there is to be one."""
-    if not (wire["options"]["host_shim"] and wire["address"]):
+    if not (wire.options["host_shim"] and wire.address):
         return []
-    own, own6 = _own(card, wire, ""), _own(card, wire, "6") if wire["address6"] else ""
-    todo = [Operation("SHIM", wire["link"], card.name, wire["address"], own, wire["mtu"])]
+    own, own6 = _own(card, wire, six=False), _own(card, wire, six=True) if wire.address6 else ""
+    todo = [Operation("SHIM", wire.link, card.name, wire.address, own, wire.mtu)]
     if own6:
-        inside = (wire["ifname"], wire["mac"])
-        todo.append(Operation("SHIM6", wire["link"], wire["address6"], own6, *inside))
+        todo.append(Operation("SHIM6", wire.link, wire.address6, own6, wire.ifname, wire.mac))
     return todo
 
 
-def _own(card: segment.Card, wire: dict[str, Any], six: str) -> str:
+def _own(card: segment.Card, wire: Wire, *, six: bool) -> str:
     """The host's own address on the card, of the container's subnet if there is one; "" without any."""
-    subnet = ip_interface(f"{wire[f'address{six}']}/{wire[f'prefix{six}']}").network
-    found = [ip_interface(text).ip for text in card.addresses if (":" in text) == bool(six)]
+    address, prefix, _ = wire.family(six)
+    subnet = ip_interface(f"{address}/{prefix}").network
+    found = [ip_interface(text).ip for text in card.addresses if (":" in text) == six]
     return str(next((each for each in found if each in subnet), found[0] if found else ""))
 
 
-def undo(wire: dict[str, Any]) -> list[str]:
+def undo(wire: Wire) -> list[str]:
     """The shim is the host's; the interface itself goes with the namespace."""
-    return [links.undo_delete(str(wire["link"]))] if wire["options"]["host_shim"] and wire["address"] else []
+    return [links.undo_delete(wire.link)] if wire.options["host_shim"] and wire.address else []
 
 
 def make(link: attach.Attachment, parent: str, mode: str, inside: str, mac: str, mtu: int) -> None:
     """Make the interface in the container's namespace. mtu: in bytes, 0 for the card's."""
-    with links.told(f"make the macvlan {inside} on {parent}"):
+    with links.asking():
         links.make_inside(link, parent, inside, mtu, kind="macvlan", macvlan_mode=mode, address=mac)
 
 
@@ -119,7 +120,7 @@ def shim(link: attach.Attachment, name: str, parent: str, address: str, own: str
     it only if the way back leads there: arp_filter, else half the segment would come to know the host by this MAC.
     """
     del link
-    with links.told(f"make the shim {name} on {parent}"), IPRoute() as route:
+    with links.asking(), IPRoute() as route:
         parent_index = route.link_lookup(ifname=parent)[0]
         for stale in route.link_lookup(ifname=name):
             route.link("del", index=stale)
@@ -139,7 +140,7 @@ def shim6(link: attach.Attachment, name: str, address: str, own: str, inside: st
     it has no address, not even a link-local one, and answers nobody; the container is told its MAC, and it is told the
     container's. Either goes with its interface.
     """
-    with links.told(f"let {address} and this host reach each other by {name}"):
+    with links.asking():
         # before IPv6 is on: 1 stands for no link-local address (man 8 ip-link, addrgenmode)
         for key, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")):
             host.write_sysctl(f"net/ipv6/conf/{name}/{key}", value)
@@ -155,10 +156,3 @@ def shim6(link: attach.Attachment, name: str, address: str, own: str, inside: st
             route.neigh(
                 "replace", dst=own, lladdr=shim_mac, ifindex=index, state="permanent", family=socket.AF_INET6
             )
-
-
-PERFORM = {
-    "MACVLAN": (make, "make the macvlan"),
-    "SHIM": (shim, "make the shim of the host"),
-    "SHIM6": (shim6, "give the shim of the host IPv6"),
-}

@@ -21,6 +21,7 @@ from pyrun import notice
 from pyrun.errors import NetworkError
 from pyrun.network import attach, firewall, guard, messages, netns, nft
 from pyrun.network.dns.names import INSIDE as INSIDE
+from pyrun.network.endpoint import Wire
 from pyrun.network.firewall import expressions
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
@@ -34,8 +35,6 @@ _NETWORK, _TRANSPORT = 1, 2
 _SOURCE, _DESTINATION = 12, 16  # of the addresses in IPv4's header
 # (protocol, where its checksum is)
 _PROTOCOLS = ((17, 6), (6, 16))
-
-Wire = dict[str, Any]
 
 
 class _Reached:
@@ -54,7 +53,7 @@ def note_path(identifier: str) -> str:
 
 def needed(wires: list[Wire]) -> bool:
     """Whether all its interfaces are on cards, and one has an address by which it can have a name."""
-    return all(wire.get("driver") for wire in wires) and any(map(_is_leased, wires))
+    return all(wire.driver for wire in wires) and any(wire.addresses() for wire in wires)
 
 
 def is_answered(identifier: str, wires: list[Wire]) -> bool:
@@ -62,15 +61,11 @@ def is_answered(identifier: str, wires: list[Wire]) -> bool:
     return needed(wires) and paths.exists(note_path(identifier))
 
 
-def operations(identifier: str, name: str, wires: list[Wire], dns: Any) -> list[Operation]:
-    """What makes the containers on these cards, this one among them, known by name. dns: its own servers, if any."""
-    todo = [
-        Operation("NAMES_OF", str(wire["network"]))
-        for wire in wires
-        if wire.get("driver") and _is_leased(wire)
-    ]
+def operations(identifier: str, name: str, wires: list[Wire], *, asks: bool) -> list[Operation]:
+    """What makes the containers on these cards, this one among them, known by name. asks: it has its own servers."""
+    todo = [Operation("NAMES_OF", wire.network) for wire in wires if wire.driver and wire.addresses()]
     if needed(wires):
-        todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier), int(bool(dns))))
+        todo.append(Operation("NAMES_INSIDE", identifier, name, _port(identifier), int(asks)))
     return todo
 
 
@@ -81,10 +76,6 @@ def undo(identifier: str, wires: list[Wire]) -> list[str]:
         if needed(wires) and not paths.exists(note_path(identifier))
         else []
     )
-
-
-def _is_leased(wire: Wire) -> bool:
-    return bool(wire["address"] or wire["address6"])
 
 
 def _port(identifier: str) -> int:
@@ -184,7 +175,7 @@ def _lead_elsewhere(
 def _lead(link: attach.Attachment | _Reached, port: int) -> None:
     """Make the table in the container's namespace, or anew. Raises OSError."""
     table = (TABLE, nft.IPV4)
-    with attach.inside_of(link):  # type: ignore[arg-type]
+    with attach.inside_of(link):
         sock = messages.opened(messages.NETLINK_NETFILTER)
     try:
         firewall.commit(
@@ -218,9 +209,3 @@ def _rewriting(protocol: int, checksum: int, address_at: int, port_at: int, port
         expressions.set_payload_checked(_TRANSPORT, port_at, struct.pack("!H", instead), checksum),
         family=nft.IPV4,
     )
-
-
-PERFORM = {
-    "NAMES_OF": (known, "let containers on a card be known by name"),
-    "NAMES_INSIDE": (answer_inside, "let the container ask for names"),
-}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyrun import boot
 from pyrun.errors import NotFound, UsageError
+from pyrun.network import requests, tags
 
 boot.site_packages()
 
@@ -66,6 +67,7 @@ class Card:
 
 def card(name: str, told: str) -> Card:
     """The card called *name*. told: what asked for it. Raises: NotFound, UsageError."""
+    requests.check_interface(name, told)
     with IPRoute() as route:
         found = route.link_lookup(ifname=name)
         if not found:
@@ -82,7 +84,7 @@ def card(name: str, told: str) -> Card:
 
 
 def _names(route: Any) -> list[str]:
-    ours = ("lo", "pyr", "pyv", "pyl", "pym", "pyi")
+    ours = ("lo", "pyr", "pyv", "pyl", "pym", "pyi", *[f"py{letter}" for letter in tags.LETTERS])
     names = [str(link.get_attr("IFLA_IFNAME")) for link in route.get_links()]
     return sorted(name for name in names if not name.startswith(ours)) or ["none"]
 

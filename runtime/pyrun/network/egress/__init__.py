@@ -5,9 +5,8 @@
     boxes.py      ranges of addresses, protocols and ports that do not overlap, which the kernel's sets insist on
     elements.py   a policy as elements of the firewall's sets; what the resolver's answers add to them
     start.py      a policy's part of a start: operations and undo lines
-    covering.py   the same when its container is connected to one network more, or taken off one
-    apart.py      what keeps containers from neighbours whom the rules do not see, made again after its loss
-    explain.py    what the operation says to a reader
+    interfaces.py   the same when its container is connected to one network more, or taken off one
+    bridge_filter.py      what keeps containers from neighbours whom the rules do not see, made again after its loss
 
     container ──► policies (prerouting) ──► egress: resolver? denied? allowed? a name's address? else rejected
 

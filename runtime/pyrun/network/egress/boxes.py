@@ -75,12 +75,13 @@ def _beyond(box: Box, others: list[Box]) -> list[Box]:
 def _without(box: Box, other: Box) -> list[Box]:
     if any(mine[1] < its[0] or its[1] < mine[0] for mine, its in zip(box, other, strict=True)):
         return [box]
-    pieces = []
+    pieces: list[Box] = []
     rest = list(box)
     for axis, (low, high) in enumerate(other):
         mine = rest[axis]
         for piece in ((mine[0], low - 1), (high + 1, mine[1])):
             if piece[0] <= piece[1]:
-                pieces.append((*rest[:axis], piece, *rest[axis + 1 :]))
+                rest[axis] = piece
+                pieces.append((rest[0], rest[1], rest[2]))
         rest[axis] = (max(mine[0], low), min(mine[1], high))
-    return pieces  # type: ignore[return-value]
+    return pieces

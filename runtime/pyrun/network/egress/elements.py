@@ -6,6 +6,7 @@ and kept in run/networks/policies/words, so that neither a start nor the resolve
 
 from __future__ import annotations
 
+import posix
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton, socket
 from _struct import pack
 from collections.abc import Iterable
@@ -20,14 +21,25 @@ VERSION = "2"
 
 # An answer counts as long as its TTL says, and at least so long: programs keep an address for a while.
 LEAST_S, _MOST_S = 60, 7 * 86_400
-# A name somebody else is master of must not lead into the host or the metadata service of a cloud.
-_NEVER = (
+# A name somebody else is master of must not lead into the host or the metadata service of a cloud: where that is not of
+# the link, it is named by its cloud.
+NEVER = (
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure
+    "192.0.0.192/32",  # Oracle
     "224.0.0.0/3",
     "::/128",
     "::1/128",
+    "::ffff:0:0/96",  # IPv4 by another name
+    "fd00:ec2::/32",  # Amazon: instance data, credentials of pods
+    "fd20:ce::254/128",  # Google
+    "fd00:c1::a9fe:a9fe/128",  # Oracle
+    "fd00:100::100:200/128",  # Alibaba
+    "fd00:42::42/128",  # Scaleway
+    "fd00:a9fe:a9fe::1/128",  # Akamai
     "fe80::/10",
     "ff00::/8",
 )
@@ -43,6 +55,14 @@ def _file() -> str:
 def in_use() -> bool:
     """Whether anybody here has had a policy since boot: without the templates there can be no element."""
     return paths.exists(_file())
+
+
+def forget_words() -> None:
+    """Have the templates encoded anew by the next that needs them; fine if there are none."""
+    try:
+        posix.unlink(_file())
+    except FileNotFoundError:
+        pass
 
 
 def words() -> messages.Template:
@@ -178,7 +198,7 @@ def _listed(dump: bytes) -> list[tuple[bytes, bytes]]:
 def _is_never(address: str) -> bool:
     number = int.from_bytes(_packed(address), "big")
     six = ":" in address
-    return any(low <= number <= high for low, high in boxes.spans(_NEVER, six=six))
+    return any(low <= number <= high for low, high in boxes.spans(NEVER, six=six))
 
 
 def _filled(template: messages.Template, name: str, six: bool, **values: bytes) -> bytes:

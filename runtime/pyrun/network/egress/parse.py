@@ -16,6 +16,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pyrun.errors import UsageError
 from pyrun.network.egress.policy import Policy
+from pyrun.safe import is_number
 
 PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_-"
@@ -120,8 +121,8 @@ def _network(host: str, told: str) -> str:
         if six or slash or not address.strip("0123456789."):
             raise UsageError(f"{told}: {address!r} is no address", _HINT) from None
         return ""
-    if slash and not (length.isascii() and length.isdigit() and int(length) <= bits):
-        raise UsageError(f"{told}: /{length} is no length of a network", f"a number from 0 to {bits}")
+    if slash and not (is_number(length) and int(length) <= bits):
+        raise UsageError(f"{told}: /{length:.20} is no length of a network", f"a number from 0 to {bits}")
     size = int(length) if slash else bits
     number = int.from_bytes(packed, "big")
     first = number >> (bits - size) << (bits - size)

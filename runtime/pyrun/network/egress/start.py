@@ -2,22 +2,23 @@
 
 The container's addresses are put under the rules before it does anything. What it says to its neighbours in the
 same network is only seen by the rules if the kernel shows them bridged frames (br_netfilter): that is switched on
-for its bridges alone where it is not on for all; where the kernel cannot, the container exchanges no frames with its
-neighbours at all.
+for each of its bridges, whatever is said for all bridges together, which is another's to change; where the kernel
+cannot, the container exchanges no frames with its neighbours at all.
 """
 
 from __future__ import annotations
 
 from _socket import socket
 from collections.abc import Sequence
-from typing import Any
 
 from pyrun import boot, notice
 from pyrun import undo as lists
 from pyrun.errors import UsageError
-from pyrun.network import attach, claims, endpoint, later, leases, messages
+from pyrun.network import attach, claims, endpoint, leases, live_undo, messages, tags
 from pyrun.network.egress import elements, policy
 from pyrun.network.egress.parse import parse, spelled
+from pyrun.network.requests import Request
+from pyrun.network.wiring import NetworkPlan
 from pyrun.plan.operations import Operation
 from pyrun.store import paths
 
@@ -26,46 +27,44 @@ _A_LINE = 60
 SWITCHES = ("iptables", "ip6tables")
 
 
-def check(request: dict[str, Any]) -> None:
-    """Whether what is asked can be read and done. Raises UsageError."""
-    parse(str(request["egress"]))
-    if request["mode"] != "bridge":
+def check(text: str, mode: str) -> None:
+    """Whether what is asked can be read and done. mode: of the network. Raises UsageError."""
+    parse(text)
+    if mode != "bridge":
         raise UsageError(
-            f"--egress {request['egress']!r:.80}: has no meaning with --network {request['mode']}",
+            f"--egress {text!r:.80}: has no meaning with --network {mode}",
             "it works on bridges of pyrun: the default network, or one of `pyrun network create`",
         )
 
 
-def added(request: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
-    """The plan of a container's network with its policy. Raises UsageError, its claims given up."""
-    asked = parse(str(request["egress"]))
+def add(text: str, request: Request, planned: NetworkPlan) -> None:
+    """Add its policy to the plan of a container's network. Raises UsageError."""
+    asked = parse(text)
     if asked is None:
-        return planned
-    attach.PERFORM.update(PERFORM)
-    wires = planned["wires"]
+        return
+    wires = planned.wires
     for wire in wires:
-        if not str(wire["link"]).startswith(messages.HOST_LINK_PREFIX):
-            endpoint.release(planned["claims"], planned["owner"])
+        if not tags.is_host_link(wire.link):
             raise UsageError(
-                f"--egress: network {wire['network']} does not pass the rules of this host",
+                f"--egress: network {wire.network} does not pass the rules of this host",
                 "it works on bridges of pyrun",
             )
-    identifier = str(request["id"])
     asked.addresses = addresses(wires)
-    todo = Operation("EGRESS", identifier, spelled(asked), " ".join(asked.addresses), *_joined(wires))
-    undone = [] if request["dry_run"] else undo(identifier, asked, wires, str(planned["owner"]))
-    place = next(number for number, each in enumerate(planned["outside"]) if each.kind == "COMMIT") + 1
-    outside = [*planned["outside"][:place], todo, *planned["outside"][place:]]
-    return {**planned, "outside": outside, "undo": later.inserted(planned["undo"], undone)}
+    todo = Operation("EGRESS", request.id, spelled(asked), " ".join(asked.addresses), *_joined(wires))
+    had = planned.claimed  # to undo lines belong messages, which are encoded, and kept, with the first policy
+    undone = undo(request.id, asked, wires, had.owner) if had.paths else []
+    place = next(number for number, each in enumerate(planned.outside) if each.kind == "COMMIT") + 1
+    planned.outside.insert(place, todo)
+    planned.undo = live_undo.inserted(planned.undo, undone)
 
 
 def addresses(wires: list[endpoint.Wire]) -> list[str]:
     """Every address of a container."""
-    return [str(wire[key]) for wire in wires for key in ("address", "address6") if wire[key]]
+    return [address for wire in wires for address in wire.addresses()]
 
 
 def _joined(wires: list[endpoint.Wire]) -> tuple[str, str]:
-    return " ".join(str(wire["bridge"]) for wire in wires), " ".join(str(wire["link"]) for wire in wires)
+    return " ".join(wire.bridge for wire in wires), " ".join(wire.link for wire in wires)
 
 
 def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owner: str = "") -> list[str]:
@@ -82,7 +81,7 @@ def undo(identifier: str, asked: policy.Policy, wires: list[endpoint.Wire], owne
 
 def finishing(identifier: str, asked: policy.Policy) -> list[str]:
     """The undo line that deletes what the answers of names added, which nobody knows beforehand: it comes to
-    `covering.finish`, as long as the policy's file is there."""
+    `interfaces.finish`, as long as the policy's file is there."""
     return [f"finish\t{boot.binary()}\t{policy.path(identifier)}"] if asked.domains else []
 
 
@@ -94,13 +93,13 @@ def undo_of(asked: policy.Policy, wire: endpoint.Wire, owner: str = "") -> list[
     """
     template = elements.words()
     lines = []
-    mute = [tuple(muting(template, word, str(wire["link"])) for word in ("mute", "unmute"))]
-    for address in addresses([wire]):
+    mute = [tuple(muting(template, word, wire.link) for word in ("mute", "unmute"))]
+    for address in wire.addresses():
         one = policy.at(asked, [address])
         pairs: list[tuple[bytes, ...]] = []
         for made in (elements.policed, elements.standing):
             pairs += zip(made(template, one), made(template, one, delete=True), strict=True)
-        lease = leases.path(str(wire["network"]), address)
+        lease = leases.path(wire.network, address)
         lines.append(f"guard\t{lease}\t{owner or claims.holder(lease)}")
         lines += [_batch(template, pairs[at : at + _A_LINE]) for at in range(0, len(pairs), _A_LINE)]
         lines += [_batch(template, mute), "end"]
@@ -201,15 +200,18 @@ def muting(template: messages.Template, word: str, link: str) -> bytes:
 
 
 def shown(place: str, switch: str) -> bool:
-    """Whether frames pass the rules; switched on for that bridge if for no other. place: it, or LINK/brport/bridge."""
+    """Whether a bridge's frames pass the rules by its own switch, turned on. place: it, or LINK/brport/bridge."""
+    own = switch_of(place, switch)
     try:
-        if paths.read(f"/proc/sys/net/bridge/bridge-nf-call-{switch}")[:1] == b"1":
-            return True
-        own = f"/sys/class/net/{place}/bridge/nf_call_{switch}"
-        paths.write(own, b"1")
+        # There with br_netfilter alone, while a bridge has its own in any case.
+        paths.read(f"/proc/sys/net/bridge/bridge-nf-call-{switch}")
+        if paths.read(own)[:1] != b"1":
+            paths.write(own, b"1")
         return paths.read(own)[:1] == b"1"
     except OSError:
         return False
 
 
-PERFORM = {"EGRESS": (egress, "set the egress policy")}
+def switch_of(place: str, switch: str) -> str:
+    """The file of a bridge's own switch."""
+    return f"/sys/class/net/{place}/bridge/nf_call_{switch}"

@@ -51,11 +51,10 @@ from pyrun.network.firewall.names import (
     SOURCES,
     SUBNETS,
     SUBNETS6,
-    TABLE,
     TOWARDS,
     UNPINNED,
 )
-from pyrun.network.firewall.sets import guest, network_elements, pinned_elements
+from pyrun.network.firewall.sets import guest, network_elements, pinned_elements, switch
 from pyrun.network.firewall.tables import (
     build,
     checks,
@@ -71,8 +70,8 @@ __all__ = [
     "ADDRESSES", "ADDRESSES6", "ADMITTED", "ADMITTED6", "ADMITTED6_AT", "ADMITTED_AT", "ALLOWED", "ALLOWED6",
     "ALONE", "BRIDGES", "CLOSED", "CLOSED6", "CLOSED6_AT", "CLOSED_AT", "DENIED", "DENIED6", "FURTHER_MAC",
     "INSIDE", "ISOLATED", "MACS", "OWN", "POLICED", "POLICED6", "PORTS", "PORTS6", "PORTS6_AT", "PORTS_AT",
-    "SOURCES", "SUBNETS", "SUBNETS6", "TABLE", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
+    "SOURCES", "SUBNETS", "SUBNETS6", "TOWARDS", "UNPINNED", "build", "checks", "commit", "complete",
     "differences", "guest", "lacks_policies", "network_elements", "open_foreign", "pinned_elements", "remove",
     "remove_foreign",
-    "set_gateway",
+    "set_gateway", "switch",
 ]  # fmt: skip

@@ -1,26 +1,30 @@
 """The rules of the table `bridge pyrun`: what a container's link may send, checked where it enters the bridge.
 
 A container with CAP_NET_RAW or NET_ADMIN (Docker and pyrun grant the first by default) could speak under the
-addresses of others: answer their ARP, announce itself as router, hand out addresses. Links not called pyv* are
-nobody's here. Each rule carries its reason as a comment: `nft list table bridge pyrun`.
-Source: RFC 826, 4861, 5227; linux/net/bridge/netfilter.
+addresses of others: answer their ARP, announce itself as router, hand out addresses. Links not called pyv*, or as
+those of this run directory are (tags.py), are nobody's here. Each rule carries its reason as a comment:
+`nft list table bridge pyrun`. Source: RFC 826, 4861, 5227; linux/net/bridge/netfilter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyrun.network import nft
+from pyrun.network import nft, tags
 from pyrun.network.firewall import names
 from pyrun.network.firewall.expressions import (
+    Expression,
     Part,
     compare,
     goto,
+    group_membership,
+    icmpv6,
     interface,
     jump,
     lookup,
     masked,
     meta,
+    neighbour_discovery,
     payload,
     protocol,
     set_meta,
@@ -31,16 +35,17 @@ from pyrun.network.firewall.expressions import (
 # Before br_netfilter (0) and everybody's filter (-200): what is spoofed is nobody's business.
 _EARLY = -300
 _ICMPV6, _UDP = 58, 17
+_FROM, _TO = 8, 24  # where IPv6 has its addresses
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 
-# What ICMPv6 is for between neighbours: RFC 4861, RFC 3810. A container is no router (134, 137).
-_OF_THE_LINK = (
-    (135, "looks for neighbours"),
-    (136, "answers neighbours"),
-    (133, "looks for routers"),
-    (143, "joins and leaves groups"),
-    (131, "joins a group (the older way)"),
-    (132, "leaves a group (the older way)"),
+# What ICMPv6 is for between neighbours: RFC 4861, RFC 3810. A container is no router (130, 134, 137).
+_OF_THE_LINK: tuple[tuple[list[Expression], str], ...] = (
+    (neighbour_discovery(135), "looks for neighbours"),
+    (neighbour_discovery(136), "answers neighbours"),
+    (neighbour_discovery(133), "looks for routers"),
+    (group_membership(143), "joins and leaves groups"),
+    (group_membership(131), "joins a group (the older way)"),
+    (group_membership(132), "leaves a group (the older way)"),
 )
 
 Rule = tuple[str, list[Part], str]
@@ -68,26 +73,30 @@ _NOBODYS = "a link whose container finds its address itself"
 def messages() -> list[bytes]:
     """The chains and rules, encoded."""
     family = nft.BRIDGE
-    chains = [nft.chain(names.TABLE, name, hook, priority, family=family) for name, hook, priority in CHAINS]
+    chains = [nft.chain(tags.table(), name, hook, priority, family=family) for name, hook, priority in CHAINS]
     return chains + [
-        nft.rule(names.TABLE, chain, *parts, comment=why, family=family) for chain, parts, why in rules()
+        nft.rule(tags.table(), chain, *parts, comment=why, family=family) for chain, parts, why in rules()
     ]
 
 
 def rules() -> Iterator[Rule]:
     """Every rule: its chain, its parts, its reason."""
     yield from _entrance()
-    yield "prerouting", [interface("iifname", "pyv*"), goto(names.FRAMES)], "what comes out of a container"
+    yield (
+        "prerouting",
+        [interface("iifname", f"{tags.link_prefix()}*"), goto(names.FRAMES)],
+        "what comes out of a container",
+    )
     yield "forward", [
         meta("oifname"), lookup(names.ALONE), payload(0, 6, 6), lookup(names.ROUTERS, absent=True), _DROP
     ], "--icc=false: a container exchanges frames with this host alone"  # fmt: skip
     for one, other in (("iifname", "oifname"), ("oifname", "iifname")):
         yield "forward", [
-            meta(one), lookup(names.MUTE), interface(other, "pyv*"), _DROP
+            meta(one), lookup(names.MUTE), interface(other, f"{tags.link_prefix()}*"), _DROP
         ], "an egress policy, where the kernel shows no bridged frames to the rules"  # fmt: skip
     yield from _joints()
     yield "forward", [
-        _is(_IPV6), interface("iifname", "pyv*"), *_link_local(), goto("on_the_link")
+        _is(_IPV6), interface("iifname", f"{tags.link_prefix()}*"), *_link_local(), goto("on_the_link")
     ], "what a container says to its neighbours by its address of the link"  # fmt: skip
     yield from _links()
     yield from _arp()
@@ -108,22 +117,18 @@ def _joints() -> Iterator[Rule]:
     ], "and to another bridge, where only the gateway is looked for"  # fmt: skip
     yield "seeking", [payload(0, 12, 2), compare(_ARP), _ACCEPT], "it asks and answers by ARP"
     for kind, what in ((135, "asks"), (136, "answers")):
-        yield "seeking", [
-            _is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _ACCEPT
-        ], f"it {what} by IPv6"  # fmt: skip
+        yield "seeking", [_is(_IPV6), neighbour_discovery(kind), _ACCEPT], f"it {what} by IPv6"
     yield "seeking", [_DROP], "and nothing else"
 
 
 def _entrance() -> Iterator[Rule]:
     """What is for the gateway enters this host at the bridge it is on: br_netfilter would take it for two packets."""
     yield "prerouting", [
-        interface("iifname", "pyv*"), *_ENTRANCE, jump("entrance")
+        interface("iifname", f"{tags.link_prefix()}*"), *_ENTRANCE, jump("entrance")
     ], "for the gateway, where a network has further bridges"  # fmt: skip
     yield "entrance", [payload(0, 12, 2), compare(_ARP), _RETURN], "who asks for the gateway asks itself"
     for kind in (135, 136):
-        yield "entrance", [
-            _is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _RETURN
-        ], "the same of IPv6"  # fmt: skip
+        yield "entrance", [_is(_IPV6), neighbour_discovery(kind), _RETURN], "the same of IPv6"
     yield "entrance", [
         *_ENTRANCE, set_payload(0, 0, 6), *set_meta("pkttype", b"\0")
     ], "it enters this host here, once, whether bridges pass frames to the rules or not"  # fmt: skip
@@ -181,26 +186,27 @@ def _ipv6() -> Iterator[Rule]:
     yield "check_ipv6", own, "under its own addresses alone"
     yield from _icmpv6()
     yield "check_icmpv6", own, "under its own addresses alone"
-    whole: list[Part] = [payload(2, 0, 1), compare(b"\xff", different=True)]
-    yield "check_icmpv6", [*_link_local(), *whole, _ACCEPT], "its address of the link, whose kind can be read"
-    yield "check_icmpv6", [*_link_local(), _DROP], "and nothing in pieces, whose kind cannot"
+    yield "check_icmpv6", [
+        _is(_IPV6), *_link_local(), *_link_local(_TO), icmpv6(129), _ACCEPT
+    ], "it answers pings on the link; to another address that would be routed back to its neighbours"  # fmt: skip
+    yield "check_icmpv6", [*_link_local(), goto("on_the_link")], "its address of the link is for nothing else"
 
 
-def _link_local() -> list[Part]:
-    return [payload(1, 8, 2), masked(b"\xff\xc0"), compare(b"\xfe\x80")]
+def _link_local(where: int = _FROM) -> list[Part]:
+    return [payload(1, where, 2), masked(b"\xff\xc0"), compare(b"\xfe\x80")]
 
 
 def _on_the_link() -> Iterator[Rule]:
     """No egress policy knows the address that an interface gives itself."""
     yield "on_the_link", [_UNPINNED, _ACCEPT], _NOBODYS
     for kind, what in _OF_THE_LINK:
-        yield "on_the_link", [payload(2, 0, 1), compare(bytes([kind])), _ACCEPT], f"it {what}"
+        yield "on_the_link", [_is(_IPV6), *kind, _ACCEPT], f"it {what}"
     yield "on_the_link", [_DROP], "and nothing else, which would be past every egress policy"
 
 
 def _icmpv6() -> Iterator[Rule]:
     def of(kind: int) -> list[Part]:
-        return [_is(_IPV6), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind]))]
+        return [_is(_IPV6), icmpv6(kind)]
 
     unsaid: list[Part] = [payload(1, 8, 16), compare(bytes(16))]
     yield "check_icmpv6", [*of(134), _DROP], "a container is no router: it advertises nothing"
@@ -209,12 +215,14 @@ def _icmpv6() -> Iterator[Rule]:
     yield "check_icmpv6", [
         *of(136), meta("iifname"), payload(2, 8, 16, 2), lookup(names.ADDRESSES6, absent=True), _DROP
     ], "it answers for its own addresses alone"  # fmt: skip
-    for kind, what in ((133, "routers"), (135, "neighbours"), (143, "groups")):
-        yield (
-            "check_icmpv6",
-            [*of(kind), *unsaid, _ACCEPT],
-            f"it may look for {what} before it has an address",
-        )
+    for kind, what in (
+        (neighbour_discovery(133), "routers"),
+        (neighbour_discovery(135), "neighbours"),
+        (group_membership(143), "groups"),
+    ):
+        yield "check_icmpv6", [
+            _is(_IPV6), *kind, *unsaid, _ACCEPT
+        ], f"it may look for {what} before it has an address"  # fmt: skip
 
 
 def _is(kind: bytes) -> Part:

@@ -18,6 +18,7 @@ Expression = nft.Expression
 Part = Expression | list[Expression]
 
 STATE, STATUS = 0, 2
+_PORT = 12  # NFT_CT_PROTO_DST
 ESTABLISHED, RELATED, UNTRACKED = 0x2, 0x4, 0x40
 REDIRECTED = 0x20  # IPS_DST_NAT
 
@@ -69,6 +70,11 @@ def payload(base: int, offset: int, length: int, register: int = 1) -> Expressio
 def connection(key: int, register: int = 1) -> Expression:
     """Load what connection tracking knows: STATE or STATUS."""
     return expression("ct", ("KEY", key), ("DREG", register))
+
+
+def asked_port() -> Expression:
+    """Load the port that a flow's first packet was for, before it was redirected: IP_CT_DIR_ORIGINAL."""
+    return expression("ct", ("KEY", _PORT), ("DREG", 1), ("DIRECTION", 0))
 
 
 def compare(value: bytes, register: int = 1, *, different: bool = False) -> Expression:
@@ -182,3 +188,22 @@ def ipv6() -> list[Expression]:
 def protocol(number: int) -> list[Expression]:
     """Go on only for a transport protocol: 6 TCP, 17 UDP, 58 ICMPv6."""
     return [meta("l4proto"), compare(bytes([number]))]
+
+
+def icmpv6(kind: int) -> list[Expression]:
+    """Go on only for this type of ICMPv6."""
+    return [*protocol(58), payload(2, 0, 1), compare(bytes([kind]))]
+
+
+def neighbour_discovery(kind: int, *, routed: bool = False) -> list[Expression]:
+    """Go on only for this type of it, from a neighbour: each router takes one off the hop limit. routed: only if that
+    was done, or pretended. Source: RFC 4861, 6.1 and 7.1."""
+    return [*icmpv6(kind), payload(1, 7, 1), compare(b"\xff", different=routed)]
+
+
+def group_membership(kind: int) -> list[Expression]:
+    """Go on only for this type of multicast listener report, to a group and with the hop limit 1: it is never routed.
+    Source: RFC 2710, 3; RFC 3810, 5."""
+    return [
+        *icmpv6(kind), payload(1, 7, 1), compare(b"\x01"), payload(1, 24, 1), compare(b"\xff")
+    ]  # fmt: skip

@@ -17,6 +17,7 @@ from _socket import socket
 
 from pyrun import notice
 from pyrun.network import messages, nft
+from pyrun.network.records import Network
 
 TABLE = "firewalld"
 ZONE = "trusted"
@@ -28,11 +29,11 @@ def running(sock: socket) -> bool:
     return messages.ask(sock, nft.table(nft.GET_TABLE, TABLE))[0] == 0
 
 
-def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
+def trust(sock: socket, networks: list[Network]) -> list[str]:
     """Put every bridge of ours into the zone; what was done, a line each."""
     if not running(sock):
         return []
-    told = [line for network in networks if network.get("adopted") for line in _let_ask(network)]
+    told = [line for network in networks if network.adopted for line in _let_ask(network)]
     for bridge in sorted({bridge for network in networks for bridge in _ours(network)}):
         if _command(f"--zone={ZONE}", f"--query-interface={bridge}") == "yes":
             continue
@@ -44,11 +45,9 @@ def trust(sock: socket, networks: list[dict[str, object]]) -> list[str]:
     return told
 
 
-def _ours(network: dict[str, object]) -> list[str]:
+def _ours(network: Network) -> list[str]:
     """Its bridges, but for an adopted one."""
-    first = [str(network["bridge"])] if network["bridge"] and not network.get("adopted") else []
-    further = network.get("shards")
-    return [*first, *(further if isinstance(further, list) else [])]
+    return [*([network.bridge] if network.bridge and not network.adopted else []), *network.shards]
 
 
 def forget(sock: socket) -> int:
@@ -62,7 +61,7 @@ def forget(sock: socket) -> int:
     return len(ours)
 
 
-def withdraw(network: dict[str, object]) -> None:
+def withdraw(network: Network) -> None:
     """What was let in for an adopted bridge, in whatever zone that was, is let in no more."""
     sock = messages.opened(messages.NETLINK_NETFILTER)
     there = running(sock)
@@ -77,8 +76,8 @@ def withdraw(network: dict[str, object]) -> None:
             _command(f"--zone={zone}", f"--remove-rich-rule={line.strip()}")
 
 
-def _let_ask(network: dict[str, object]) -> list[str]:
-    bridge, rules = str(network["bridge"]), _questions(network)
+def _let_ask(network: Network) -> list[str]:
+    bridge, rules = network.bridge, _questions(network)
     zone = _command(f"--get-zone-of-interface={bridge}")
     if zone == "no zone":
         zone = _command("--get-default-zone")
@@ -92,13 +91,13 @@ def _let_ask(network: dict[str, object]) -> list[str]:
     return []
 
 
-def _questions(network: dict[str, object]) -> list[str]:
+def _questions(network: Network) -> list[str]:
     """The rules of a zone that let them in, as firewalld itself writes them."""
     return [
-        f'rule family="ipv{version}" source address="{each["subnet"]}" destination address="{each["gateway"]}" '
+        f'rule family="ipv{version}" source address="{each.subnet}" destination address="{each.gateway}" '
         f'port port="53" protocol="{protocol}" accept'
-        for version in (4, 6)
-        for each in network[f"subnets{version}"]  # type: ignore[attr-defined]
+        for version, pools in ((4, network.subnets4), (6, network.subnets6))
+        for each in pools
         for protocol in ("udp", "tcp")
     ]
 

@@ -18,9 +18,10 @@ import errno
 from _socket import socket
 
 from pyrun import notice
-from pyrun.network import health, messages, nft
-from pyrun.network.firewall import firewalld, legacy, names, openings, tables
+from pyrun.network import health, messages, nft, tags
+from pyrun.network.firewall import firewalld, legacy, openings, tables
 from pyrun.network.firewall.expressions import Part, compare, counter, interface, payload, protocol, verdict
+from pyrun.network.records import Network, Place
 
 _FAMILIES = {nft.IPV4: "ip", nft.IPV6: "ip6", nft.INET: "inet"}
 _HOOKS = {nft.FORWARD: "FORWARD", nft.INPUT: "INPUT"}
@@ -29,10 +30,6 @@ _DOCKERS = "DOCKER-USER"
 # Of a chain and of a rule, in the kernel's answers.
 _TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_COMMENT = 2, 3, 4, 7
-
-# {"family", "table", "base": the chain that drops, "chain": where our rules are, "handle": of one, "hook", "by_policy"}
-Place = dict[str, object]
-Network = dict[str, object]
 
 
 def open_foreign(sock: socket, networks: list[Network]) -> tuple[list[Place], list[str]]:
@@ -48,11 +45,11 @@ def open_foreign(sock: socket, networks: list[Network]) -> tuple[list[Place], li
         except PermissionError:
             notice.say(f"{_named(place)} drops what containers send, and belongs to another program alone")
             continue
-        place["handle"] = max(handle for _, _, handle in marked_rules(sock, *_key(place)))
+        place.handle = max(handle for _, _, handle in marked_rules(sock, *_key(place)))
         if added:
             ours = " and ".join(dict.fromkeys(bridge for _, _, bridge, _, _ in _openings(place, networks)))
             told.append(
-                f"{_named(place)} drops packets: {added} rules for {ours} added to its chain {place['chain']}"
+                f"{_named(place)} drops packets: {added} rules for {ours} added to its chain {place.chain}"
             )
     told += legacy.let_through(networks)
     told += firewalld.trust(sock, networks)
@@ -64,15 +61,18 @@ def places(sock: socket, *, ipv6: bool) -> list[Place]:
     found = []
     chains = list(_chains(sock))
     for family, table, name, hook, dropped in chains:
-        if hook not in _HOOKS or (family == nft.IPV6 and not ipv6) or table in (names.TABLE, firewalld.TABLE):
+        if (
+            hook not in _HOOKS
+            or (family == nft.IPV6 and not ipv6)
+            or tags.is_table(table)
+            or table == firewalld.TABLE
+        ):
             continue
         if not (dropped or _ends_in_drop(sock, family, table, name)):
             continue
         to_docker = hook == nft.FORWARD and any(other[:3] == (family, table, _DOCKERS) for other in chains)
-        found.append(
-            {"family": family, "table": table, "base": name, "chain": _DOCKERS if to_docker else name, "hook": hook,
-             "by_policy": dropped}
-        )  # fmt: skip
+        chain = _DOCKERS if to_docker else name
+        found.append(Place(family, table, name, chain, hook, by_policy=dropped))
     return found
 
 
@@ -103,14 +103,14 @@ def _marked(sock: socket, family: int, table: str, chain: str) -> list[tuple[tup
     for _, payload_ in messages.split(dump):
         told = health.attributes(payload_, 4)
         comment = told.get(_RULE_COMMENT, b"")
-        if health.MARK.encode() in comment and _text(told[_TABLE]) != names.TABLE:
+        if health.MARK.encode() in comment and not tags.is_table(_text(told[_TABLE])):
             handle = int.from_bytes(told[_RULE_HANDLE], "big")
             found.append(((_text(told[_TABLE]), _text(told[_RULE_CHAIN]), handle), _text(comment[2:])))
     return found
 
 
 def _key(place: Place) -> tuple[int, str, str]:
-    return int(str(place["family"])), str(place["table"]), str(place["chain"])
+    return place.family, place.table, place.chain
 
 
 def _add(sock: socket, place: Place, networks: list[Network]) -> int:
@@ -118,11 +118,12 @@ def _add(sock: socket, place: Place, networks: list[Network]) -> int:
     family, table, chain = _key(place)
     there = {comment for _, comment in _marked(sock, family, table, chain)}
     missing = [(why, parts) for why, parts in _wanted(place, networks) if why not in there]
-    more: dict[str, object] = {"head": True, "family": family}
     tables.commit(
         sock,
         [
-            nft.rule(table, chain, *parts, counter(), verdict(nft.ACCEPT), comment=why, **more)
+            nft.rule(
+                table, chain, *parts, counter(), verdict(nft.ACCEPT), comment=why, head=True, family=family
+            )
             for why, parts in missing
         ],
     )
@@ -142,9 +143,9 @@ def _wanted(place: Place, networks: list[Network]) -> list[tuple[str, list[Part]
 
 
 def _openings(place: Place, networks: list[Network]) -> list[openings.Opening]:
-    if place["hook"] == nft.FORWARD:
+    if place.hook == nft.FORWARD:
         return list(openings.forwarded(networks))
-    return list(openings.incoming(networks, ipv6=place["family"] != nft.IPV4))
+    return list(openings.incoming(networks, ipv6=place.family != nft.IPV4))
 
 
 def _chains(sock: socket) -> list[tuple[int, str, str, int, bool]]:
@@ -184,8 +185,8 @@ def _is_drop(immediate: bytes) -> bool:
 
 
 def _named(place: Place) -> str:
-    family = _FAMILIES[int(str(place["family"]))]
-    return f"the chain {place['base']} of another firewall's table {family} {place['table']}"
+    family = _FAMILIES[place.family]
+    return f"the chain {place.base} of another firewall's table {family} {place.table}"
 
 
 def _text(value: bytes) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from pyrun import notice
 from pyrun.network import health
 from pyrun.network.firewall import openings
+from pyrun.network.records import Network
+from pyrun.safe import shell_command
 
-Network = dict[str, object]
 _COMMANDS = (("iptables", health.LEGACY_TABLES), ("ip6tables", health.LEGACY_TABLES6))
 _PROTOCOLS = {6: "tcp", 17: "udp", 58: "ipv6-icmp"}
 _PATIENCE_S = 20
@@ -137,5 +138,5 @@ def _run(words: list[str]) -> str:
         notice.say(f"{words[0]}: {error}")
         return ""
     if done.returncode:
-        notice.say(f"{shlex.join(words)}: {done.stderr.strip()}")
+        notice.say(f"{shell_command(words)}: {done.stderr.strip()}")
     return done.stdout

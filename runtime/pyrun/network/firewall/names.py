@@ -1,6 +1,7 @@
 """What the tables, chains, sets and maps of the firewall are called. Nothing is imported: hot code uses these too.
 
-`inet pyrun` decides about packets that are routed, `bridge pyrun` about frames that come out of a container:
+`inet pyrun` decides about packets that are routed, `bridge pyrun` about frames that come out of a container. A further
+run directory's have a letter in their names (tags.py).
 
     ports        protocol . port -> container address . port                     -p 8080:80
     ports_at     host address . protocol . port -> container address . port      -p 192.0.2.1:8080:80
@@ -16,6 +17,7 @@
     sources      bridge -> goto within                                           what an --internal network sends out
     isolated     bridge                                                          --isolate
     adopted      bridge                                                          of `network adopt`
+    switched     address family                                                  pyrun has switched its forwarding on
     guests       container address                                               of a container of ours on such a bridge
     policed      container address                                               it has an egress policy
     allowed      container . destination . protocol . port, ranges               its policy: may be reached
@@ -35,7 +37,6 @@ Those with a 6 are the same for IPv6. "inet" hash sets cost the same with one el
 ranges are asked only for a new connection of a policed container.
 """
 
-TABLE = "pyrun"
 # Of the further bridges of a network: that of no address a container can have. On the first one it is local too.
 FURTHER_MAC = "02:42:ff:ff:ff:fe"
 
@@ -49,6 +50,7 @@ GATEWAYS, GATEWAYS6 = "gateways", "gateways6"
 BRIDGES, FURTHER, INSIDE, OWN, TOWARDS, SOURCES, ISOLATED, ADOPTED, GUESTS, GUESTS6 = (
     "bridges", "further", "inside", "own", "towards", "sources", "isolated", "adopted", "guests", "guests6",
 )  # fmt: skip
+SWITCHED = "switched"
 MACS, ADDRESSES, ADDRESSES6, UNPINNED = "macs", "addresses", "addresses6", "unpinned"
 ALONE, MUTE, ROUTERS, ENTRANCES = "alone", "mute", "routers", "entrances"
 

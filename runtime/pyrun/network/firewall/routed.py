@@ -5,6 +5,7 @@ Each rule carries its reason as a comment, which `nft list table inet pyrun` pri
     guard ─► policies ─► prerouting      from outside or a container: forged? allowed? published, so redirected?
                          refusing        from outside alone: published, but not let in by the host's own firewall?
     output                               from the host itself: published, so redirected?
+    input                                from a container to the host itself
     forward                              between containers, and between them and the outside
     postrouting                          whose sender address must become the host's
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from pyrun.network import nft
+from pyrun.network import nft, tags
 from pyrun.network.firewall import names
 from pyrun.network.firewall.expressions import (
     ESTABLISHED,
@@ -27,10 +28,12 @@ from pyrun.network.firewall.expressions import (
     STATUS,
     UNTRACKED,
     Part,
+    asked_port,
     compare,
     connection,
     goto,
     has_bits,
+    icmpv6,
     interface,
     ipv4,
     ipv6,
@@ -39,6 +42,7 @@ from pyrun.network.firewall.expressions import (
     masked,
     masquerade,
     meta,
+    neighbour_discovery,
     payload,
     protocol,
     redirect,
@@ -50,7 +54,7 @@ from pyrun.network.firewall.expressions import (
 )
 
 _RAW, _MANGLE, _DNAT, _FILTER, _SNAT = -300, -150, -100, 0, 100
-_TCP, _UDP, _ICMPV6 = 6, 17, 58
+_ICMP, _TCP, _UDP = 1, 6, 17
 
 # Name, hook, priority, kind; a chain without hook is entered from others.
 CHAINS: tuple[tuple[str, int | None, int, str], ...] = (
@@ -59,24 +63,19 @@ CHAINS: tuple[tuple[str, int | None, int, str], ...] = (
     ("egress", None, 0, ""),
     ("rejecting", None, 0, ""),
     ("within", None, 0, ""),
+    ("others", None, 0, ""),
     ("leaving", None, 0, ""),
     ("guard", nft.PREROUTING, _RAW, "filter"),
     ("policies", nft.PREROUTING, _MANGLE, "filter"),
     ("prerouting", nft.PREROUTING, _DNAT, "nat"),
     ("output", nft.OUTPUT, _DNAT, "nat"),
     ("postrouting", nft.POSTROUTING, _SNAT, "nat"),
+    ("input", nft.INPUT, _FILTER, "filter"),
     (names.FORWARD, nft.FORWARD, _FILTER, "filter"),
 )
 
-# What IPv6 itself must be able to say: router and neighbour discovery, membership of multicast groups.
-_ASKING = (
-    (133, "routers"),
-    (135, "neighbours"),
-    (136, "neighbours"),
-    (131, "groups"),
-    (132, "groups"),
-    (143, "groups"),
-)
+# What IPv6 itself must be able to say by an address that is routed. Membership of groups is told by that of the link.
+_DISCOVERY = ((133, "routers"), (135, "neighbours"), (136, "neighbours"))
 
 # What a rule is made of, and why it is there.
 Rule = tuple[str, list[Part], str]
@@ -101,6 +100,7 @@ _TO_GATEWAY: list[list[Part]] = [
     [ipv4(), meta("iifname"), payload(1, 16, 4, 2), lookup(names.GATEWAYS)],
     [ipv6(), meta("iifname"), payload(1, 24, 16, 2), lookup(names.GATEWAYS6)],
 ]
+_ECHO: list[list[Part]] = [[protocol(_ICMP), payload(2, 0, 1), compare(b"\x08")], [*icmpv6(128)]]
 # On a further bridge of a network: from the gateway, which is on the first one, to a container.
 _FROM_GATEWAY: list[Part] = [meta("iifname"), payload(0, 6, 6, 2), lookup(names.FURTHER)]
 _JUDGED: list[Part] = [connection(STATE), *has_bits(UNTRACKED), *_FROM_GATEWAY]
@@ -109,14 +109,14 @@ _BEYOND = [meta("oifname"), lookup(names.BRIDGES, absent=True)]
 
 # How others call the bridges of their containers; Docker's further ones are br- and twelve digits, while br-lan is
 # somebody's uplink: told apart by their length.
-_STRANGERS = ("docker", "podman", "cni-", "virbr", "lxdbr", "incusbr")
+_STRANGERS = ("docker", "podman", "cni", "virbr", "lxdbr", "incusbr")
 _FIFTEEN_LONG: list[Part] = [masked(bytes(14) + b"\xff\0"), compare(bytes(16), different=True)]
 
 
 def messages() -> list[bytes]:
     """The chains and rules, encoded."""
-    chains = [nft.chain(names.TABLE, name, hook, priority, kind) for name, hook, priority, kind in CHAINS]
-    return chains + [nft.rule(names.TABLE, chain, *parts, comment=why) for chain, parts, why in rules()]
+    chains = [nft.chain(tags.table(), name, hook, priority, kind) for name, hook, priority, kind in CHAINS]
+    return chains + [nft.rule(tags.table(), chain, *parts, comment=why) for chain, parts, why in rules()]
 
 
 def rules() -> Iterator[Rule]:
@@ -126,6 +126,7 @@ def rules() -> Iterator[Rule]:
     yield from _guard()
     yield from _redirecting()
     yield from _masquerading()
+    yield from _input()
     yield from _forward()
     yield from _policies()
     yield from _egress()
@@ -209,12 +210,26 @@ def _masquerading() -> Iterator[Rule]:
     ], "the same for IPv6: the subnets are this host's alone"  # fmt: skip
 
 
+def _input() -> Iterator[Rule]:
+    """What an --internal network reaches of this host; of other networks everything."""
+    yield "input", [_FLOWING, _ACCEPT], "answers, and what was let through before"
+    for kind, what in _DISCOVERY[1:]:
+        yield "input", [ipv6(), neighbour_discovery(kind), _ACCEPT], f"IPv6 itself: looking for {what}"
+    for echo, to_gateway in zip(_ECHO, _TO_GATEWAY, strict=True):
+        yield "input", [*echo, *to_gateway, _ACCEPT], "a gateway is there, as a ping tells"
+    for number, to_gateway in product((_UDP, _TCP), _TO_GATEWAY):
+        yield "input", [
+            protocol(number), asked_port(), compare(b"\0\x35"), *to_gateway, _ACCEPT
+        ], "the resolver on the gateway, wherever it listens"  # fmt: skip
+    yield "input", [
+        meta("iifname"), lookup(names.SOURCES, 1, 0)
+    ], "an --internal network reaches nothing else of this host"  # fmt: skip
+
+
 def _forward() -> Iterator[Rule]:
     yield names.FORWARD, [_FLOWING, _ACCEPT], "answers, and what was let through before"
     yield names.FORWARD, [*_JUDGED, _ACCEPT], "on the last bridge of its way: it was judged already"
-    yield names.FORWARD, [
-        ipv6(), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([135])), _ACCEPT
-    ], "who looks for the gateway may be on a further bridge; such a question is never routed"  # fmt: skip
+    yield from _seeking()
     for to_where, set_ in ((_TO_WHERE, names.DENIED), (_TO_WHERE6, names.DENIED6)):
         yield names.FORWARD, [
             _REDIRECTED, *to_where, lookup(set_), reject()
@@ -233,18 +248,54 @@ def _forward() -> Iterator[Rule]:
     ], "within one network: as --icc says, of published ports as well"  # fmt: skip
     yield names.FORWARD, [_REDIRECTED, _ACCEPT], "to a published port"
     # Our rule in DOCKER-USER and its like accepts what our containers send, before Docker's own would drop it.
-    strangers: list[list[Part]] = [[interface("oifname", f"{begin}*")] for begin in _STRANGERS]
-    for stranger in [*strangers, [interface("oifname", "br-*"), meta("oifname"), *_FIFTEEN_LONG]]:
+    for stranger in _strangers("oifname"):
         yield names.FORWARD, [
             meta("iifname"), lookup(names.BRIDGES), *stranger, _DROP
         ], "our accept rule in DOCKER-USER or its like would also let our containers in there: dropped"  # fmt: skip
     yield names.FORWARD, [
         meta("oifname"), lookup(names.TOWARDS, 1, 0)
     ], "unpublished ports are reached neither by routing nor from other networks"  # fmt: skip
+    yield from _others()
     yield "within", [
         meta("iifname"), meta("oifname", 2), lookup(names.INSIDE, 1, 0)
     ], "its own network"  # fmt: skip
     yield "within", [_DROP], "and nothing else"
+
+
+def _others() -> Iterator[Rule]:
+    yield names.FORWARD, [
+        meta("nfproto"), lookup(names.SWITCHED), meta("iifname"), lookup(names.BRIDGES, absent=True), *_BEYOND,
+        goto("others"),
+    ], "pyrun has switched forwarding on, for its own networks alone"  # fmt: skip
+    yield "others", [
+        interface("iifname", "pyr*"), _RETURN
+    ], "another run directory's containers, as its rules say"  # fmt: skip
+    for stranger in _strangers("iifname"):
+        yield "others", [
+            *stranger, _RETURN
+        ], "other engines' containers and machines go out, as the rules of their owners say"  # fmt: skip
+    yield (
+        "others",
+        [_DROP],
+        "between links that are not pyrun's; PYRUN_FORWARD=accept pyrun network reload: let through",
+    )
+
+
+def _seeking() -> Iterator[Rule]:
+    """Neighbour discovery, bridged frames of which come here where br_netfilter shows them."""
+    yield names.FORWARD, [
+        ipv6(), neighbour_discovery(135), _ACCEPT
+    ], "who looks for the gateway may be on a further bridge; what is routed has another hop limit"  # fmt: skip
+    for kind, _ in _DISCOVERY:
+        yield names.FORWARD, [
+            ipv6(), neighbour_discovery(kind, routed=True), meta("iifname"), lookup(names.BRIDGES), _DROP
+        ], "the discovery of neighbours, which every policy lets through, is never routed"  # fmt: skip
+
+
+def _strangers(which: str) -> list[list[Part]]:
+    """What matches the bridges of others by one of their names; which: iifname or oifname."""
+    found: list[list[Part]] = [[interface(which, f"{begin}*")] for begin in _STRANGERS]
+    return [*found, [interface(which, "br-*"), meta(which), *_FIFTEEN_LONG]]
 
 
 def _policies() -> Iterator[Rule]:
@@ -256,10 +307,8 @@ def _policies() -> Iterator[Rule]:
 
 
 def _egress() -> Iterator[Rule]:
-    for kind, what in _ASKING:
-        yield "egress", [
-            ipv6(), protocol(_ICMPV6), payload(2, 0, 1), compare(bytes([kind])), _ACCEPT
-        ], f"IPv6 itself: looking for {what}"  # fmt: skip
+    for kind, what in _DISCOVERY:
+        yield "egress", [ipv6(), neighbour_discovery(kind), _ACCEPT], f"IPv6 itself: looking for {what}"
     for number, to_gateway in product((_UDP, _TCP), _TO_GATEWAY):
         yield "egress", [
             protocol(number), payload(2, 2, 2), compare(b"\0\x35"), *to_gateway, _ACCEPT

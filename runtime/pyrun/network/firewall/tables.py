@@ -7,9 +7,10 @@ from _socket import SOL_SOCKET, socket
 from collections.abc import Iterable
 
 from pyrun import notice
-from pyrun.network import health, messages, nft
+from pyrun.network import health, messages, nft, tags
 from pyrun.network.egress import elements, policy
 from pyrun.network.firewall import bridged, names, routed, sets
+from pyrun.network.records import Network, Place
 
 _SNDBUFFORCE, _ROOM_BYTES = 32, 1 << 24
 # The sets whose elements come and go with containers, but for what the resolver admits and what is closed to the
@@ -31,22 +32,30 @@ Element = tuple[str, bytes, bytes, bytes]
 
 
 def build(
-    sock: socket, networks: list[dict[str, object]], published: list[bytes], pinned: list[bytes] | None = None
+    sock: socket,
+    networks: list[Network],
+    published: list[bytes],
+    pinned: list[bytes] | None = None,
+    *,
+    comment: str = "",
 ) -> None:
     """Make both tables anew, replacing what is left of older ones, each in one transaction.
 
     networks: as in network.json; published: a message for each element of the table inet that is a container's
-    (ports, policies); pinned: the same for the table bridge. Raises OSError.
+    (ports, policies); pinned: the same for the table bridge; comment: whose the tables are. Raises OSError.
     """
     # Thousands of ports are one message of megabytes, more than a socket takes unasked.
     sock.setsockopt(SOL_SOCKET, _SNDBUFFORCE, _ROOM_BYTES)
-    changes = _fresh(nft.INET) + sets.every() + routed.messages()
+    changes = _fresh(nft.INET, comment) + sets.every() + routed.messages()
     for network in networks:
         changes += sets.network_elements(nft.NEW_ELEMENT, network)
     commit(sock, changes + published + _policies())
     try:
         gateways = [each for network in networks for each in sets.gateway_elements(nft.NEW_ELEMENT, network)]
-        commit(sock, _fresh(nft.BRIDGE) + sets.of_bridges() + bridged.messages() + gateways + (pinned or []))
+        commit(
+            sock,
+            _fresh(nft.BRIDGE, comment) + sets.of_bridges() + bridged.messages() + gateways + (pinned or []),
+        )
     except OSError as error:
         if error.errno not in _WITHOUT_BRIDGES:
             raise
@@ -66,10 +75,10 @@ def _policies() -> list[bytes]:
     ]
 
 
-def _fresh(family: int) -> list[bytes]:
+def _fresh(family: int, comment: str) -> list[bytes]:
     # A table that is made before it is deleted can be deleted whether it was there or not.
     kinds = (nft.NEW_TABLE, nft.DELETE_TABLE, nft.NEW_TABLE)
-    return [nft.table(kind, names.TABLE, family) for kind in kinds]
+    return [nft.table(kind, tags.table(), family, comment) for kind in kinds]
 
 
 def commit(sock: socket, changes: list[bytes]) -> None:
@@ -78,7 +87,7 @@ def commit(sock: socket, changes: list[bytes]) -> None:
     messages.transact(sock, markers, changes)
 
 
-def set_gateway(sock: socket, kind: int, network: dict[str, object]) -> None:
+def set_gateway(sock: socket, kind: int, network: Network) -> None:
     """Add or delete what the table bridge knows of a network with further bridges; fine if there is no such table."""
     try:
         for change in sets.gateway_elements(kind, network):
@@ -92,7 +101,7 @@ def remove(sock: socket) -> None:
     """Delete both tables; fine if they are gone."""
     for family in (nft.INET, nft.BRIDGE):
         try:
-            commit(sock, [nft.table(nft.DELETE_TABLE, names.TABLE, family)])
+            commit(sock, [nft.table(nft.DELETE_TABLE, tags.table(), family)])
         except OSError as error:
             if error.errno != errno.ENOENT and error.errno not in _WITHOUT_BRIDGES:
                 raise
@@ -102,7 +111,7 @@ def complete(sock: socket) -> bool:
     """Whether both tables have as many rules as they are made with. Slower than health.py: for `network reload`."""
     for family, wanted in ((nft.INET, routed.rules()), (nft.BRIDGE, bridged.rules())):
         try:
-            dumped = messages.split(messages.dump(sock, nft.get_rules(family, names.TABLE)))
+            dumped = messages.split(messages.dump(sock, nft.get_rules(family, tags.table())))
         except OSError:
             dumped = []
         if len(dumped) < sum(1 for _ in wanted) and not (family == nft.BRIDGE and not dumped):
@@ -134,7 +143,7 @@ def _listed(sock: socket, family: int, sets_: tuple[str, ...]) -> set[Element] |
     found = set[Element]()
     for name in sets_:
         try:
-            dumped = messages.dump(sock, nft.get_elements(names.TABLE, name, family))
+            dumped = messages.dump(sock, nft.get_elements(tags.table(), name, family))
         except OSError:
             return None
         found |= _elements(payload for _, payload in messages.split(dumped))
@@ -163,31 +172,25 @@ _WELL_KNOWN = tuple(
 )
 
 
-def checks(network: dict[str, object]) -> dict[str, bytes]:
+def checks(network: Network) -> dict[str, bytes]:
     """The questions of health.py, for the template of a network: is all there, does nobody drop what we forward?
 
-    network["foreign"]: the places (foreign.py) that drop already.
+    network.foreign: the places (foreign.py) that drop already.
     """
     asked = {
-        "table": nft.get_chain(nft.INET, names.TABLE, names.FORWARD),
-        "bridge-table": nft.get_chain(nft.BRIDGE, names.TABLE, names.FRAMES),
+        "table": nft.get_chain(nft.INET, tags.table(), names.FORWARD),
+        "bridge-table": nft.get_chain(nft.BRIDGE, tags.table(), names.FRAMES),
     }
-    listed = network.get("foreign")
-    places = {_key(place): place for place in listed} if isinstance(listed, list) else {}
+    places = {(place.family, place.table, place.base): place for place in network.foreign or ()}
     for family, table, chain in _WELL_KNOWN:
-        place = {"family": family, "table": table, "base": chain, "chain": chain, "by_policy": True}
-        places.setdefault(_key(place), place)
+        places.setdefault((family, table, chain), Place(family, table, chain, chain, -1, by_policy=True))
     for number, place in enumerate(places.values()):
-        family, table, chain = int(str(place["family"])), str(place["table"]), str(place["chain"])
-        if family == nft.IPV6 and not network.get("subnet6"):
+        family, table, chain = place.family, place.table, place.chain
+        if family == nft.IPV6 and not network.subnet6:
             continue
-        if place.get("handle"):
-            asked[f"rule{number}"] = nft.get_rule(family, table, chain, int(str(place["handle"])))
-        if place["by_policy"]:
-            asked[f"policy{number}"] = nft.get_chain(family, table, str(place["base"]))
+        if place.handle:
+            asked[f"rule{number}"] = nft.get_rule(family, table, chain, place.handle)
+        if place.by_policy:
+            asked[f"policy{number}"] = nft.get_chain(family, table, place.base)
         asked[f"rules{number}"] = nft.get_rules(family, table, chain)
     return asked
-
-
-def _key(place: dict[str, object]) -> tuple[object, object, object]:
-    return place["family"], place["table"], place["base"]

@@ -14,7 +14,7 @@ boot.site_packages()
 
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg  # noqa: E402
 
-from pyrun.network import messages, nft  # noqa: E402
+from pyrun.network import messages, nft, tags  # noqa: E402
 from pyrun.network.egress.elements import VERSION  # noqa: E402
 from pyrun.network.firewall import names  # noqa: E402
 
@@ -53,9 +53,9 @@ def encode(name: str, six: bool, values: Values) -> dict[str, bytes]:
     timed: nft.Item = {**item, "timeout_ms": int.from_bytes(values["time"], "big")} if is_timed else item
     suffix = "6" if six else ""
     return {
-        f"{name}{suffix}": nft.elements(nft.NEW_ELEMENT, names.TABLE, set_, [timed]),
-        f"un{name}{suffix}": nft.elements(nft.DELETE_ELEMENT, names.TABLE, set_, [item]),
-        f"list-{name}{suffix}": nft.get_elements(names.TABLE, set_),
+        f"{name}{suffix}": nft.elements(nft.NEW_ELEMENT, tags.table(), set_, [timed]),
+        f"un{name}{suffix}": nft.elements(nft.DELETE_ELEMENT, tags.table(), set_, [item]),
+        f"list-{name}{suffix}": nft.get_elements(tags.table(), set_),
     }
 
 
@@ -66,8 +66,8 @@ def key_bytes(name: str, six: bool) -> int:
 
 
 def _chosen(name: str, six: bool) -> tuple[str, str, int, int, bool, bool]:
-    four_name, six_name, *rest = _SETS[name]
-    return (six_name if six else four_name, six_name, *rest)  # type: ignore[return-value]
+    four_name, six_name, others, tail, is_range, is_timed = _SETS[name]
+    return six_name if six else four_name, six_name, others, tail, is_range, is_timed
 
 
 def forget(address: bytes) -> bytes:
@@ -101,6 +101,6 @@ def text() -> str:
     values[names.MUTE] = values[f"un{names.MUTE}"] = marks(16)
     for name, kind in ((names.MUTE, nft.NEW_ELEMENT), (f"un{names.MUTE}", nft.DELETE_ELEMENT)):
         item: nft.Item = {"key": values[name]["key"]}
-        encoded[name] = nft.elements(kind, names.TABLE, names.MUTE, [item], nft.BRIDGE)
+        encoded[name] = nft.elements(kind, tags.table(), names.MUTE, [item], nft.BRIDGE)
     lines += [messages.line(name, message, values[name].items()) for name, message in encoded.items()]
     return "\n".join([*lines, "end"]) + "\n"

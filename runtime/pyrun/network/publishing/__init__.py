@@ -2,8 +2,7 @@
 
 option.py       the words of the options; ports.py  claims (hot)
 choosing.py     free ones; reservation.py  the sockets that hold them (hot); occupant.py  whose else
-publication.py  where they lead, and what takes them back (hot); flows.py  connections to forget
+publication.py  where they lead, and what takes them back (hot)
 host_firewall.py  is there another firewall? (hot); host_rules/  what its rules do with a port
-shutting.py     closed to the outside; reach.py  from where a port is reached; adopted.py  on an adopted bridge
-beside_resolver.py  port 53 of a container beside the resolver's
+shutting.py     closed to the outside; reach.py  from where a port is reached
 """

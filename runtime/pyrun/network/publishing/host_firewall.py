@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # Of nftables: a dump of all tables, or chains, of all families, the same bytes for everybody (a test has pyroute2
 # encode them).
 DUMP_TABLES, DUMP_CHAINS = (pack("=IHHIIBBH", 20, 10 << 8 | kind, 0x301, 0, 0, 0, 0, 0) for kind in (1, 4))
-_TABLE, _HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 1, 4, 5, 6, 7, 1
-# How the answer about a table or chain of ours begins, after the header: the table's name is its first attribute.
-_OURS = pack("=HH", 10, _TABLE) + b"pyrun\0"
+_HOOK, _POLICY, _USE, _TYPE, _HOOK_NUMBER = 4, 5, 6, 7, 1
+# How the name of a table of ours begins, whichever run directory's (tags.py), and where: it is the first attribute.
+_OURS, _NAME_AT = (b"pyrun\0", b"pyrun-"), 8
 INPUT, FORWARD = ((1).to_bytes(4, "big"), (2).to_bytes(4, "big"))  # NF_INET_LOCAL_IN, NF_INET_FORWARD
 _LAST = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 
@@ -47,12 +47,12 @@ def suspected(netfilter: socket, hook: bytes = INPUT) -> bool:
     if any(b"filter" in _read(path) for path in _LEGACY):
         return True
     tables = _dumped(netfilter, DUMP_TABLES)
-    if all(kind in _LAST or payload.startswith(_OURS, 4) for kind, payload in messages.split(tables)):
+    if all(kind in _LAST or payload.startswith(_OURS, _NAME_AT) for kind, payload in messages.split(tables)):
         return False
     if b"firewalld\0" in tables:
         return True
     for _, payload in messages.split(_dumped(netfilter, DUMP_CHAINS)):
-        if payload.startswith(_OURS, 4):  # most of them: not worth a closer look
+        if payload.startswith(_OURS, _NAME_AT):  # most of them: not worth a closer look
             continue
         told = health.attributes(payload, 4)
         if health.attributes(told.get(_HOOK, b""), 0).get(_HOOK_NUMBER) != hook:

@@ -17,15 +17,20 @@ from pyrun import notice
 from pyrun.errors import UsageError
 from pyrun.network.publishing import ports
 from pyrun.network.publishing.ports import HostRange, Port
-from pyrun.spec.values import is_number, texts
+from pyrun.safe import is_number
+from pyrun.spec.values import texts
 
-Options = dict[str, object]
+TYPE_CHECKING = False  # as typing has it, without its 8 ms
+if TYPE_CHECKING:
+    from pyrun.spec.values import Options
+    from pyrun.store.image_json import Image
+
 
 _FORMS = "[IP:][HOST-PORT[-LAST]:]PORT[-LAST][/tcp|/udp|/sctp], for example 8080:80"
 _LONG = ("published", "target", "protocol", "host_ip", "mode")
 
 
-def requested(options: Options, image: dict[str, object]) -> list[Port]:
+def requested(options: Options, image: Image) -> list[Port]:
     """Everything the options ask to publish, in the order given. Raises UsageError."""
     published = [port for word in texts(options.get("publish")) for port in parsed(word)]
     exposed = [each for word in texts(options.get("expose")) for each in _exposed(word, f"--expose {word}")]
@@ -142,7 +147,16 @@ def _exposed(word: str, told: str) -> list[tuple[int, str]]:
     return [(number, protocol) for number in range(first, last + 1)]
 
 
-def _of_image(image: dict[str, object]) -> list[tuple[int, str]]:
+def exposed(options: Options, image: Image) -> list[tuple[int, str]]:
+    """(port, protocol) of what the image and --expose tell of, for `ps`. Raises UsageError."""
+    config = image.get("config")
+    if not options.get("expose") and not (isinstance(config, dict) and config.get("ExposedPorts")):
+        return []
+    asked = [each for word in texts(options.get("expose")) for each in _exposed(word, f"--expose {word}")]
+    return sorted({*_of_image(image, quiet=True), *asked})
+
+
+def _of_image(image: Image, *, quiet: bool = False) -> list[tuple[int, str]]:
     """What the image exposes; what is no port in it is told and passed over, since no user could mend it."""
     config = image.get("config")
     listed = config.get("ExposedPorts") if isinstance(config, dict) else None
@@ -151,5 +165,6 @@ def _of_image(image: dict[str, object]) -> list[tuple[int, str]]:
         try:
             found += _exposed(str(word), "-P")
         except UsageError:
-            notice.say(f"-P: the image exposes {str(word)!r:.60}, which is no port: passed over")
+            if not quiet:
+                notice.say(f"-P: the image exposes {str(word)!r:.60}, which is no port: passed over")
     return found

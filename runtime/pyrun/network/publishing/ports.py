@@ -77,7 +77,7 @@ def overlap(host: str, other: str) -> bool:
 def _check_address(host: str, told: str) -> None:
     try:
         inet_pton(AF_INET6 if ":" in host else AF_INET, host)
-    except OSError:
+    except (OSError, ValueError):  # the latter: a byte that is no character
         raise UsageError(f"{told}: {host!r} is no IP address", "an address of this host, or none") from None
 
 
@@ -223,9 +223,9 @@ def bound(host: str, number: int, protocol: str) -> socket:
 
 
 def _beside_resolver(host: str, number: int, protocol: str) -> socket | None:
-    from pyrun.network.publishing import beside_resolver
+    from pyrun.network.publishing import occupant
 
-    return beside_resolver.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
+    return occupant.bound(host, number, protocol) if protocol in ("tcp", "udp") else None
 
 
 def _of_a_program(host: str, number: int, protocol: str) -> Conflict:

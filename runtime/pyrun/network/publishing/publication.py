@@ -6,7 +6,8 @@ Between the words of `-p` (ports.py) and the elements of the firewall's maps (el
 
 from __future__ import annotations
 
-from _socket import socket
+from _socket import inet_aton, socket
+from _struct import pack
 
 from pyrun import notice
 from pyrun.errors import Conflict, NetworkError, UsageError
@@ -14,6 +15,7 @@ from pyrun.network import claims, elements, endpoint, messages
 from pyrun.network.endpoint import Wire
 from pyrun.network.publishing import choosing, host_firewall, ports, reservation
 from pyrun.plan.operations import Operation
+from pyrun.safe import shell_word
 from pyrun.store import paths
 
 # In the claims of ports that are published whatever the host's own firewall lets in.
@@ -26,10 +28,10 @@ Closed = tuple[str, int, str]
 def targets(wires: list[Wire]) -> dict[bool, str]:
     """Where published ports lead: IPv6? -> the container's address."""
     found = {}
-    for six, gateway, address in ((False, "gateway", "address"), (True, "gateway6", "address6")):
-        wire = endpoint.first_for(wires, gateway)
+    for six in (False, True):
+        wire = endpoint.first_for(wires, six)
         if wire:
-            found[six] = str(wire[address])
+            found[six] = wire.family(six)[0]
     return found
 
 
@@ -147,10 +149,10 @@ def operations(
     leads = targets(wires)
     todo: list[Operation] = []
     if any(host == ports.ANY or host.startswith("127.") for host, _, _, _ in published):
-        todo.append(Operation("LOCALNET", first["bridge"]))
+        todo.append(Operation("LOCALNET", first.bridge))
     if published:  # what leads there may differ by family
-        leading = [endpoint.first_for(wires, key) for key in ("gateway", "gateway6")]
-        links = dict.fromkeys(str(wire["link"]) for wire in leading if wire)
+        leading = [endpoint.first_for(wires, six) for six in (False, True)]
+        links = dict.fromkeys(wire.link for wire in leading if wire)
         todo += [Operation("HAIRPIN", link) for link in links]
     todo += [
         Operation("PUBLISH", host, number, protocol, leads[":" in host], inside)
@@ -197,7 +199,7 @@ def taking_back(template: messages.Template, port: ports.Port, leads: dict[bool,
 
 def refuse_to_lose(identifier: str, reference: str, wire: Wire) -> None:
     """Raises Conflict when a port that the container publishes leads to this interface."""
-    own = [str(wire[key]) for key in ("address", "address6") if wire[key]]
+    own = wire.addresses()
     for name in sorted(claims.names(f"{paths.run()}/ports")):
         path = f"{paths.run()}/ports/{name}"
         lines = claims.lines(path)
@@ -209,6 +211,27 @@ def refuse_to_lose(identifier: str, reference: str, wire: Wire) -> None:
             if target(port, leads) in own:
                 told = f"{ports.place(port)}/{port[3]}"
                 raise Conflict(
-                    f"published ports of {reference} lead to network {wire['network']} ({told})",
-                    f"pyrun port rm {reference} {int(port[1])}/{port[3]}",
+                    f"published ports of {reference} lead to network {wire.network} ({told})",
+                    f"pyrun port rm {shell_word(reference)} {int(port[1])}/{port[3]}",
                 )
+
+
+# ── flows of ports ─────────────────────────────────────────────────────────────────────────────────
+
+
+# netlink's header and nfnetlink's; the last attribute, CTA_FILTER, with a flag word for each direction.
+_HEADER, _FILTER = 20, 20
+
+
+def flows_of(template: messages.Template, port: ports.Port, address: str) -> str:
+    """The undo line that forgets every flow to *port* of the host that *address* answers."""
+    _, number, _, protocol = port
+    if ":" in address:
+        return f"flows6\tto\t{address}\t{ports.PROTOCOLS[protocol]}\t{number}"
+    place = {"protocol": pack("=B", ports.PROTOCOLS[protocol]), "port": pack(">H", number)}
+    by_port = messages.filled(template, "forget", **place)
+    by_target = messages.filled(template, "forget-target", address=inet_aton(address))
+    both = bytes([one | other for one, other in zip(by_port[-_FILTER:], by_target[-_FILTER:], strict=True)])
+    body = by_port[4:-_FILTER] + by_target[_HEADER:-_FILTER] + both
+    message = pack("=I", len(body) + 4) + body
+    return f"netlink\t{messages.NETLINK_NETFILTER}\t{message.hex()}"

@@ -3,7 +3,7 @@
     this host     always, but where the address it is published on is not this host's any more: then nobody reaches it
     the LAN       by which addresses of the host; none when it is published on the loopback address or is closed, or
                   when what is answered leaves the container by another interface than the question came in, or
-                  when it leads to an adopted bridge and the host's rules do not forward it (adopted.py)
+                  when it leads to an adopted bridge and the host's rules do not forward it (`correct`, below)
     containers    by every address of the host but the loopback's, the gateway of their network among them; those of
                   its own network alone, if that is isolated (--isolate), or if others get no answer either
 
@@ -22,27 +22,44 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyrun import boot
+from pyrun.network import endpoint, messages, records
+from pyrun.network.endpoint import Wire
+from pyrun.network.publishing import host_firewall
+from pyrun.network.publishing.host_rules import judge, reading
 
 boot.site_packages()
 
 from pyroute2.iproute import IPRoute  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 
-from pyrun.network import attach, endpoint, messages, records  # noqa: E402
-from pyrun.network.endpoint import Wire  # noqa: E402
-from pyrun.network.publishing import adopted, host_firewall, ports, shutting  # noqa: E402
-
-Row = dict[str, object]
+from pyrun.network import attach  # noqa: E402
+from pyrun.network.publishing import ports, shutting  # noqa: E402
 
 _LINK_LOCAL = "fe80:"
 _CABLES = ("veth", "tun")  # of containers, of virtual machines
 _UNREAD = "unknown: only root can read its rules"
 
 
+class Row:
+    """From where one port is reachable.
+
+    here: from this host; lan: by which of its addresses; containers: from these, only: those of one network alone, or
+    ""; firewall: what the host's makes of it, in words; astray: by what answers to the LAN leave instead, or "".
+    """
+
+    __slots__ = (
+        "astray", "containers", "firewall", "here", "host", "inside", "lan", "only", "port", "protocol",
+    )  # fmt: skip
+
+    def __init__(self, port: ports.Port) -> None:
+        self.host, self.port, self.inside, self.protocol = port
+        self.here = self.containers = False
+        self.lan: list[str] = []
+        self.firewall = self.only = self.astray = ""
+
+
 def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
-    """One row a port: port host inside protocol here (whether from this host) lan (addresses) containers firewall (in
-    words) only (the network whose containers alone reach it, or "") astray (by what answers to the LAN leave instead,
-    or "").
+    """One row a port.
 
     wires: the container's interfaces on bridges; pid: of its process, 0 if it does not run.
     """
@@ -65,30 +82,23 @@ def rows(published: list[ports.Port], wires: list[Wire], pid: int) -> list[Row]:
         with _inside(pid) as route:
             for row in found:
                 _follow_answers(row, wires, addresses, route)
-        adopted.correct(found, wires)
+        correct(found, wires)
     return found
 
 
 def _row(port: ports.Port, addresses: list[str], firewall: str, *, shut: bool) -> Row:
-    host, number, inside, protocol = port
-    here = _is_here(host)
-    alone = not here or not host_firewall.outside([port])
-    if host in (ports.ANY, ports.ANY6):
-        lan = [address for address in addresses if (":" in address) == (host == ports.ANY6)]
+    row = Row(port)
+    row.here = _is_here(row.host)
+    if not row.here or not host_firewall.outside([port]):
+        return row
+    row.containers, row.firewall = True, firewall
+    if shut:
+        return row
+    if row.host in (ports.ANY, ports.ANY6):
+        row.lan = [address for address in addresses if (":" in address) == (row.host == ports.ANY6)]
     else:
-        lan = [host]
-    return {
-        "host": host,
-        "port": number,
-        "inside": inside,
-        "protocol": protocol,
-        "here": here,
-        "lan": [] if alone or shut else lan,
-        "containers": not alone,
-        "firewall": "" if alone else firewall,
-        "only": "",
-        "astray": "",
-    }
+        row.lan = [row.host]
+    return row
 
 
 def _is_here(host: str) -> bool:
@@ -120,22 +130,21 @@ def _inside(pid: int) -> Iterator[Any]:
 
 def _follow_answers(row: Row, wires: list[Wire], addresses: list[str], route: Any) -> None:
     """Correct a row by what its network lets in, and by which way answers to the LAN go."""
-    six = ":" in str(row["host"])
-    wire = endpoint.first_for(wires, "gateway6" if six else "gateway")
-    if wire is None or not row["containers"]:
+    six = ":" in row.host
+    wire = endpoint.first_for(wires, six)
+    if wire is None or not row.containers:
         return
-    network = records.load(str(wire["network"])) or records.DEFAULTS
+    network = records.load(wire.network) or records.Network()
     if route is not None:
         # Who asked by one of the host's addresses on a segment is answered there: the address stands for them.
         astray = {
             each: by for each in addresses if (":" in each) == six and (by := _astray(route, wire, row, each))
         }
-        lan = row["lan"]
-        assert isinstance(lan, list)
-        row["lan"] = [each for each in lan if each not in astray]
-        row["astray"] = next((astray[each] for each in lan if each in astray), "")
-    if network["isolate"] or row["astray"]:
-        row["only"], row["containers"] = wire["network"], network["icc"]
+        lan = row.lan
+        row.lan = [each for each in lan if each not in astray]
+        row.astray = next((astray[each] for each in lan if each in astray), "")
+    if network.isolate or row.astray:
+        row.only, row.containers = wire.network, network.icc
 
 
 def _astray(route: Any, wire: Wire, row: Row, other: str) -> str:
@@ -143,8 +152,8 @@ def _astray(route: Any, wire: Wire, row: Row, other: str) -> str:
 
     By UDP an answer bears the address of the interface it leaves by, unless the program chooses another.
     """
-    own = str(wire["address6" if ":" in other else "address"])
-    bears = {} if row["protocol"] == "udp" else {"src": own}
+    own = wire.family(":" in other)[0]
+    bears = {} if row.protocol == "udp" else {"src": own}
     family = socket.AF_INET6 if ":" in other else socket.AF_INET
     try:
         (way,) = route.route("get", dst=other, family=family, **bears)
@@ -152,7 +161,7 @@ def _astray(route: Any, wire: Wire, row: Row, other: str) -> str:
         return "no interface"
     name = str(route.get_links(way.get_attr("RTA_OIF"))[0].get_attr("IFLA_IFNAME"))
     sender = own if bears else way.get_attr("RTA_PREFSRC")
-    return "" if (name, sender) == (wire["ifname"], own) else name
+    return "" if (name, sender) == (wire.ifname, own) else name
 
 
 def _worded(port: ports.Port, refused: str, *, shut: bool) -> str:
@@ -193,3 +202,51 @@ def _holds_only_cables(index: int, links: dict[int, Any]) -> bool:
 
 def _kind(link: Any) -> str:
     return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
+
+
+# ── adopted bridges ────────────────────────────────────────────────────────────────────────────────
+
+
+# Into other bridges of ours what is published is let past chains of others that drop (firewall/openings.py). Into an
+# adopted one the rules that were made with it go on deciding, of what is forwarded; so these are asked as well.
+
+
+def correct(rows: list[Row], wires: list[Wire]) -> None:
+    """Say in the rows which ports the host does not forward from the outside."""
+    wanted = [(row, wire) for row in rows if row.lan and (wire := _leads(row, wires))]
+    if not wanted or not _suspected():
+        return
+    hooks, uplinks = reading.hooks("forward"), reading.uplinks()
+    for row, wire in wanted:
+        six = ":" in row.host
+        packets = [
+            judge.Packet(
+                protocol=row.protocol,
+                port=row.inside,
+                six=six,
+                interface=uplink,
+                address=wire.family(six)[0],
+                outgoing=wire.bridge,
+            )
+            for uplink in uplinks
+        ]
+        reason = host_firewall.strictest(packets, hooks)
+        if reason:
+            row.firewall = f"{reason}: `network adopt` leaves that to it"
+            if all(host_firewall.strictest([packet], hooks) for packet in packets):
+                row.lan = []
+
+
+def _leads(row: Row, wires: list[Wire]) -> Wire | None:
+    """The interface on an adopted bridge that a port leads to."""
+    wire = endpoint.first_for(wires, ":" in row.host)
+    network = records.load(wire.network) if wire else None
+    return wire if network and network.adopted else None
+
+
+def _suspected() -> bool:
+    sock = messages.opened(messages.NETLINK_NETFILTER)
+    try:
+        return host_firewall.suspected(sock, host_firewall.FORWARD)
+    finally:
+        sock.close()

@@ -19,6 +19,7 @@ from pyrun.network import (
     messages,
     nft,
     records,
+    tags,
 )
 from pyrun.network.publishing import host_firewall, ports, publication
 
@@ -51,7 +52,7 @@ def anew() -> list[str]:
     Raises: OSError.
     """
     with host.locked():
-        names = [str(network["name"]) for network in records.all_networks()]
+        names = [network.name for network in records.all_networks()]
         template = next((found for name in names if (found := messages.load(name))), None)
         if template is None:
             return []
@@ -118,7 +119,7 @@ def of_key(key: bytes, host: str) -> publication.Closed:
 def _keys(netfilter: socket, name: str) -> list[bytes]:
     """Of every element of a set; none if it is not there."""
     try:
-        answer = messages.dump(netfilter, nft.get_elements(firewall.TABLE, name))
+        answer = messages.dump(netfilter, nft.get_elements(tags.table(), name))
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise

@@ -73,8 +73,9 @@ def start(program: str, pid_file: str, name: str, given: list[str], output_fd: i
     return pid
 
 
-def forward(path: str, host: str, number: int, inside: int, protocol: str) -> None:
-    """Publish a port. Raises NetworkError."""
+def forward(pid: int, host: str, number: int, inside: int, protocol: str, path: str) -> None:
+    """Publish a port. path: of the socket that the program listens at. Raises NetworkError."""
+    del pid
     request = {
         "execute": "add_hostfwd",
         "arguments": {"proto": protocol, "host_addr": host, "host_port": number, "guest_port": inside},

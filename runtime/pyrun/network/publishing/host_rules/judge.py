@@ -148,7 +148,8 @@ def _within(address: str, networks: tuple[object, ...]) -> bool | None:
     if not address:
         return None
     parsed = ipaddress.ip_address(address)
-    return any(parsed in network for network in networks)  # type: ignore[operator]
+    known = (ipaddress.IPv4Network, ipaddress.IPv6Network)
+    return any(parsed in network for network in networks if isinstance(network, known))
 
 
 def networks(words: list[str]) -> tuple[object, ...] | None:

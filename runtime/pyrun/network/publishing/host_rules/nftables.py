@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyrun.network import tags
 from pyrun.network.publishing.host_rules.judge import (
     ACCEPT,
     DROP,
@@ -19,7 +20,6 @@ from pyrun.network.publishing.host_rules.judge import (
     networks,
 )
 
-_OURS = ("inet", "pyrun")
 _FAMILIES = {"inet": (False, True), "ip": (False,), "ip6": (True,)}
 _VERDICTS = {"accept": ACCEPT, "drop": DROP, "reject": DROP, "return": RETURN, "queue": DROP}
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp", 1: "icmp", 58: "ipv6-icmp"}
@@ -41,6 +41,10 @@ _IDLE = (
 _STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
 
 
+def _is_ours(table: tuple[str, str]) -> bool:
+    return table[0] == "inet" and tags.is_table(table[1])
+
+
 def hooks(document: dict[str, Any], skipped: set[tuple[str, str]], where: str = "input") -> list[Hook]:
     """Every chain of the hook *where*, but for those in the tables *skipped*: (family, name)."""
     items: list[dict[str, Any]] = document["nftables"]
@@ -55,7 +59,12 @@ def hooks(document: dict[str, Any], skipped: set[tuple[str, str]], where: str = 
     for item in items:
         chain = item.get("chain", {})
         table = (chain.get("family"), chain.get("table"))
-        if chain.get("hook") == where and table[0] in _FAMILIES and table != _OURS and table not in skipped:
+        if (
+            chain.get("hook") == where
+            and table[0] in _FAMILIES
+            and not _is_ours(table)
+            and table not in skipped
+        ):
             policy = ACCEPT if chain.get("policy", "accept") == "accept" else DROP
             name = (
                 "firewalld"

@@ -21,7 +21,7 @@ from pyrun.network.publishing.host_rules.judge import DROP, Hook
 _PATIENCE_S = 10
 # How interfaces that lead to containers and machines of this host are called: pyrun's, and others'.
 _NOT_OUTSIDE = (
-    "lo", "pyr", "pyv", "veth", "docker", "br-", "virbr", "lxcbr", "lxdbr", "incusbr", "cni", "podman",
+    "lo", "py", "veth", "docker", "br-", "virbr", "lxcbr", "lxdbr", "incusbr", "cni", "podman",
 )  # fmt: skip
 # IFF_UP, IFF_NOARP, IFF_POINTOPOINT; the scope of a global address in /proc/net/if_inet6. Source: man 7 netdevice.
 _UP, _NO_NEIGHBOURS, _TO_ONE, _GLOBAL = 0x01, 0x80, 0x10, "00"
@@ -111,7 +111,7 @@ def uplinks() -> list[str]:
         if fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo"
     }
     # adopted bridges have names of their own
-    inside = {str(network["bridge"]) for network in records.all_networks()}
+    inside = {network.bridge for network in records.all_networks()}
     everywhere = {fields[5] for fields in _rows("/proc/net/if_inet6") if fields[3] == _GLOBAL}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for name in sorted(path.name for path in Path("/sys/class/net").iterdir()):
