@@ -118,14 +118,25 @@ def static_binary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_store(static_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the busybox image, made once; tests get copies of it."""
+def prepared_store(static_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with the busybox image, made once; tests get copies of it, and may not change what they share."""
     store = tmp_path_factory.mktemp("prepared-store")
     environment = os.environ | {"PYRUN_ROOT": str(store), "PYRUN_RUNROOT": f"{store}-run"}
     subprocess.run(
         [str(static_binary), "pull", "-q", "busybox"], check=True, env=environment, capture_output=True
     )
-    return store
+    before = _contents(store)
+    yield store
+    assert _contents(store) == before, "a test wrote into a layer that others share"
+
+
+def _contents(directory: Path) -> dict[str, tuple[object, ...]]:
+    """Everything below *directory*: mode, owner, size and time of change of what it holds, not of links to it."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        found[str(path)] = (status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns)
+    return found
 
 
 @pytest.fixture

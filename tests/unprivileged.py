@@ -63,6 +63,8 @@ def own_directory(user: User) -> Path:
 class UserPyrun(Pyrun):
     """pyrun as *user*, with HOME and XDG_RUNTIME_DIR below a directory of this object's."""
 
+    copies = "-a"  # files of the user's own
+
     def __init__(self, binary: Path, user: User) -> None:
         self.user = user
         self.home = own_directory(user)

@@ -84,10 +84,14 @@ def test_of_a_bundle(pyrun: Pyrun, tmp_path: Path, program: str) -> None:
         "pyrun": ["run", "--bundle", str(bundle), "again"],
         "pyrun-oci": ["--root", str(tmp_path / "state"), "run", "--bundle", str(bundle), "again"],
     }[program]
-    with remover(TOP, "pyrun-", 1) as removed:
-        done = subprocess.run(
-            [str(pyrun.binary.with_name(program)), *words], env=pyrun.env, capture_output=True, text=True,
-            timeout=30, check=False,
-        )  # fmt: skip
-    assert removed and done.returncode == 0, done.stderr
+    for _ in range(5):  # on a busy machine the remover is sometimes too late
+        with remover(TOP, "pyrun-", 1) as removed:
+            done = subprocess.run(
+                [str(pyrun.binary.with_name(program)), *words], env=pyrun.env, capture_output=True, text=True,
+                timeout=30, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if removed:
+            break
+    assert removed, "the remover was never quick enough"
     assert SAID in done.stderr

@@ -21,6 +21,15 @@ def test_always():
 def test_fine():
     pass
 """
+SKIPPED = """import pathlib
+import pytest
+def test_the_second_time_it_is_skipped():
+    before = pathlib.Path("before")
+    if before.exists():
+        pytest.skip("not today")
+    before.touch()
+    assert False
+"""
 
 
 def sessions(directory: Path, source: str) -> Path:
@@ -35,22 +44,18 @@ def sessions(directory: Path, source: str) -> Path:
 
 
 def pytest_on(directory: Path, *words: str) -> int:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(directory),
-        *words,
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(directory)]
+    command += words
     return subprocess.run(command, cwd=directory, capture_output=True, check=False).returncode
 
 
 def judged(directory: Path, results: Path) -> int:
-    return second_chance.judge(results, lambda failure: pytest_on(directory, failure.identifier) == 0)
+    def again(failure: second_chance.Failure) -> bool:
+        told = directory / "again.xml"
+        status = pytest_on(directory, f"--junitxml={told}", failure.identifier)
+        return status == 0 and second_chance.has_passed(second_chance.report(told))
+
+    return second_chance.judge(results, again)
 
 
 def test_one_that_fails_the_first_time_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +74,12 @@ def test_one_that_fails_always(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert lines[0].startswith("FAILED TWICE test_it.py::test_always: AssertionError: every time")
     assert lines[1].startswith("UNSTEADY test_it.py::test_first_time_only")
     assert lines[2].startswith("1 passed, 1 failed, 1 unsteady")
+
+
+def test_one_that_is_skipped_the_second_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = sessions(tmp_path, SKIPPED)
+    assert judged(tmp_path, results) == 1
+    assert capsys.readouterr().out.startswith("FAILED TWICE test_it.py::test_the_second_time_it_is_skipped")
 
 
 @pytest.mark.parametrize(("number", "status"), [(5, 0), (6, 1), (21, 1)])
